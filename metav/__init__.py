@@ -1,0 +1,1 @@
+"""Fingerprints of trained models: was this suspect derived from mine?"""

@@ -1,0 +1,18 @@
+"""Progress bars on stderr: shown on a terminal or in a notebook, silent elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def progress_bar(*, total: int, description: str, enabled: bool | None) -> Any:
+    """A tqdm bar. enabled: True forces it, False silences it, None shows it on a terminal or in a notebook only."""
+    from tqdm.auto import tqdm
+
+    shown = _interactive() if enabled is None else enabled
+    return tqdm(total=total, desc=description, disable=not shown, leave=False, file=sys.stderr)
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
