@@ -1,0 +1,397 @@
+#include "mv_finite.h"
+#include "mv_verifier.h"
+
+#include <math.h>
+#include <string.h>
+
+#define INITIAL_GAIN 10.0f
+#define INITIAL_BIAS (-3.0f)
+
+/* Keeps the cosine finite at x = 0. */
+#define LENGTH_EPSILON 1e-6
+/* Below this share of its positive part, x^T C^-1 x is rounding error. */
+#define LEAST_LENGTH_SHARE 1e-10
+/* Added to every variance. */
+#define VARIANCE_EPSILON 1e-9
+
+/* The closed form's memory ---------------------------------------------------------------------------------------- */
+
+void
+mv_matched_free(mv_matched *matched)
+{
+    mv_free(matched->mean);
+    mv_free(matched->precision);
+    mv_free(matched->filter);
+    mv_free(matched->factor);
+    *matched = (mv_matched){0};
+}
+
+mv_status
+mv_matched_create(size_t features, mv_matched *matched)
+{
+    *matched = (mv_matched){0};
+    matched->mean = mv_alloc_floats(features);
+    matched->precision = mv_alloc_floats(features);
+    matched->filter = mv_alloc_floats(features);
+    if (!matched->mean || !matched->precision || !matched->filter) {
+        mv_matched_free(matched);
+        return MV_ERROR_MEMORY;
+    }
+    for (size_t i = 0; i < features; i++) {
+        matched->precision[i] = 1.0f;
+    }
+    return MV_OK;
+}
+
+mv_status
+mv_matched_copy(const mv_matched *matched, size_t features, mv_matched *copy)
+{
+    const mv_status status = mv_matched_create(features, copy);
+    if (status) {
+        return status;
+    }
+    if (matched->rank) {
+        copy->factor = mv_alloc_floats(features * matched->rank);
+        if (!copy->factor) {
+            mv_matched_free(copy);
+            return MV_ERROR_MEMORY;
+        }
+        memcpy(copy->factor, matched->factor, features * matched->rank * sizeof *copy->factor);
+    }
+    copy->rank = matched->rank;
+    copy->fitted = matched->fitted;
+    memcpy(copy->mean, matched->mean, features * sizeof *copy->mean);
+    memcpy(copy->precision, matched->precision, features * sizeof *copy->precision);
+    memcpy(copy->filter, matched->filter, features * sizeof *copy->filter);
+    return MV_OK;
+}
+
+/* The kind -------------------------------------------------------------------------------------------------------- */
+
+static size_t
+matched_width(const mv_verifier *self)
+{
+    return self->matched.rank;
+}
+
+static bool
+matched_count(const mv_verifier_config *config, size_t *count)
+{
+    (void)config;
+    *count = 2;
+    return true;
+}
+
+static void
+matched_initialize(mv_verifier *self)
+{
+    self->parameters[0] = INITIAL_GAIN;
+    self->parameters[1] = INITIAL_BIAS;
+}
+
+static size_t
+matched_list(const mv_verifier *self, mv_parameter *list)
+{
+    const mv_matched *matched = &self->matched;
+    const size_t queries = self->config.queries;
+    const size_t outputs = self->config.outputs;
+    list[0] = (mv_parameter){"mean", 2, queries, outputs, matched->mean};
+    list[1] = (mv_parameter){"precision", 2, queries, outputs, matched->precision};
+    list[2] = (mv_parameter){"factor", 2, self->features, matched->rank, matched->factor};
+    list[3] = (mv_parameter){"filter", 2, queries, outputs, matched->filter};
+    list[4] = (mv_parameter){"gain", 1, 1, 1, self->parameters};
+    list[5] = (mv_parameter){"bias", 1, 1, 1, self->parameters + 1};
+    return 6;
+}
+
+/* inner[0] = filter . x, inner[1] = sqrt(x^T C^-1 x), 0 where that is rounding error; hidden = factor^T x */
+static void
+measure(const mv_matched *matched, size_t features, const float *x, const float *hidden, double inner[2])
+{
+    double along = 0.0;
+    double length = 0.0;
+    for (size_t i = 0; i < features; i++) {
+        along += (double)matched->filter[i] * x[i];
+        length += (double)matched->precision[i] * x[i] * x[i];
+    }
+    double explained = 0.0;
+    for (size_t j = 0; j < matched->rank; j++) {
+        explained += (double)hidden[j] * hidden[j];
+    }
+    const double rest = length - explained;
+    inner[0] = along;
+    inner[1] = rest > LEAST_LENGTH_SHARE * length ? sqrt(rest) : 0.0;
+}
+
+static void
+matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
+{
+    const mv_matched *matched = &self->matched;
+    for (size_t m = 0; m < models; m++) {
+        for (size_t i = 0; i < self->features; i++) {
+            work->z[m * self->features + i] -= matched->mean[i];
+        }
+    }
+    if (matched->rank) {
+        self->gemm->forward(models, self->features, matched->rank, work->z, matched->factor, work->hidden);
+    }
+    for (size_t m = 0; m < models; m++) {
+        double *inner = work->inner + 2 * m;
+        measure(matched, self->features, work->z + m * self->features, work->hidden + m * matched->rank, inner);
+        const double cosine = inner[0] / (inner[1] + LENGTH_EPSILON);
+        work->logits[m] = (float)(self->parameters[0] * cosine + self->parameters[1]);
+    }
+}
+
+static void
+matched_backward(mv_verifier *self, mv_workspace *work, size_t models, bool with_parameters, bool with_input)
+{
+    const mv_matched *matched = &self->matched;
+    if (with_parameters) {
+        double gain = 0.0;
+        double bias = 0.0;
+        for (size_t m = 0; m < models; m++) {
+            const double *inner = work->inner + 2 * m;
+            gain += work->logits_gradient[m] * inner[0] / (inner[1] + LENGTH_EPSILON);
+            bias += work->logits_gradient[m];
+        }
+        self->gradient[0] = (float)gain;
+        self->gradient[1] = (float)bias;
+    }
+    if (!with_input) {
+        return;
+    }
+    /* z_gradient = factor factor^T x first */
+    if (matched->rank) {
+        self->gemm->input_gradient(models, self->features, matched->rank, work->hidden, matched->factor,
+                                   work->z_gradient);
+    }
+    else {
+        memset(work->z_gradient, 0, models * self->features * sizeof *work->z_gradient);
+    }
+    for (size_t m = 0; m < models; m++) {
+        const double along = work->inner[2 * m];
+        const double length = work->inner[2 * m + 1];
+        const double outer = work->logits_gradient[m] * (double)self->parameters[0];
+        const double by_filter = outer / (length + LENGTH_EPSILON);
+        const double by_length = length > 0.0 ? by_filter * along / ((length + LENGTH_EPSILON) * length) : 0.0;
+        const float *x = work->z + m * self->features;
+        float *gradient = work->z_gradient + m * self->features;
+        for (size_t i = 0; i < self->features; i++) {
+            const double whitened = (double)matched->precision[i] * x[i] - gradient[i];
+            gradient[i] = (float)(by_filter * matched->filter[i] - by_length * whitened);
+        }
+    }
+}
+
+const mv_kind mv_kind_matched = {
+    .name = "matched",
+    .unit_per_query = false,
+    .width = matched_width,
+    .count = matched_count,
+    .initialize = matched_initialize,
+    .list = matched_list,
+    .forward = matched_forward,
+    .backward = matched_backward,
+};
+
+/* The closed form ------------------------------------------------------------------------------------------------- */
+
+/* mean and, in `precision`, the variance over the rows of z (models, features). Returns the mean variance. */
+static double
+find_moments(const mv_matched *fit, size_t models, size_t features, const float *z)
+{
+    double total = 0.0;
+    for (size_t i = 0; i < features; i++) {
+        double sum = 0.0;
+        for (size_t m = 0; m < models; m++) {
+            sum += z[m * features + i];
+        }
+        const double mean = sum / (double)models;
+        double squares = 0.0;
+        for (size_t m = 0; m < models; m++) {
+            const double x = z[m * features + i] - mean;
+            squares += x * x;
+        }
+        fit->mean[i] = (float)mean;
+        fit->precision[i] = (float)(squares / (double)models);
+        total += squares / (double)models;
+    }
+    return total / (double)features;
+}
+
+/* gram (models, models) = I + U^T diag(1/d) U, lower triangle */
+static void
+find_gram(const mv_matched *fit, size_t features, double *gram)
+{
+    const size_t rank = fit->rank;
+    memset(gram, 0, rank * rank * sizeof *gram);
+    for (size_t i = 0; i < features; i++) {
+        const float *u = fit->factor + i * rank;
+        for (size_t a = 0; a < rank; a++) {
+            const double scaled = (double)fit->precision[i] * u[a];
+            for (size_t b = 0; b <= a; b++) {
+                gram[a * rank + b] += scaled * u[b];
+            }
+        }
+    }
+    for (size_t a = 0; a < rank; a++) {
+        gram[a * rank + a] += 1.0;
+    }
+}
+
+/* In place, lower triangle; the matrix is at least the identity, so that every pivot is >= 1 up to rounding. */
+static void
+factor_cholesky(size_t size, double *matrix)
+{
+    for (size_t a = 0; a < size; a++) {
+        for (size_t b = 0; b <= a; b++) {
+            double sum = matrix[a * size + b];
+            for (size_t c = 0; c < b; c++) {
+                sum -= matrix[a * size + c] * matrix[b * size + c];
+            }
+            matrix[a * size + b] = a == b ? sqrt(fmax(sum, 1e-12)) : sum / matrix[b * size + b];
+        }
+    }
+}
+
+/* factor = diag(1/d) U L^-T: forward substitution with L on each row of U. `row` is scratch (rank). */
+static void
+whiten_factor(const mv_matched *fit, size_t features, const double *cholesky, double *row)
+{
+    const size_t rank = fit->rank;
+    for (size_t i = 0; i < features; i++) {
+        float *u = fit->factor + i * rank;
+        for (size_t a = 0; a < rank; a++) {
+            double sum = u[a];
+            for (size_t b = 0; b < a; b++) {
+                sum -= cholesky[a * rank + b] * row[b];
+            }
+            row[a] = sum / cholesky[a * rank + a];
+        }
+        for (size_t a = 0; a < rank; a++) {
+            u[a] = (float)(row[a] * fit->precision[i]);
+        }
+    }
+}
+
+/* filter = C^-1 v / sqrt(v^T C^-1 v), v = owner - mean. `row` is scratch (rank). */
+static mv_status
+find_filter(const mv_matched *fit, size_t features, const float *owner, double *row)
+{
+    const size_t rank = fit->rank;
+    memset(row, 0, rank * sizeof *row);
+    for (size_t i = 0; i < features; i++) {
+        const double v = (double)owner[i] - fit->mean[i];
+        for (size_t a = 0; a < rank; a++) {
+            row[a] += v * fit->factor[i * rank + a];
+        }
+    }
+    double square = 0.0;
+    double scale = 0.0;
+    for (size_t i = 0; i < features; i++) {
+        const double v = (double)owner[i] - fit->mean[i];
+        double w = v * fit->precision[i];
+        for (size_t a = 0; a < rank; a++) {
+            w -= row[a] * fit->factor[i * rank + a];
+        }
+        square += v * w;
+        scale += v * v * fit->precision[i];
+        fit->filter[i] = (float)w;
+    }
+    if (!(square > LEAST_LENGTH_SHARE * scale) || !isfinite(square)) {
+        return MV_ERROR_NO_CONTRAST;
+    }
+    const double length = sqrt(square);
+    for (size_t i = 0; i < features; i++) {
+        fit->filter[i] = (float)(fit->filter[i] / length);
+    }
+    return MV_OK;
+}
+
+/* Fills *fit, whose vectors are allocated, from standardised responses. scratch: (models + 1) * models doubles. */
+static mv_status
+fit_closed_form(mv_matched *fit, size_t features, size_t models, const float *owner, const float *negatives,
+                double shrinkage, double floor, double *scratch)
+{
+    double *gram = scratch;
+    double *row = scratch + models * models;
+    const double offset = floor * find_moments(fit, models, features, negatives) + VARIANCE_EPSILON;
+    const double spread = sqrt((1.0 - shrinkage) / (double)models);
+    for (size_t i = 0; i < features; i++) {
+        fit->precision[i] = (float)(1.0 / (shrinkage * fit->precision[i] + offset));
+        for (size_t m = 0; m < models; m++) {
+            const double x = (double)negatives[m * features + i] - fit->mean[i];
+            fit->factor[i * models + m] = (float)(spread * x);
+        }
+    }
+    find_gram(fit, features, gram);
+    factor_cholesky(models, gram);
+    whiten_factor(fit, features, gram, row);
+    return find_filter(fit, features, owner, row);
+}
+
+static mv_status
+check_fit(const mv_verifier *self, const float *owner, size_t models, const float *negatives, double shrinkage,
+          double floor)
+{
+    if (self->kind != &mv_kind_matched) {
+        return MV_ERROR_NOT_MATCHED_KIND;
+    }
+    if (models < 2) {
+        return MV_ERROR_FEW_NEGATIVES;
+    }
+    if (!(shrinkage > 0.0 && shrinkage <= 1.0) || !(floor >= 0.0) || !isfinite(floor)) {
+        return MV_ERROR_OPTION;
+    }
+    if (!mv_all_finite(owner, self->features)) {
+        return MV_ERROR_OWNER_RESPONSES;
+    }
+    return mv_all_finite(negatives, models * self->features) ? MV_OK : MV_ERROR_NEGATIVE_RESPONSES;
+}
+
+mv_status
+mv_verifier_fit_matched(mv_verifier *self, const float *owner, size_t models, const float *negatives, double shrinkage,
+                        double floor)
+{
+    mv_matched fit = {0};
+    mv_workspace work;
+    double *scratch = NULL;
+    size_t size;
+    mv_status status = check_fit(self, owner, models, negatives, shrinkage, floor);
+    if (status) {
+        goto done;
+    }
+    status = mv_workspace_prepare(self, models, &work);
+    if (status) {
+        goto done;
+    }
+    status = mv_matched_create(self->features, &fit);
+    if (status) {
+        goto done;
+    }
+    status = MV_ERROR_MEMORY;
+    if (!mv_multiply(models + 1, models * sizeof *scratch, &size)) {
+        goto done;
+    }
+    scratch = mv_alloc(size);
+    fit.factor = mv_alloc_floats(self->features * models);
+    fit.rank = models;
+    fit.fitted = true;
+    if (!scratch || !fit.factor) {
+        goto done;
+    }
+    /* The first row of z_gradient serves for the owner's features. */
+    mv_verifier_features(self, models, negatives, work.z, work.row);
+    mv_verifier_features(self, 1, owner, work.z_gradient, work.row);
+    status = fit_closed_form(&fit, self->features, models, work.z_gradient, work.z, shrinkage, floor, scratch);
+    if (!status) {
+        const mv_matched old = self->matched;
+        self->matched = fit;
+        fit = old;
+    }
+done:
+    mv_free(scratch);
+    mv_matched_free(&fit);
+    return status;
+}

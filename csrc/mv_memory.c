@@ -1,0 +1,115 @@
+#include "mv_memory.h"
+
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef MV_TEST_ALLOCATIONS
+static long test_countdown;
+
+void
+mv_test_fail_allocation(long n)
+{
+    test_countdown = n;
+}
+
+static bool
+test_fails(void)
+{
+    if (test_countdown > 1) {
+        test_countdown--;
+        return false;
+    }
+    return test_countdown == 1;
+}
+#endif
+
+void *
+mv_alloc(size_t bytes)
+{
+#ifdef MV_TEST_ALLOCATIONS
+    if (test_fails()) {
+        return NULL;
+    }
+#endif
+    if (bytes > PTRDIFF_MAX - MV_ALIGNMENT) {
+        return NULL;
+    }
+    const size_t size = mv_arena_rounded(bytes ? bytes : 1);
+#ifdef _WIN32
+    void *memory = _aligned_malloc(size, MV_ALIGNMENT);
+#else
+    void *memory = aligned_alloc(MV_ALIGNMENT, size);
+#endif
+    if (memory) {
+        memset(memory, 0, size);
+    }
+    return memory;
+}
+
+void
+mv_free(void *memory)
+{
+#ifdef _WIN32
+    _aligned_free(memory);
+#else
+    free(memory);
+#endif
+}
+
+bool
+mv_multiply(size_t a, size_t b, size_t *product)
+{
+    if (b && a > (size_t)PTRDIFF_MAX / b) {
+        return false;
+    }
+    *product = a * b;
+    return true;
+}
+
+float *
+mv_alloc_floats(size_t count)
+{
+    size_t bytes;
+    return mv_multiply(count, sizeof(float), &bytes) ? mv_alloc(bytes) : NULL;
+}
+
+size_t
+mv_arena_rounded(size_t bytes)
+{
+    return (bytes + MV_ALIGNMENT - 1) / MV_ALIGNMENT * MV_ALIGNMENT;
+}
+
+bool
+mv_arena_reserve(mv_arena *arena, size_t bytes)
+{
+    arena->used = 0;
+    if (bytes <= arena->size) {
+        return true;
+    }
+    char *memory = mv_alloc(bytes);
+    if (!memory) {
+        return false;
+    }
+    mv_free(arena->memory);
+    arena->memory = memory;
+    arena->size = bytes;
+    return true;
+}
+
+void *
+mv_arena_take(mv_arena *arena, size_t bytes)
+{
+    void *memory = arena->memory ? arena->memory + arena->used : NULL;
+    arena->used += mv_arena_rounded(bytes);
+    assert(!memory || arena->used <= arena->size);
+    return memory;
+}
+
+void
+mv_arena_free(mv_arena *arena)
+{
+    mv_free(arena->memory);
+    *arena = (mv_arena){0};
+}

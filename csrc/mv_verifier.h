@@ -1,0 +1,85 @@
+/* Inside of a verifier: what the kinds (mv_mlp.c, mv_local.c, mv_matched.c) share with the handle (mv_verifier.c). */
+#ifndef MV_VERIFIER_H
+#define MV_VERIFIER_H
+
+#include "metav.h"
+#include "mv_gemm.h"
+#include "mv_memory.h"
+
+/* Scratch of one call, carved from the handle's arena for M models. A kind gives each model `units` logits: one, or one
+ * per query. */
+typedef struct mv_workspace {
+    float *z;          /* (M, D) standardised features; `matched` centres them in place */
+    float *z_gradient; /* (M, D) */
+    float *logits;     /* (M, units) */
+    float *logits_gradient;
+    float *hidden; /* (M, width) */
+    float *hidden_gradient;
+    double *inner;   /* (M, 2): two numbers of a model that backward needs again */
+    float *keep;     /* (M, N) factor of dropout: 0 or 1 / (1 - p) */
+    float *share;    /* (M) weight of the mixed-in negative */
+    size_t *partner; /* (M) its index */
+    double *row;     /* scratch of the views */
+} mv_workspace;
+
+/* What a kind is: sizes and names of its parameters, initialisation, forward, backward. */
+typedef struct mv_kind {
+    const char *name;
+    bool unit_per_query;
+    /* Columns of the hidden layer that the scratch must hold. */
+    size_t (*width)(const mv_verifier *self);
+    /* Number of trainable parameters; false if it does not fit. */
+    bool (*count)(const mv_verifier_config *config, size_t *count);
+    void (*initialize)(mv_verifier *self);
+    /* Names and places of the kind's parameters; returns how many. */
+    size_t (*list)(const mv_verifier *self, mv_parameter *list);
+    /* logits from z */
+    void (*forward)(mv_verifier *self, mv_workspace *work, size_t models);
+    /* self->gradient if with_parameters, z_gradient if with_input; after forward on the same workspace */
+    void (*backward)(mv_verifier *self, mv_workspace *work, size_t models, bool with_parameters, bool with_input);
+} mv_kind;
+
+extern const mv_kind mv_kind_mlp, mv_kind_local, mv_kind_matched;
+
+/* The closed form's part of `matched`; factor is NULL while rank is 0. */
+typedef struct mv_matched {
+    bool fitted;
+    size_t rank;
+    float *mean, *precision, *filter; /* (D) */
+    float *factor;                    /* (D, rank) */
+} mv_matched;
+
+struct mv_verifier {
+    mv_verifier_config config;
+    const mv_kind *kind;
+    const mv_gemm_kernels *gemm;
+    uint64_t steps;      /* updates so far: the counter of the augmentation */
+    uint64_t adam_steps; /* the same since Adam began anew */
+    size_t features;     /* D */
+    size_t units;
+    size_t count;                                  /* of trainable parameters */
+    float *parameters, *gradient, *first, *second; /* (count) */
+    float *shift;                                  /* (D) */
+    float *scale;                                  /* (K) */
+    mv_matched matched;
+    mv_arena arena;
+};
+
+/* Sets up the workspace for `models`; MV_ERROR_MEMORY or MV_ERROR_SIZE. */
+mv_status mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work);
+
+/* z of raw responses, which the caller has found finite. */
+void mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z, double *row);
+
+/* Stable log(1 + exp(x)) and 1 / (1 + exp(-x)). */
+double mv_softplus(double x);
+double mv_sigmoid(double x);
+
+/* Frees what `matched` owns. */
+void mv_matched_free(mv_matched *matched);
+/* Deep copy into an empty *copy; MV_ERROR_MEMORY leaves *copy freeable. */
+mv_status mv_matched_copy(const mv_matched *matched, size_t features, mv_matched *copy);
+/* Vectors of D zeros, precision 1, rank 0. */
+mv_status mv_matched_create(size_t features, mv_matched *matched);
+
+#endif

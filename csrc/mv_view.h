@@ -1,0 +1,20 @@
+/* Views of one model's answers, for callers that bring their own scratch (the public functions are in metav.h). */
+#ifndef MV_VIEW_H
+#define MV_VIEW_H
+
+#include "metav.h"
+
+/* Probabilities below this count as this. */
+#define MV_PROBABILITY_FLOOR 1e-5
+
+/* doubles of scratch that the row functions below need */
+size_t mv_view_scratch(size_t outputs);
+
+mv_status mv_view_check(mv_view view, size_t outputs);
+
+/* All models; responses are finite, the view has passed mv_view_check. */
+void mv_view_features(mv_view view, mv_shape shape, const float *responses, float *features, double *scratch);
+void mv_view_response_gradient(mv_view view, mv_shape shape, const float *responses, const float *feature_gradient,
+                               float *response_gradient, double *scratch);
+
+#endif

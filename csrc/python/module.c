@@ -1,0 +1,149 @@
+/* metav._core: multi-phase initialisation, module state, heap types. */
+#include "module.h"
+
+#include "dlpack.h"
+#include "tensor.h"
+
+module_state *
+get_state(PyObject *module)
+{
+    return (module_state *)PyModule_GetState(module);
+}
+
+static PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (!type) {
+        return NULL;
+    }
+    if (PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+        Py_DECREF(type);
+        return NULL;
+    }
+    return (PyTypeObject *)type;
+}
+
+static int
+add_constants(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "ROLE_NEGATIVE", MV_ROLE_NEGATIVE) < 0 ||
+                   PyModule_AddIntConstant(module, "ROLE_POSITIVE", MV_ROLE_POSITIVE) < 0 ||
+                   PyModule_AddIntConstant(module, "ROLE_OWNER", MV_ROLE_OWNER) < 0
+               ? -1
+               : 0;
+}
+
+/* The aliases of _core.pyi: Tensor = Any, VerifierKind = Literal["mlp", "local", "matched"]. */
+static int
+add_aliases(PyObject *module)
+{
+    int result = -1;
+    PyObject *any = NULL, *literal = NULL, *names = NULL, *kinds = NULL;
+    PyObject *typing = PyImport_ImportModule("typing");
+    if (!typing) {
+        goto done;
+    }
+    any = PyObject_GetAttrString(typing, "Any");
+    literal = PyObject_GetAttrString(typing, "Literal");
+    names = Py_BuildValue("(sss)", "mlp", "local", "matched");
+    kinds = literal && names ? PyObject_GetItem(literal, names) : NULL;
+    if (!any || !kinds || PyModule_AddObjectRef(module, "Tensor", any) < 0 ||
+        PyModule_AddObjectRef(module, "VerifierKind", kinds) < 0) {
+        goto done;
+    }
+    result = 0;
+done:
+    Py_XDECREF(typing);
+    Py_XDECREF(any);
+    Py_XDECREF(literal);
+    Py_XDECREF(names);
+    Py_XDECREF(kinds);
+    return result;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    module_state *state = get_state(module);
+    if (tensor_import_numpy() < 0) {
+        return -1;
+    }
+    state->dlpack_name = PyUnicode_InternFromString("__dlpack__");
+    state->exchange_name = PyUnicode_InternFromString("__dlpack_c_exchange_api__");
+    state->grad_name = PyUnicode_InternFromString("requires_grad");
+    state->is_neg_name = PyUnicode_InternFromString("is_neg");
+    state->dlpack_keywords = Py_BuildValue("(s)", "max_version");
+    state->dlpack_version = Py_BuildValue("(ii)", DLPACK_MAJOR, DLPACK_MINOR);
+    if (!state->dlpack_name || !state->exchange_name || !state->grad_name || !state->is_neg_name ||
+        !state->dlpack_keywords || !state->dlpack_version) {
+        return -1;
+    }
+    state->verifier_type = add_type(module, &verifier_spec);
+    state->query_optimizer_type = add_type(module, &query_optimizer_spec);
+    if (!state->verifier_type || !state->query_optimizer_type || add_constants(module) < 0) {
+        return -1;
+    }
+    return add_aliases(module);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    module_state *state = get_state(module);
+    Py_VISIT(state->verifier_type);
+    Py_VISIT(state->query_optimizer_type);
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    module_state *state = get_state(module);
+    Py_CLEAR(state->verifier_type);
+    Py_CLEAR(state->query_optimizer_type);
+    Py_CLEAR(state->dlpack_name);
+    Py_CLEAR(state->exchange_name);
+    Py_CLEAR(state->grad_name);
+    Py_CLEAR(state->is_neg_name);
+    Py_CLEAR(state->dlpack_keywords);
+    Py_CLEAR(state->dlpack_version);
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear((PyObject *)module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, (void *)module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED}, /* as NumPy */
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_core",
+    .m_doc = PyDoc_STR("The C core of metav: views, verifiers and the update of the fingerprint."),
+    .m_size = sizeof(module_state),
+    .m_methods = view_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&module_definition);
+}

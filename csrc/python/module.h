@@ -1,0 +1,62 @@
+/* What the files of the binding share: module state, arguments, errors, the busy flag of handles. */
+#ifndef METAV_MODULE_H
+#define METAV_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdatomic.h>
+
+#include "../metav.h"
+
+typedef struct module_state {
+    PyTypeObject *verifier_type;
+    PyTypeObject *query_optimizer_type;
+    PyObject *dlpack_name;     /* "__dlpack__" */
+    PyObject *exchange_name;   /* "__dlpack_c_exchange_api__" */
+    PyObject *grad_name;       /* "requires_grad" */
+    PyObject *is_neg_name;     /* "is_neg" */
+    PyObject *dlpack_keywords; /* ("max_version",) */
+    PyObject *dlpack_version;  /* (1, 3) */
+} module_state;
+
+module_state *get_state(PyObject *module);
+
+/* Arguments ------------------------------------------------------------------------------------------------------- */
+
+/* A function's parameters: the first `positional` are positional-only and required, the others keyword-only. */
+typedef struct call_signature {
+    const char *name; /* of the function, for messages */
+    Py_ssize_t positional;
+    Py_ssize_t count;
+    const char *const *parameters;
+} call_signature;
+
+/* Borrowed references into `values` (count); NULL where not given. -1 with TypeError. */
+int parse_arguments(const call_signature *signature, PyObject *const *arguments, Py_ssize_t positional,
+                    PyObject *keywords, PyObject **values);
+
+/* A number into *value, which keeps its default if object is NULL. -1 with an exception naming the argument. */
+int parse_double(PyObject *object, const char *name, double *value);
+int parse_bool(PyObject *object, bool *value);
+/* A size >= least. */
+int parse_size(PyObject *object, const char *name, size_t least, size_t *value);
+
+/* Errors ---------------------------------------------------------------------------------------------------------- */
+
+/* Sets the exception of a failed status; `subject`, if any, precedes the text. Returns NULL. */
+PyObject *raise_status(mv_status status, const char *subject);
+
+/* Handles --------------------------------------------------------------------------------------------------------- */
+
+/* One call at a time on one handle: false with RuntimeError if another thread is inside. */
+bool enter_handle(atomic_bool *busy, const char *type_name);
+void leave_handle(atomic_bool *busy);
+
+/* Types and functions --------------------------------------------------------------------------------------------- */
+
+extern PyType_Spec verifier_spec;
+extern PyType_Spec query_optimizer_spec;
+extern PyMethodDef view_methods[];
+
+#endif

@@ -1,0 +1,142 @@
+/* Arguments, errors and the busy flag. */
+#include "module.h"
+
+#include <string.h>
+
+/* Arguments ------------------------------------------------------------------------------------------------------- */
+
+static Py_ssize_t
+find_keyword(const call_signature *signature, PyObject *name)
+{
+    for (Py_ssize_t i = signature->positional; i < signature->count; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, signature->parameters[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+int
+parse_arguments(const call_signature *signature, PyObject *const *arguments, Py_ssize_t positional, PyObject *keywords,
+                PyObject **values)
+{
+    if (positional != signature->positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes exactly %zd positional arguments (%zd given)", signature->name,
+                     signature->positional, positional);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < signature->count; i++) {
+        values[i] = i < positional ? arguments[i] : NULL;
+    }
+    const Py_ssize_t keyword_count = keywords ? PyTuple_Size(keywords) : 0;
+    for (Py_ssize_t i = 0; i < keyword_count; i++) {
+        PyObject *name = PyTuple_GetItem(keywords, i); /* borrowed from the tuple that the caller holds */
+        const Py_ssize_t at = find_keyword(signature, name);
+        if (at < 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", signature->name, name);
+            return -1;
+        }
+        values[at] = arguments[positional + i];
+    }
+    return 0;
+}
+
+int
+parse_double(PyObject *object, const char *name, double *value)
+{
+    if (!object) {
+        return 0;
+    }
+    const double number = PyFloat_AsDouble(object);
+    if (number == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s must be a number, got %s", name, Py_TYPE(object)->tp_name);
+        }
+        return -1;
+    }
+    *value = number;
+    return 0;
+}
+
+int
+parse_bool(PyObject *object, bool *value)
+{
+    if (!object) {
+        return 0;
+    }
+    const int truth = PyObject_IsTrue(object);
+    if (truth < 0) {
+        return -1;
+    }
+    *value = truth != 0;
+    return 0;
+}
+
+int
+parse_size(PyObject *object, const char *name, size_t least, size_t *value)
+{
+    if (!object) {
+        return 0;
+    }
+    PyObject *index = PyNumber_Index(object);
+    if (!index) {
+        PyErr_Format(PyExc_TypeError, "%s must be an integer, got %s", name, Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    int overflow;
+    const long long number = PyLong_AsLongLongAndOverflow(index, &overflow);
+    Py_DECREF(index);
+    if (overflow || number < 0 || (unsigned long long)number < least || (unsigned long long)number > PTRDIFF_MAX) {
+        PyErr_Format(PyExc_ValueError, "%s must be an integer >= %zu, got %R", name, least, object);
+        return -1;
+    }
+    *value = (size_t)number;
+    return 0;
+}
+
+/* Errors ---------------------------------------------------------------------------------------------------------- */
+
+static PyObject *
+exception_of(mv_status status)
+{
+    switch (status) {
+    case MV_ERROR_MEMORY:
+        return PyExc_MemoryError;
+    case MV_ERROR_NOT_MATCHED_KIND:
+    case MV_ERROR_NOT_FITTED:
+        return PyExc_RuntimeError;
+    case MV_ERROR_LOSS:
+        return PyExc_OverflowError;
+    default:
+        return PyExc_ValueError;
+    }
+}
+
+PyObject *
+raise_status(mv_status status, const char *subject)
+{
+    if (status == MV_ERROR_MEMORY) {
+        return PyErr_NoMemory();
+    }
+    PyErr_Format(exception_of(status), "%s%s%s", subject ? subject : "", subject ? " " : "", mv_status_text(status));
+    return NULL;
+}
+
+/* Handles --------------------------------------------------------------------------------------------------------- */
+
+bool
+enter_handle(atomic_bool *busy, const char *type_name)
+{
+    if (!atomic_exchange_explicit(busy, true, memory_order_acquire)) {
+        return true;
+    }
+    PyErr_Format(PyExc_RuntimeError,
+                 "this %s is in use by another thread; give each thread its own, or guard it with a lock", type_name);
+    return false;
+}
+
+void
+leave_handle(atomic_bool *busy)
+{
+    atomic_store_explicit(busy, false, memory_order_release);
+}

@@ -1,0 +1,105 @@
+"""Types of the C core. The mathematics stands in csrc/metav.h.
+
+A `Tensor` is a float32, C-contiguous CPU tensor: a numpy.ndarray, a torch.Tensor without gradient, or any object with
+`__dlpack__`. M is the number of models, N the number of queries, K the number of outputs per query.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tensor: TypeAlias = Any
+VerifierKind: TypeAlias = Literal["mlp", "local", "matched"]
+
+ROLE_NEGATIVE: Final = 0
+ROLE_POSITIVE: Final = 1
+ROLE_OWNER: Final = 2
+
+def apply_view(responses: Tensor, view: str, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
+    """Features (M, N, K) of raw responses (M, N, K) under a view.
+
+    Views: "identity", "identity_round(d)", "logprob", "round(d)", "topk(k)", "label".
+    """
+
+def view_gradient(
+    responses: Tensor, feature_gradient: Tensor, view: str, /, *, out: Tensor | None = None
+) -> NDArray[np.float32]:
+    """Gradient (M, N, K) with respect to the raw responses, given the one with respect to the features."""
+
+@final
+class Verifier:
+    """A meta-verifier: view -> standardise -> score, with its loss, gradients and Adam state."""
+
+    kind: Final[VerifierKind]
+    queries: Final[int]
+    outputs: Final[int]
+    hidden: Final[int]
+    view: Final[str]
+    steps: Final[int]
+
+    def __new__(
+        cls,
+        kind: VerifierKind,
+        queries: int,
+        outputs: int,
+        *,
+        view: str = "identity",
+        hidden: int = 64,
+        seed: int = 0,
+    ) -> Verifier: ...
+    def standardize(self, responses: Tensor, /) -> None:
+        """Sets shift (per feature mean) and scale (per output, pooled over queries) from responses (M, N, K)."""
+    def fit_matched(self, owner: Tensor, negatives: Tensor, /, *, shrinkage: float = 0.2, floor: float = 1e-2) -> None:
+        """Closed form of the `matched` kind from the owner's (N, K) and M >= 2 negatives' (M, N, K) responses."""
+    def step(
+        self,
+        responses: Tensor,
+        roles: bytes,
+        /,
+        *,
+        gradient: Tensor | None = None,
+        learning_rate: float = 1e-3,
+        weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        weight_decay: float = 0.0,
+        mix: float = 0.0,
+        noise: float = 0.0,
+        dropout: float = 0.0,
+        update: bool = True,
+    ) -> float:
+        """One joint step; returns the three-term loss and writes d loss / d responses to `gradient` if given.
+
+        weights are (a_F, a_P, a_N): owner, positives, negatives.
+        """
+    def logits(self, responses: Tensor, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
+        """Logits (M,) of responses (M, N, K)."""
+    def scores(self, responses: Tensor, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
+        """Scores (M,) in [0, 1] of responses (M, N, K)."""
+    def parameters(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all parameters, `shift` and `scale` included."""
+    def load_parameters(self, parameters: Mapping[str, Tensor], /) -> None:
+        """Replaces all parameters; the mapping must name each one that parameters() gives. Adam starts anew.
+
+        On an error (unknown or missing name, wrong shape, a value that is not finite) nothing has changed.
+        """
+    def copy(self) -> Verifier:
+        """An independent verifier in the same state, Adam's and the augmentation's included."""
+
+@final
+class QueryOptimizer:
+    """Adam on the fingerprint, followed by the projection onto bounds, radius and levels."""
+
+    def __new__(
+        cls,
+        natural: Tensor,
+        lower: Tensor,
+        upper: Tensor,
+        /,
+        *,
+        radius: float | None = None,
+        levels: int | None = None,
+    ) -> QueryOptimizer:
+        """natural (N, ...) start; lower and upper have the shape of one query; radius in units of upper - lower."""
+    def update(self, gradient: Tensor, queries: Tensor, /, *, learning_rate: float = 1e-2) -> None:
+        """One step; writes the projected queries (N, ...) in place."""
