@@ -1,0 +1,47 @@
+"""SHA-256 over named tensors and canonical text: the identities behind cache keys."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def tensor_digest(tensors: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> str:
+    """Return the hexadecimal SHA-256 over canonical JSON of `options` and names, dtypes, shapes and bytes, sorted."""
+    sha = hashlib.sha256(json.dumps(dict(options or {}), sort_keys=True, default=str).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return sha.hexdigest()
+
+
+def source_identity(thing: Any) -> str:
+    """Return a text that changes with the code of a function or class: its qualified name and, if found, its source."""
+    name = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+    try:
+        return f"{name}\n{inspect.getsource(thing)}"
+    except (OSError, TypeError):
+        return name
+
+
+def architecture_identity(model: nn.Module) -> str:
+    """Return a digest of what a model computes apart from its weights: class, structure, code and state shapes."""
+    classes = sorted({source_identity(type(module)) for module in model.modules() if not _is_torch(module)})
+    shapes = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in model.state_dict().items()}
+    return tensor_digest({}, {"repr": repr(model), "classes": classes, "shapes": shapes})
+
+
+def state_digest(model: nn.Module) -> str:
+    """Return a digest of a model's architecture and all its weights and buffers."""
+    return tensor_digest(model.state_dict(), {"architecture": architecture_identity(model)})
+
+
+def _is_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.")

@@ -1,0 +1,169 @@
+"""The training loop, and how a model is run without leaving a trace on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metav.errors import InputError, ModelError
+from metav.randomness import derive_seed, isolated_rng
+
+Teacher = Callable[[Tensor], Tensor]
+OnEpoch = Callable[[float, nn.Module], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """How a task trains: epochs > 0 (fractions allowed), batch size >= 2, learning rate > 0, weight decay >= 0."""
+
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, lowest in (
+            ("epochs", self.epochs, 0.0),
+            ("batch_size", self.batch_size, 1),
+            ("learning_rate", self.learning_rate, 0.0),
+        ):
+            if not (math.isfinite(value) and value > lowest):
+                raise InputError(f"{name} must be a finite number above {lowest}, got {value!r}.")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
+            raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}.")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter or buffer, the CPU for a model without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run the body with all of the model's parts in eval mode and no gradients, then restore the mode of each part."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
+    """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU."""
+    if not isinstance(model, nn.Module):
+        with torch.no_grad():
+            return torch.cat([_as_output(model(batch)) for batch in torch.split(inputs, batch_size)])
+    device = device_of(model)
+    with evaluating(model):
+        return torch.cat([_as_output(model(batch.to(device))) for batch in torch.split(inputs, batch_size)])
+
+
+def fit(
+    model: nn.Module,
+    batch_loss: Callable[[Tensor], Tensor],
+    *,
+    count: int,
+    options: TrainingOptions,
+    seed: int,
+    parameters: Sequence[Tensor],
+    extra_parameters: Iterable[Tensor] = (),
+    on_epoch: OnEpoch | None = None,
+) -> None:
+    """Minimise `batch_loss(indices)` over shuffled batches of `count` examples with Adam (decoupled weight decay).
+
+    The rate rises over the first tenth of the steps and falls along a cosine. A last batch of one example is dropped
+    (batch norm needs two). `on_epoch(share done, model)` is called after each epoch, and cannot disturb the training:
+    it sees its own random state. Raises ModelError when the loss stops being finite.
+    """
+    optimizer = torch.optim.AdamW(
+        [*parameters, *extra_parameters], lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
+    generator = torch.Generator().manual_seed(derive_seed(seed, "shuffle"))
+    total = max(1, round(options.epochs * batches_per_epoch(count, options.batch_size)))
+    device, step = device_of(model), 0
+    while step < total:
+        loss = torch.zeros(())
+        for indices in shuffled_batches(count, options.batch_size, generator):
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * rate_factor(step, total)
+            loss = batch_loss(indices.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            step += 1
+            if step == total:
+                break
+        check_finite(loss, step, total)
+        if on_epoch is not None:
+            with isolated_rng(derive_seed(seed, "on_epoch", step)):
+                on_epoch(step / total, model)
+
+
+def rate_factor(step: int, total: int) -> float:
+    """Return the learning rate's factor in (0, 1]: linear warm-up over a tenth of the steps, then half a cosine."""
+    warm_up = max(1, total // 10)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+
+def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Return the index batches of one epoch, without a last batch of a single example."""
+    batches = torch.split(torch.randperm(count, generator=generator), batch_size)
+    return list(batches[:-1]) if len(batches) > 1 and len(batches[-1]) == 1 else list(batches)
+
+
+def batches_per_epoch(count: int, batch_size: int) -> int:
+    """Return how many batches `shuffled_batches` makes."""
+    return max(1, count // max(1, batch_size) + (count % max(1, batch_size) > 1))
+
+
+def check_finite(loss: Tensor, step: int, total: int) -> None:
+    """Raise ModelError when training has diverged."""
+    if not torch.isfinite(loss).all():
+        raise ModelError(
+            f"training diverged: the loss is {loss.item():g} at step {step} of {total}; lower the task's learning_rate "
+            "or rescale the data to the order of 1."
+        )
+
+
+@contextmanager
+def training_mode(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Run the body with the model in training mode and only `parameters` taking gradients; eval mode afterwards.
+
+    Normalisation layers whose parameters are not trained keep their statistics, as when a thief freezes a backbone.
+    """
+    chosen = {id(parameter) for parameter in parameters}
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    partly = any(id(parameter) not in chosen for parameter, _ in flags)
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(id(parameter) in chosen)
+        model.train()
+        for module in model.modules():
+            own = list(module.parameters(recurse=False))
+            if partly and hasattr(module, "running_mean") and not any(id(parameter) in chosen for parameter in own):
+                module.eval()
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        model.eval()
+
+
+def _as_output(output: object) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one.")
+    return output.detach().to(device="cpu", dtype=torch.float32)
