@@ -1,0 +1,159 @@
+"""The cache of trained models: one safetensors file per training run, named by all that its content depends on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from metav.errors import CacheError
+
+FORMAT = 1
+"""Raised whenever the same key would stand for another model, e.g. when an obfuscation changes."""
+
+_STALE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """The result of one training run: the state, share of training and metric of each snapshot, the full one last."""
+
+    states: tuple[Mapping[str, Tensor], ...]
+    fractions: tuple[float, ...]
+    metrics: tuple[float, ...]
+    strength: float | None
+
+
+def cache_key(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over the format version and everything that a training run depends on."""
+    text = json.dumps({"format": FORMAT, **content}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pack(trained: TrainedModel, key: str) -> bytes:
+    """Return a training run as the bytes of a safetensors file.
+
+    All metadata sit under one key: the order of several is not deterministic. The record holds a digest of the
+    tensors, since safetensors has no checksum.
+    """
+    from safetensors.torch import save
+
+    tensors = {
+        f"{index:03d}/{name}": tensor.detach().cpu().clone().contiguous()
+        for index, state in enumerate(trained.states)
+        for name, tensor in state.items()
+    }
+    record = {
+        "key": key,
+        "fractions": trained.fractions,
+        "metrics": trained.metrics,
+        "strength": trained.strength,
+        "sha256": hashlib.sha256(_body(save(tensors))).hexdigest(),
+    }
+    return save(tensors, metadata={"record": json.dumps(record, sort_keys=True)})
+
+
+def unpack(content: bytes, key: str) -> TrainedModel:
+    """Return the training run that `pack` made into bytes; raises ValueError if they are not those of `key`."""
+    from safetensors.torch import load
+
+    try:
+        size = int.from_bytes(content[:8], "little")
+        record = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["record"])
+        states: list[dict[str, Tensor]] = [{} for _ in record["fractions"]]
+        for name, tensor in load(content).items():
+            index, _, parameter = name.partition("/")
+            states[int(index)][parameter] = tensor
+        intact = record["key"] == key and record["sha256"] == hashlib.sha256(_body(content)).hexdigest()
+    except Exception as error:
+        raise ValueError(f"not a readable cache file: {error}") from error
+    if not intact:
+        raise ValueError("its content does not match its digest")
+    return TrainedModel(
+        states=tuple(states),
+        fractions=tuple(record["fractions"]),
+        metrics=tuple(record["metrics"]),
+        strength=record["strength"],
+    )
+
+
+class ZooCache:
+    """A folder of trained models; several processes may write to it."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Create the folder where needed. Raises CacheError if it cannot be written to."""
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self._temporary("probe")
+            probe.write_bytes(b"")
+            probe.unlink()
+            self._remove_stale()
+        except OSError as error:
+            raise CacheError(
+                f"the cache folder {self.folder} cannot be written to ({error}); pass another cache= or fix its rights."
+            ) from error
+
+    def path(self, key: str) -> Path:
+        """Return where the training run of a key is kept."""
+        return self.folder / f"{key}.safetensors"
+
+    def load(self, key: str) -> TrainedModel | None:
+        """Return the training run of a key, None if it is absent or, with a warning, damaged."""
+        try:
+            content = self.path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CacheError(f"the cache file {self.path(key)} cannot be read ({error}); fix its rights.") from error
+        try:
+            return unpack(content, key)
+        except ValueError as error:
+            warnings.warn(f"the cache file {self.path(key)} is damaged ({error}); the model is rebuilt.", stacklevel=2)
+            return None
+
+    def store(self, key: str, content: bytes) -> None:
+        """Write a training run whole or not at all: into a temporary file of the same folder, then renamed."""
+        temporary = self._temporary(key)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path(key))
+        except OSError as error:
+            raise CacheError(
+                f"the cache file {self.path(key)} cannot be written ({error}); free some space or pass another cache=."
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _temporary(self, key: str) -> Path:
+        return self.folder / f".{key}.{os.getpid()}.tmp"
+
+    def _remove_stale(self) -> None:
+        """Remove what killed runs left half-written, but not what another process is writing now."""
+        for path in self.folder.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+
+
+def tensor_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a state dict; parts that keep other things there keep those of the template."""
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _body(content: bytes) -> bytes:
+    """Return the tensors' bytes behind the header."""
+    return content[8 + int.from_bytes(content[:8], "little") :]

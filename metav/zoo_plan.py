@@ -1,0 +1,205 @@
+"""Which models a zoo consists of, and which of them are optimised on, select, or only calibrate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from metav.errors import ObfuscationError, ZooError
+from metav.obfuscations import OBFUSCATIONS, Obfuscation
+from metav.randomness import derive_seed
+from metav.tasks import Task
+
+SHARES = ("optimize", "select", "calibrate")
+DEFAULT_SHARES: Mapping[str, tuple[float, float, float]] = {
+    "positive": (0.50, 0.15, 0.35),
+    "negative": (0.40, 0.15, 0.45),
+}
+HOMOLOGOUS = "independent_same_data"
+OTHER_ARCHITECTURE = "independent_other_architecture"
+OTHER_DATA = "independent_other_data"
+NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedModel:
+    """One training run to be: `snapshots` are the shares of the training at which a copy is kept."""
+
+    is_positive: bool
+    family: str
+    strength: float | None
+    seed: int
+    run: str
+    share: str
+    architecture: int
+    snapshots: tuple[float, ...]
+
+
+def plan_zoo(
+    task: Task,
+    *,
+    positives: int,
+    negatives: int,
+    architectures: int,
+    seed: int,
+    snapshots: int,
+    families: Sequence[str] | None,
+    shares: Mapping[str, tuple[float, float, float]] | None,
+    suspects: bool,
+) -> tuple[PlannedModel, ...]:
+    """Return the plan of a zoo, positives first; the same arguments give the same plan.
+
+    A model's seed depends on its family and number alone, so that a larger zoo contains the smaller one.
+    Raises ZooError without positives or negatives, ObfuscationError for families that do not fit the task.
+    """
+    for name, count in (("positives", positives), ("negatives", negatives), ("snapshots", snapshots)):
+        lowest = 0 if name == "snapshots" else 1
+        if isinstance(count, bool) or not isinstance(count, int) or count < lowest:
+            raise ZooError(
+                f"{name} must be a whole number from {lowest}, got {count!r}; a meta-verifier learns from models of "
+                "both kinds."
+            )
+    purpose = "suspects" if suspects else "zoo"
+    chosen = _positive_families(task, families, architectures)
+    drafts = [_positive(chosen, number, architectures, seed, purpose, suspects) for number in range(positives)]
+    drafts += _negatives(negatives, architectures, seed, purpose)
+    fractions = _snapshot_fractions(snapshots)
+    plan: list[PlannedModel] = []
+    for is_positive in (True, False):
+        group = [draft for draft in drafts if draft.is_positive == is_positive]
+        names = ["test"] * len(group) if suspects else _assigned(group, _wanted(shares, is_positive))
+        for draft, share in zip(group, names, strict=True):
+            trains = not is_positive or OBFUSCATIONS[draft.family].needs_training
+            plan.append(_finished(draft, share, fractions if trains and share in ("optimize", "test") else ()))
+    return tuple(plan)
+
+
+def _positive_families(task: Task, families: Sequence[str] | None, architectures: int) -> list[Obfuscation]:
+    if families is None:
+        supported = [entry for entry in OBFUSCATIONS.values() if entry.supports(task)]
+        return [entry for entry in supported if entry.own_architecture or architectures > 1]
+    unknown = [name for name in families if name not in OBFUSCATIONS]
+    if unknown or not families:
+        raise ZooError(f"families must name at least one of {', '.join(OBFUSCATIONS)}; got {list(families)}.")
+    chosen = [OBFUSCATIONS[name] for name in dict.fromkeys(families)]
+    for entry in chosen:
+        if not entry.supports(task):
+            raise ObfuscationError(
+                f"{entry.family} makes no sense for a {task.name} task, only for {', '.join(sorted(entry.tasks))}; "
+                "leave it out of families."
+            )
+        if not entry.own_architecture and architectures < 2:
+            raise ZooError(f"{entry.family} needs another architecture than the owner's; pass architectures=[...].")
+    return chosen
+
+
+def _positive(
+    chosen: Sequence[Obfuscation], number: int, architectures: int, seed: int, purpose: str, suspects: bool
+) -> PlannedModel:
+    entry, round_ = chosen[number % len(chosen)], number // len(chosen)
+    grid = entry.suspect_strengths if suspects else entry.zoo_strengths
+    # Families start at different strengths: one round already holds weak and strong ones.
+    offset = list(OBFUSCATIONS).index(entry.family)
+    architecture = 0
+    if entry.other_architecture and architectures > 1 and (round_ % 2 == 1 or not entry.own_architecture):
+        turn = round_ // 2 if entry.own_architecture else round_
+        architecture = 1 + (turn + offset) % (architectures - 1)
+    return PlannedModel(
+        is_positive=True,
+        family=entry.family,
+        strength=grid[(round_ + offset) % len(grid)],
+        seed=derive_seed(seed, purpose, entry.family, round_),
+        run=f"{purpose}-{seed}/{entry.family}/{round_}",
+        share="",
+        architecture=architecture,
+        snapshots=(),
+    )
+
+
+def _negatives(count: int, architectures: int, seed: int, purpose: str) -> list[PlannedModel]:
+    """Return the independent models: every second one, and the first, is homologous."""
+    others = (OTHER_ARCHITECTURE, OTHER_DATA) if architectures > 1 else (OTHER_DATA,)
+    numbers = dict.fromkeys(NEGATIVE_FAMILIES, 0)
+    drafts = []
+    for index in range(count):
+        family = HOMOLOGOUS if index % 2 == 0 else others[(index // 2) % len(others)]
+        number = numbers[family]
+        numbers[family] += 1
+        drafts.append(
+            PlannedModel(
+                is_positive=False,
+                family=family,
+                strength=None,
+                seed=derive_seed(seed, purpose, family, number),
+                run=f"{purpose}-{seed}/{family}/{number}",
+                share="",
+                architecture=1 + number % (architectures - 1) if family == OTHER_ARCHITECTURE else 0,
+                snapshots=(),
+            )
+        )
+    return drafts
+
+
+def _finished(draft: PlannedModel, share: str, snapshots: tuple[float, ...]) -> PlannedModel:
+    return PlannedModel(
+        is_positive=draft.is_positive,
+        family=draft.family,
+        strength=draft.strength,
+        seed=draft.seed,
+        run=draft.run,
+        share=share,
+        architecture=draft.architecture,
+        snapshots=snapshots,
+    )
+
+
+def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive: bool) -> tuple[float, float, float]:
+    side = "positive" if is_positive else "negative"
+    wanted = tuple((shares or {}).get(side, DEFAULT_SHARES[side]))
+    if len(wanted) != 3 or any(part < 0 for part in wanted) or not math.isclose(sum(wanted), 1.0, abs_tol=1e-6):
+        raise ZooError(f"shares[{side!r}] must be three fractions for {SHARES} that add up to 1, got {wanted}.")
+    return wanted
+
+
+def _assigned(group: Sequence[PlannedModel], wanted: tuple[float, float, float]) -> list[str]:
+    """Return the share of each model: sizes as wanted, every share with as many families as it can hold."""
+    left = _sizes(len(group), wanted)
+    order = {"optimize": 0, "calibrate": 1, "select": 2}
+    seen: dict[str, set[str]] = {name: set() for name in SHARES}
+    names: list[str] = []
+    for model in group:
+        free = [name for name in SHARES if left[name] > 0]
+        missing = [name for name in free if model.family not in seen[name]]
+        if missing:
+            name = min(missing, key=order.__getitem__)
+        else:
+            total = dict(zip(SHARES, wanted, strict=True))
+            name = max(free, key=lambda candidate: (left[candidate] / total[candidate], -order[candidate]))
+        left[name] -= 1
+        seen[name].add(model.family)
+        names.append(name)
+    return names
+
+
+def _sizes(count: int, wanted: tuple[float, float, float]) -> dict[str, int]:
+    """Return whole sizes by largest remainder; of few models optimize gets the first, calibrate the next."""
+    exact = {name: part * count for name, part in zip(SHARES, wanted, strict=True)}
+    sizes = {name: int(value) for name, value in exact.items()}
+    for name in sorted(SHARES, key=lambda name: sizes[name] - exact[name])[: count - sum(sizes.values())]:
+        sizes[name] += 1
+    for name in ("optimize", "calibrate", "select")[:count]:
+        largest = max(sizes, key=lambda candidate: sizes[candidate])
+        if exact[name] > 0 and sizes[name] == 0 and sizes[largest] > 1:
+            sizes[largest] -= 1
+            sizes[name] += 1
+    if count == 1:
+        sizes = {"optimize": 1, "select": 0, "calibrate": 0}
+    return sizes
+
+
+def _snapshot_fractions(count: int) -> tuple[float, ...]:
+    """Return `count` shares of a training from 35 to 85 % (LiteGuard, ICLR 2026), in the middle for one."""
+    if count == 1:
+        return (0.6,)
+    return tuple(round(0.35 + 0.5 * index / (count - 1), 4) for index in range(count))

@@ -1,0 +1,221 @@
+"""Training of one planned model, in this process or in a worker; its result depends on plan and data alone."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from metav.architectures import Architecture, build, copied
+from metav.digests import architecture_identity, source_identity
+from metav.errors import InputError, ModelError
+from metav.extraction import accepts
+from metav.obfuscations import OBFUSCATIONS
+from metav.randomness import derive_seed, isolated_rng, single_thread
+from metav.tasks import Task
+from metav.training import device_of, evaluating
+from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
+from metav.zoo_plan import OTHER_DATA, PlannedModel
+
+ATTEMPTS = 3
+LAST_SNAPSHOT = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooContext:
+    """What all models of a zoo are made from; `least_useful` is the metric below which a thief would not ship."""
+
+    owner: nn.Module
+    task: Task
+    thief_task: Task
+    other_task: Task | None
+    architectures: tuple[Architecture, ...]
+    least_useful: float | None
+    digests: dict[str, str]
+
+    def key(self, planned: PlannedModel) -> str:
+        """Return the cache key of a planned model."""
+        return cache_key(
+            {
+                **self.digests,
+                "architecture": self.digests[f"architecture {planned.architecture}"],
+                "family": planned.family,
+                "strength": planned.strength,
+                "seed": planned.seed,
+                "snapshots": planned.snapshots,
+                "is_positive": planned.is_positive,
+            }
+        )
+
+    def is_useful(self, metric: float) -> bool:
+        """Return whether a model of this metric is worth having: halfway from a constant answer to the owner."""
+        if not math.isfinite(metric):
+            return False
+        if self.least_useful is None:
+            return True
+        return (
+            metric >= self.least_useful
+            if getattr(self.task, "higher_is_better", False)
+            else metric <= self.least_useful
+        )
+
+    def template(self, planned: PlannedModel) -> nn.Module:
+        """Return a model of the planned architecture, to load a state into."""
+        if planned.architecture == 0:
+            return copied(self.owner)
+        return build(self.architectures[planned.architecture], derive_seed(planned.seed, "initial weights"))
+
+
+class SnapshotRecorder:
+    """Keeps copies of a model at given shares of its training; use it as `on_epoch`."""
+
+    def __init__(self, fractions: tuple[float, ...]) -> None:
+        self._wanted = list(fractions)
+        self.snapshots: list[tuple[float, nn.Module]] = []
+
+    def __call__(self, share: float, model: nn.Module) -> None:
+        """Copy the model if the next wanted share is reached (never a nearly finished one)."""
+        if not self._wanted or share < self._wanted[0]:
+            return
+        while self._wanted and share >= self._wanted[0]:
+            self._wanted.pop(0)
+        if share <= LAST_SNAPSHOT:
+            self.snapshots.append((share, copy.deepcopy(model).eval()))
+
+
+def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
+    """Train a planned model and return it packed.
+
+    A positive that is no longer useful is made again with half the strength, at most twice: a thief ships no broken
+    model. Raises ModelError when an independent model diverges.
+    """
+    with single_thread(), isolated_rng(planned.seed):
+        strength = planned.strength
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
+            recorder = SnapshotRecorder(planned.snapshots)
+            try:
+                model = (
+                    _positive(planned, context, strength, recorder)
+                    if strength
+                    else _negative(planned, context, recorder)
+                )
+            except ModelError as error:
+                if last or strength is None:
+                    raise ModelError(f"{planned.run}: {error}") from error
+            else:
+                metric = float(context.task.metric(model))
+                if last or strength is None or context.is_useful(metric):
+                    break
+            strength = strength / 2
+        snapshots = [(share, copy_, float(context.task.metric(copy_))) for share, copy_ in recorder.snapshots]
+        snapshots.append((1.0, model, metric))
+    for share, snapshot, _ in snapshots:
+        _check_weights(snapshot, planned, share)
+    trained = TrainedModel(
+        states=tuple(tensor_state(snapshot.state_dict()) for _, snapshot, _ in snapshots),
+        fractions=tuple(share for share, _, _ in snapshots),
+        metrics=tuple(metric for _, _, metric in snapshots),
+        strength=strength,
+    )
+    return pack(trained, context.key(planned))
+
+
+def train_missing(
+    missing: Mapping[str, PlannedModel], context: ZooContext, store: ZooCache | None, jobs: int
+) -> Iterator[tuple[str, bytes | None]]:
+    """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished."""
+    if jobs == 1 or len(missing) < 2:
+        for planned in missing.values():
+            content = train_planned(planned, context)
+            if store is not None:
+                store.store(context.key(planned), content)
+            yield planned.run, content
+        return
+    import cloudpickle
+    from joblib import Parallel, delayed
+
+    with tempfile.TemporaryDirectory(prefix="metav-zoo-") as folder:
+        # Data and owner travel once, in a file, not with each of the models.
+        file = Path(folder) / "context"
+        try:
+            file.write_bytes(cloudpickle.dumps(context))
+        except Exception as error:
+            raise InputError(
+                f"owner, task or architectures cannot be sent to worker processes ({type(error).__name__}: {error}); "
+                "use jobs=1, or remove hooks and attributes that cannot be pickled."
+            ) from error
+        workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        target = None if store is None else str(store.folder)
+        yield from workers(delayed(train_in_worker)(str(file), planned, target) for planned in missing.values())
+
+
+def train_in_worker(context_file: str, planned: PlannedModel, folder: str | None) -> tuple[str, bytes | None]:
+    """Train in a worker process; the result goes to the cache if there is one, else back as bytes."""
+    torch.set_num_threads(1)
+    content = train_planned(planned, _load_context(context_file))
+    if folder is None:
+        return planned.run, content
+    ZooCache(folder).store(_load_context(context_file).key(planned), content)
+    return planned.run, None
+
+
+def context_digests(owner_digest: str, task_digests: dict[str, str], architectures: list[nn.Module]) -> dict[str, str]:
+    """Return the identities that go into every cache key."""
+    digests = {"owner": owner_digest, **task_digests}
+    for index, model in enumerate(architectures):
+        digests[f"architecture {index}"] = architecture_identity(model)
+    return digests
+
+
+def identity_of(task: Task) -> str:
+    """Return a task's digest together with its class's code."""
+    return f"{task.digest()} {cache_key({'source': source_identity(type(task))})}"
+
+
+@functools.lru_cache(maxsize=1)
+def _load_context(path: str) -> ZooContext:
+    import cloudpickle
+
+    # The file was written by the parent process, moments ago, into its own private folder.
+    return cloudpickle.loads(Path(path).read_bytes())  # type: ignore[no-any-return]
+
+
+def _positive(planned: PlannedModel, context: ZooContext, strength: float, recorder: SnapshotRecorder) -> nn.Module:
+    entry = OBFUSCATIONS[planned.family]
+    options: dict[str, Any] = {}
+    if planned.architecture:
+        options["architecture"] = context.architectures[planned.architecture]
+    if planned.snapshots and entry.needs_training and accepts(context.thief_task.train, "on_epoch"):
+        options["on_epoch"] = recorder
+    with evaluating(context.owner), torch.enable_grad():
+        return entry.function(context.owner, context.thief_task, strength=strength, seed=planned.seed, **options)
+
+
+def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
+    task = context.task
+    if planned.family == OTHER_DATA:
+        task = context.other_task or task.bootstrap(derive_seed(planned.seed, "data"), 0.5)
+    start = derive_seed(planned.seed, "initial weights")
+    model = build(context.architectures[planned.architecture], start).to(device_of(context.owner))
+    options: dict[str, Any] = {}
+    if planned.snapshots and accepts(task.train, "on_epoch"):
+        options["on_epoch"] = recorder
+    return task.train(model, seed=derive_seed(planned.seed, "training"), **options)
+
+
+def _check_weights(model: nn.Module, planned: PlannedModel, share: float) -> None:
+    for name, tensor in tensor_state(model.state_dict()).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(
+                f"{planned.run} at {share:.0%} of its training has NaN or infinite values in {name}; lower the task's "
+                "learning_rate or rescale the data to the order of 1."
+            )
