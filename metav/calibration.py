@@ -1,0 +1,163 @@
+"""The statistics of the verdict: threshold at a wanted false-positive rate, score, p-value, exact intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metav.errors import InputError
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A share k/n with its exact two-sided 95 % interval (Clopper and Pearson, 1934)."""
+
+    count: int
+    total: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The share itself; NaN where nothing was counted."""
+        return self.count / self.total if self.total else math.nan
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "none of 0"
+        return f"{self.value:.1%} ({self.count}/{self.total}, 95 % interval {self.low:.1%} to {self.high:.1%})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        return {"value": self.value, "count": self.count, "total": self.total, "low": self.low, "high": self.high}
+
+
+def exact_interval(count: int, total: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Clopper-Pearson interval of a share; [0, 1] where nothing was counted."""
+    if not 0 <= count <= total:
+        raise InputError(f"count must lie between 0 and total, got count={count} and total={total}")
+    if total == 0:
+        return Interval(count=0, total=0, low=0.0, high=1.0)
+    from scipy.stats import binomtest
+
+    bounds = binomtest(count, total).proportion_ci(confidence, method="exact")
+    return Interval(count=count, total=total, low=float(bounds.low), high=float(bounds.high))
+
+
+def conformal_p_value(logit: float, negatives: NDArray[np.float64]) -> float:
+    """(1 + number of calibration negatives that score at least as high) / (n + 1) (Vovk et al., 2005)."""
+    return (1 + int(np.count_nonzero(negatives >= logit))) / (negatives.size + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The decision rule, made from models that neither the optimisation nor the selection saw.
+
+    negatives, positives: sorted logits of the calibration models. The score is sigmoid(slope * (logit - threshold)),
+    so that it is 0.5 at the threshold.
+    """
+
+    threshold: float
+    slope: float
+    target_fpr: float
+    negatives: NDArray[np.float64]
+    positives: NDArray[np.float64]
+
+    @property
+    def supports_target(self) -> bool:
+        """Whether the number of calibration negatives suffices for a p-value as low as the wanted rate."""
+        return Fraction(1, self.negatives.size + 1) <= _exact(self.target_fpr)
+
+    @property
+    def false_positives(self) -> Interval:
+        """Calibration negatives at or above the threshold, with the exact interval of the false-positive rate."""
+        return exact_interval(int(np.count_nonzero(self.negatives >= self.threshold)), int(self.negatives.size))
+
+    @property
+    def true_positives(self) -> Interval:
+        """Calibration positives at or above the threshold, with the exact interval of the true-positive rate."""
+        return exact_interval(int(np.count_nonzero(self.positives >= self.threshold)), int(self.positives.size))
+
+    def score(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Scores in [0, 1] of logits of any shape."""
+        from scipy.special import expit
+
+        return np.asarray(expit(self.slope * (np.asarray(logits, dtype=np.float64) - self.threshold)))
+
+    def p_value(self, logit: float) -> float:
+        """Conformal p-value of "trained independently" for one logit."""
+        return conformal_p_value(logit, self.negatives)
+
+
+def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float = 0.05) -> Calibration:
+    """The decision rule from the logits of the calibration share.
+
+    positives, negatives: logits (models,) of derived and independent models. The threshold never lets more negatives
+    pass than the conformal rank for target_fpr allows; where the classes are apart, it lies in the gap between them.
+    InputError on empty or non-finite logits, or target_fpr outside (0, 1).
+    """
+    if not 0 < target_fpr < 1:
+        raise InputError(f"target_fpr must lie in (0, 1), got {target_fpr}")
+    high, low = _sorted_logits("positives", positives), _sorted_logits("negatives", negatives)
+    threshold = _threshold(high, low, target_fpr)
+    return Calibration(
+        threshold=threshold,
+        slope=_slope(high - threshold, low - threshold),
+        target_fpr=target_fpr,
+        negatives=low,
+        positives=high,
+    )
+
+
+def _exact(rate: float) -> Fraction:
+    # ranks are counted in integers: float products such as 0.05 * 20 round the wrong way
+    return Fraction(repr(rate))
+
+
+def _sorted_logits(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    logits = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    if logits.size == 0:
+        raise InputError(f"{name} is empty: calibration needs at least one model of each class in its share")
+    if not np.isfinite(logits).all():
+        raise InputError(f"{name} holds NaN or infinite logits; check the responses of the calibration models")
+    return logits
+
+
+def _threshold(positives: NDArray[np.float64], negatives: NDArray[np.float64], target_fpr: float) -> float:
+    allowed = max(0, math.floor(_exact(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
+    lowest = float(negatives[negatives.size - 1 - allowed])
+    if positives[0] > negatives[-1]:
+        # split the gap in proportion to the spreads: the wider class gets the wider margin
+        spread_low, spread_high = float(negatives.std()) + 1e-9, float(positives.std()) + 1e-9
+        gap = float(positives[0] - negatives[-1])
+        return float(negatives[-1]) + gap * spread_low / (spread_low + spread_high)
+    above = positives[positives > lowest]
+    # no gap: the lowest rule that the rank allows, halfway to the next positive so that equal answers stay outside
+    just_above = float(np.nextafter(lowest, np.inf))
+    return max(just_above, (lowest + float(above[0])) / 2) if above.size else just_above
+
+
+def _slope(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:
+    """Logistic slope by maximum likelihood with Platt's smoothed targets (Platt, 1999), each class weighted equally."""
+    from scipy.optimize import minimize_scalar
+
+    target_high = (positives.size + 1) / (positives.size + 2)
+    target_low = 1 / (negatives.size + 2)
+    unit = float(np.median(np.abs(np.concatenate([positives, negatives])))) + 1e-12
+
+    def loss(log_slope: float) -> float:
+        slope = math.exp(log_slope) / unit
+        high, low = slope * positives, slope * negatives
+        return float(
+            np.mean(np.logaddexp(0, high) - target_high * high) + np.mean(np.logaddexp(0, low) - target_low * low)
+        )
+
+    best = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
+    return math.exp(float(best.x)) / unit

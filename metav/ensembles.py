@@ -1,0 +1,202 @@
+"""Runs many models on the same queries: one by one, or grouped by architecture where vmap is faster."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from metav.errors import ModelError
+
+SPEEDUP_WANTED = 1.15  # vmap has to win by more than timing noise
+MEASUREMENTS = 5
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A private copy of a model for inference: eval mode, no parameter gradients; the original stays untouched."""
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        raise ModelError(f"the model cannot be copied ({error}); give a model that copy.deepcopy accepts") from error
+    twin.eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return twin
+
+
+def run_model(model: nn.Module, queries: Tensor) -> Tensor:
+    """Raw responses (queries, outputs) of one model, flattened, on the CPU, in float32."""
+    outputs: Tensor = model(queries)
+    return outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Models of one architecture: their indices, and their stacked state where vmap serves them."""
+
+    indices: tuple[int, ...]
+    skeleton: nn.Module
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+    def run(self, queries: Tensor, positions: Tensor) -> Tensor:
+        """Responses (positions, queries, outputs) of the models at these positions of the group."""
+        parameters = {name: value[positions] for name, value in self.parameters.items()}
+        buffers = {name: value[positions] for name, value in self.buffers.items()}
+
+        def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor], queries: Tensor) -> Tensor:
+            outputs: Tensor = functional_call(self.skeleton, (parameters, buffers), (queries,))
+            return outputs.reshape(queries.shape[0], -1)
+
+        stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, queries)
+        return stacked.to(device="cpu", dtype=torch.float32)
+
+
+class Ensemble:
+    """Frozen copies of models that answer the same queries.
+
+    models: modules with equal input and output shapes. sample: how many models of one architecture a step will
+    typically run, the size at which vmap is measured against the loop. queries: (count, *input shape), used for that
+    measurement. The choice is kept per machine, so that a repeated run computes in the same order and returns the
+    same bits.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], queries: Tensor, *, share: float = 1.0) -> None:
+        self.models = [frozen_copy(model) for model in models]
+        self._group_of: dict[int, tuple[_Group, int]] = {}
+        by_architecture: dict[str, list[int]] = {}
+        for index, model in enumerate(self.models):
+            by_architecture.setdefault(_signature(model), []).append(index)
+        for signature, indices in by_architecture.items():
+            if len(indices) < 2:
+                continue
+            group = self._stack(indices)
+            if group is not None and _vmap_is_faster(group, self.models, queries, signature, share):
+                self._group_of.update({index: (group, place) for place, index in enumerate(indices)})
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    @property
+    def grouped(self) -> int:
+        """How many models run through vmap."""
+        return len(self._group_of)
+
+    def responses(self, queries: Tensor, indices: Sequence[int] | None = None) -> Tensor:
+        """Raw responses (models, queries, outputs), float32 on the CPU; the gradient flows back to the queries."""
+        wanted = range(len(self.models)) if indices is None else indices
+        answers: dict[int, Tensor] = {}
+        members: dict[int, tuple[_Group, list[int]]] = {}
+        for index in wanted:
+            if index in self._group_of:
+                group, _ = self._group_of[index]
+                members.setdefault(id(group), (group, []))[1].append(index)
+            else:
+                answers[index] = run_model(self.models[index], queries)
+        for group, chosen in members.values():
+            places = torch.tensor([self._group_of[index][1] for index in chosen])
+            answers.update(zip(chosen, group.run(queries, places), strict=True))
+        return torch.stack([answers[index] for index in wanted])
+
+    def _stack(self, indices: Sequence[int]) -> _Group | None:
+        models = [self.models[index] for index in indices]
+        try:
+            parameters, buffers = stack_module_state(models)
+        except RuntimeError:
+            return None  # same shapes, but a mixture of devices or dtypes: the loop serves them
+        parameters = {name: value.detach() for name, value in parameters.items()}
+        return _Group(tuple(indices), copy.deepcopy(models[0]), parameters, buffers)
+
+
+def _signature(model: nn.Module) -> str:
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in model.state_dict().items()]
+    code = f"{type(model).__module__}.{type(model).__qualname__}"
+    return hashlib.sha256(repr((code, repr(model), shapes)).encode()).hexdigest()
+
+
+def _vmap_is_faster(group: _Group, models: Sequence[nn.Module], queries: Tensor, signature: str, share: float) -> bool:
+    count = max(2, round(share * len(group.indices)))
+    key_parts = (signature, count, tuple(queries.shape), torch.__version__, torch.get_num_threads(), platform.node())
+    key = hashlib.sha256(repr(key_parts).encode()).hexdigest()
+    plans = _read_plans()
+    if key not in plans:
+        plans[key] = _measure(group, [models[index] for index in group.indices[:count]], queries)
+        _write_plans(plans)
+    return plans[key]
+
+
+def _measure(group: _Group, models: Sequence[nn.Module], queries: Tensor) -> bool:
+    places = torch.arange(len(models))
+
+    def loop(inputs: Tensor) -> Tensor:
+        return torch.stack([run_model(model, inputs) for model in models])
+
+    def grouped(inputs: Tensor) -> Tensor:
+        return group.run(inputs, places)
+
+    try:
+        difference = (loop(queries) - grouped(queries)).abs().max()
+    except (RuntimeError, ValueError, TypeError):
+        return False  # vmap cannot trace this forward pass (data-dependent control flow, .item(), in-place buffers)
+    if not bool(difference <= 1e-3 * (1 + loop(queries).abs().max())):
+        return False
+    times: dict[str, list[float]] = {"loop": [], "grouped": []}
+    for _ in range(MEASUREMENTS):
+        times["loop"].append(_seconds(loop, queries))
+        times["grouped"].append(_seconds(grouped, queries))
+    return statistics.median(times["loop"]) > SPEEDUP_WANTED * statistics.median(times["grouped"])
+
+
+def _seconds(run: Callable[[Tensor], Tensor], queries: Tensor) -> float:
+    inputs = queries.detach().clone().requires_grad_(True)
+    start = time.perf_counter()
+    torch.autograd.grad(run(inputs).sum(), inputs)
+    return time.perf_counter() - start
+
+
+def _plans_file() -> Path:
+    root = os.environ.get("METAV_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "metav"
+    )
+    return Path(root) / "execution_plans.json"
+
+
+def _read_plans() -> dict[str, bool]:
+    try:
+        plans = json.loads(_plans_file().read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{_plans_file()} is unreadable and is written anew: {error}", stacklevel=2)
+        return {}
+    return {str(key): bool(value) for key, value in plans.items()} if isinstance(plans, dict) else {}
+
+
+def _write_plans(plans: dict[str, bool]) -> None:
+    target = _plans_file()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(plans, file, indent=0, sort_keys=True)
+        os.replace(temporary, target)
+    except OSError as error:
+        warnings.warn(
+            f"the measured choice between vmap and loop cannot be kept in {target} ({error}); another run may choose "
+            "differently and differ in the last bits; set METAV_CACHE_DIR to a writable folder",
+            stacklevel=2,
+        )

@@ -1,0 +1,123 @@
+"""The meta-verifier of a fingerprint: weighted members of the C core, each on its share of the queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav import _core
+from metav.errors import InputError
+
+FloatArray: TypeAlias = NDArray[np.float32]
+QueryPart: TypeAlias = Literal["adaptive", "natural", "all"]
+
+QUERY_PARTS: tuple[str, ...] = get_args(QueryPart)
+VERIFIER_KINDS: tuple[str, ...] = get_args(_core.VerifierKind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One verifier of the core and the queries [start, stop) that it reads.
+
+    Its logit enters the sum as weight * (logit - center) / spread, so that members of different kinds share one unit.
+    """
+
+    name: str
+    verifier: _core.Verifier
+    start: int
+    stop: int
+    weight: float
+    center: float
+    spread: float
+
+    def raw_logits(self, responses: FloatArray) -> NDArray[np.float64]:
+        """Logits (models,) of responses (models, queries, outputs), before centring."""
+        part = np.ascontiguousarray(responses[:, self.start : self.stop])
+        return self.verifier.logits(part).astype(np.float64)
+
+    def standard_logits(self, responses: FloatArray) -> NDArray[np.float64]:
+        """Logits (models,) in units of the member's own spread."""
+        return (self.raw_logits(responses) - self.center) / self.spread
+
+
+@dataclass(frozen=True, slots=True)
+class MetaVerifier:
+    """The members whose weighted logits decide; weights sum to 1."""
+
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise InputError("a meta-verifier needs at least one member, got none")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the members with a weight, e.g. ("mlp:adaptive", "matched:natural")."""
+        return tuple(member.name for member in self.members if member.weight > 0)
+
+    def logits(self, responses: FloatArray) -> NDArray[np.float64]:
+        """Weighted logits (models,) of raw responses (models, queries, outputs)."""
+        total = np.zeros(responses.shape[0], dtype=np.float64)
+        for member in self.members:
+            if member.weight > 0:
+                total += member.weight * member.standard_logits(responses)
+        return total
+
+    def tensors(self) -> dict[str, FloatArray]:
+        """All parameters, keyed "<member number>.<parameter>"."""
+        return {
+            f"verifier.{number}.{name}": value
+            for number, member in enumerate(self.members)
+            for name, value in member.verifier.parameters().items()
+        }
+
+    def specification(self) -> list[dict[str, Any]]:
+        """What, besides the tensors, rebuilds the meta-verifier: one plain dictionary a member."""
+        return [
+            {
+                "name": member.name,
+                "kind": member.verifier.kind,
+                "view": member.verifier.view,
+                "hidden": member.verifier.hidden,
+                "outputs": member.verifier.outputs,
+                "start": member.start,
+                "stop": member.stop,
+                "weight": member.weight,
+                "center": member.center,
+                "spread": member.spread,
+            }
+            for member in self.members
+        ]
+
+
+def restore_meta_verifier(
+    specification: Sequence[Mapping[str, Any]], tensors: Mapping[str, FloatArray]
+) -> MetaVerifier:
+    """The meta-verifier that `specification()` and `tensors()` describe; ValueError, KeyError where they do not fit."""
+    members = []
+    for number, entry in enumerate(specification):
+        prefix = f"verifier.{number}."
+        verifier = _core.Verifier(
+            entry["kind"],
+            int(entry["stop"]) - int(entry["start"]),
+            int(entry["outputs"]),
+            view=entry["view"],
+            hidden=int(entry["hidden"]),
+        )
+        verifier.load_parameters({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        members.append(
+            Member(
+                name=str(entry["name"]),
+                verifier=verifier,
+                start=int(entry["start"]),
+                stop=int(entry["stop"]),
+                weight=float(entry["weight"]),
+                center=float(entry["center"]),
+                spread=float(entry["spread"]),
+            )
+        )
+    return MetaVerifier(tuple(members))
