@@ -30,8 +30,8 @@ class OptimizationOptions:
     """Everything that steers the joint optimisation; the defaults serve all three tasks.
 
     queries: number N of queries. adaptive: share of them that is optimised, the rest stays natural. verifier: "auto" or
-    one kind. view: how answers are read, None = the task's own. hidden: width of `mlp`. steps: passes through the sampled
-    surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the verifier per pass.
+    one kind. view: how answers are read, None = the task's own. hidden: width of `mlp`. steps: passes through the
+    sampled surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the verifier per pass.
     learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in units of the bounds' range).
     weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range, None = free.
     levels: number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
