@@ -1,0 +1,265 @@
+"""Error rates of a fingerprint on suspects whose origin is known: TPR, TNR, AUC, ARUC, per family."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metav.calibration import Interval, exact_interval
+from metav.curves import aruc, roc_auc
+from metav.documents import plain, readable_json
+from metav.errors import InputError
+from metav.fingerprints import Fingerprint
+from metav.progress import progress_bar
+from metav.verdicts import Decision, Verdict, verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspectResult:
+    """One suspect: what it is, and how it was judged; score, p_value and logit are None where it gave no answer."""
+
+    family: str
+    is_positive: bool
+    decision: Decision
+    score: float | None
+    p_value: float | None
+    logit: float | None
+    reason: str | None
+
+    @property
+    def decided(self) -> bool:
+        """Whether the suspect was judged a match or no match."""
+        return self.decision is not Decision.INCONCLUSIVE
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        result: dict[str, Any] = plain(values | {"decision": self.decision.value})
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyResult:
+    """The suspects of one family: n of them judged, `inconclusive` more not.
+
+    rate: share judged rightly, the TPR of a derived family and the TNR of an independent one. mean, low, high: of the
+    scores of those judged, NaN if there are none.
+    """
+
+    is_positive: bool
+    n: int
+    inconclusive: int
+    rate: Interval
+    mean: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        result: dict[str, Any] = plain(values | {"rate": self.rate.to_dict()})
+        return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The results of all suspects, and what follows from them.
+
+    INCONCLUSIVE suspects are counted in `inconclusive` and left out of every rate and curve: a model that cannot be
+    asked says nothing about the fingerprint.
+    """
+
+    results: tuple[SuspectResult, ...]
+    queries: int
+    commitment: str
+
+    @property
+    def tpr(self) -> Interval:
+        """Share of derived suspects judged a match, with its exact 95 % interval."""
+        return self._matched(True)
+
+    @property
+    def fpr(self) -> Interval:
+        """Share of independent suspects judged a match, with its exact 95 % interval."""
+        return self._matched(False)
+
+    @property
+    def tnr(self) -> Interval:
+        """Share of independent suspects judged no match, with its exact 95 % interval."""
+        return exact_interval(self.fpr.total - self.fpr.count, self.fpr.total)
+
+    @property
+    def inconclusive(self) -> int:
+        """Number of suspects without a decision."""
+        return sum(not result.decided for result in self.results)
+
+    @property
+    def auc(self) -> float:
+        """Area under the ROC curve of the logits (no ties by saturation); NaN if a class has no judged suspect."""
+        high, low = self._values("logit")
+        return roc_auc(high, low) if high and low else math.nan
+
+    @property
+    def aruc(self) -> float:
+        """Integral of min(robustness, uniqueness) over all thresholds; NaN if a class has no judged suspect."""
+        high, low = self._values("score")
+        return aruc(high, low) if high and low else math.nan
+
+    @property
+    def by_family(self) -> Mapping[str, FamilyResult]:
+        """Results per family, in the order in which the families came."""
+        families: dict[str, list[SuspectResult]] = {}
+        for result in self.results:
+            families.setdefault(result.family, []).append(result)
+        return {family: _family_result(results) for family, results in families.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        result: dict[str, Any] = plain(
+            {
+                "tpr": self.tpr.to_dict(),
+                "tnr": self.tnr.to_dict(),
+                "fpr": self.fpr.to_dict(),
+                "auc": self.auc,
+                "aruc": self.aruc,
+                "inconclusive": self.inconclusive,
+                "queries": self.queries,
+                "commitment": self.commitment,
+                "by_family": {name: family.to_dict() for name, family in self.by_family.items()},
+                "suspects": [entry.to_dict() for entry in self.results],
+            }
+        )
+        return result
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return readable_json(self.to_dict())
+
+    def __str__(self) -> str:
+        rows = [_HEAD, *self._rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+        return "\n".join([*lines, "", *self._summary()])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in _HEAD)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows()
+        )
+        caption = "<br>".join(html.escape(line) for line in self._summary())
+        return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>"
+
+    def _matched(self, is_positive: bool) -> Interval:
+        judged = [result for result in self.results if result.is_positive is is_positive and result.decided]
+        return exact_interval(sum(result.decision is Decision.MATCH for result in judged), len(judged))
+
+    def _values(self, name: str) -> tuple[list[float], list[float]]:
+        judged = [result for result in self.results if result.decided]
+        return (
+            [getattr(result, name) for result in judged if result.is_positive],
+            [getattr(result, name) for result in judged if not result.is_positive],
+        )
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        for name, family in self.by_family.items():
+            judged = family.n > 0
+            yield (
+                name,
+                "derived" if family.is_positive else "independent",
+                f"{family.rate.count}/{family.n}",
+                f"{family.rate.value:.0%} ({family.rate.low:.0%}-{family.rate.high:.0%})" if judged else "-",
+                f"{family.mean:.3f} ({family.low:.3f}-{family.high:.3f})" if judged else "-",
+                str(family.inconclusive),
+            )
+
+    def _summary(self) -> list[str]:
+        return [
+            f"true-positive rate {self.tpr}",
+            f"true-negative rate {self.tnr}",
+            f"AUC {self.auc:.3f}, ARUC {self.aruc:.3f}, {self.queries} queries, {self.inconclusive} inconclusive",
+        ]
+
+
+_HEAD = ("family", "kind", "right", "rate (95 % interval)", "score (range)", "inconclusive")
+
+
+def evaluate(
+    fp: Fingerprint, suspects: Iterable[Any], *, batch_size: int = 256, progress: bool | None = None
+) -> Evaluation:
+    """Verify every suspect once and sum up.
+
+    suspects: a Zoo, or an iterable of (model, is_positive, family), where model is anything that `verify` takes; a
+    generator is read one at a time, so that models need not be in memory together. progress: None shows a bar on a
+    terminal, False never, True always. InputError on entries of another form, or without a derived or an independent
+    suspect.
+    """
+    if isinstance(suspects, str | bytes) or not isinstance(suspects, Iterable):
+        raise InputError(
+            f"suspects must be a Zoo or an iterable of (model, is_positive, family), got {type(suspects).__name__}"
+        )
+    results = []
+    kinds: dict[str, bool] = {}
+    total = len(suspects) if isinstance(suspects, Sized) else 0
+    with progress_bar(total=total, description="evaluate", enabled=progress) as bar:
+        for number, entry in enumerate(suspects):
+            model, is_positive, family = _unpacked(number, entry, kinds)
+            results.append(_result(is_positive, family, verify(fp, model, batch_size=batch_size)))
+            bar.update(1)
+    for is_positive, name in ((True, "derived (is_positive=True)"), (False, "independent (is_positive=False)")):
+        if not any(result.is_positive is is_positive for result in results):
+            raise InputError(f"suspects hold no {name} model among {len(results)}; rates need at least one of each")
+    return Evaluation(results=tuple(results), queries=len(fp.queries), commitment=fp.commitment)
+
+
+def _unpacked(number: int, entry: Any, kinds: dict[str, bool]) -> tuple[Any, bool, str]:
+    try:
+        model, is_positive, family = entry
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"suspect number {number} is a {type(entry).__name__}, expected (model, is_positive, family)"
+        ) from error
+    if not isinstance(is_positive, bool | np.bool_):
+        raise InputError(f"is_positive of suspect number {number} must be True or False, got {is_positive!r}")
+    if not isinstance(family, str) or not family:
+        raise InputError(f"family of suspect number {number} must be a non-empty text, got {family!r}")
+    if kinds.setdefault(family, bool(is_positive)) != bool(is_positive):
+        raise InputError(f"family {family!r} has derived and independent suspects; give them two names")
+    return model, bool(is_positive), family
+
+
+def _result(is_positive: bool, family: str, verdict: Verdict) -> SuspectResult:
+    return SuspectResult(
+        family=family,
+        is_positive=is_positive,
+        decision=verdict.decision,
+        score=verdict.score,
+        p_value=verdict.p_value,
+        logit=verdict.logit,
+        reason=verdict.reason,
+    )
+
+
+def _family_result(results: list[SuspectResult]) -> FamilyResult:
+    is_positive = results[0].is_positive
+    right = Decision.MATCH if is_positive else Decision.NO_MATCH
+    judged = [result for result in results if result.decided]
+    scores = [result.score for result in judged if result.score is not None]
+    return FamilyResult(
+        is_positive=is_positive,
+        n=len(judged),
+        inconclusive=len(results) - len(judged),
+        rate=exact_interval(sum(result.decision is right for result in judged), len(judged)),
+        mean=math.fsum(scores) / len(scores) if scores else math.nan,
+        low=min(scores, default=math.nan),
+        high=max(scores, default=math.nan),
+    )
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> Iterator[str]:
+    for cell, width in zip(row, widths, strict=True):
+        yield cell.ljust(width)

@@ -1,0 +1,158 @@
+"""From an owner's model and its task to a fingerprint: zoo, joint optimisation, calibration, in one call."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from metav.architectures import Architecture, copied
+from metav.digests import state_digest
+from metav.errors import InputError, ModelError, ZooError
+from metav.fingerprints import Fingerprint, TaskSpecification, derive_salt
+from metav.optimization import OptimizationOptions, OptimizationResult, optimize
+from metav.randomness import derive_seed, isolated_rng
+from metav.tasks import Task
+from metav.zoo import Zoo, build_zoo
+
+
+def fingerprint(
+    owner: nn.Module,
+    task: Task,
+    *,
+    zoo: Zoo | None = None,
+    queries: int | None = None,
+    target_fpr: float = 0.05,
+    seed: int = 0,
+    options: OptimizationOptions | None = None,
+    architectures: Sequence[Architecture] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    progress: bool | None = None,
+) -> Fingerprint:
+    """Make the fingerprint of an owner's model; the model and all random state come back as they were.
+
+    zoo: surrogates made by build_zoo for this owner and task; None builds the standard one, for which architectures,
+    cache and jobs are meant. queries: their number, before options.queries (100). target_fpr: wanted false-positive
+    rate, in (0, 1). The same seed gives the same fingerprint, bit for bit, on the same machine. Raises ModelError,
+    InputError, and ZooError for a zoo of another owner or task, or one too small; warns where its calibration cannot
+    support target_fpr.
+    """
+    _check_arguments(owner, zoo, target_fpr, seed)
+    chosen = OptimizationOptions() if options is None else options
+    chosen = chosen if queries is None else replace(chosen, queries=_checked_count(queries))
+    if zoo is None:
+        zoo = build_zoo(owner, task, architectures=architectures, seed=seed, cache=cache, jobs=jobs, progress=progress)
+    with isolated_rng(derive_seed(seed, "fingerprint")):
+        clone = copied(owner)
+        task.check_model(clone)
+        _check_zoo(zoo, clone, task)
+        clone.requires_grad_(False)
+        result = optimize(clone, task, zoo, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
+    _warn_of_few_negatives(result, zoo)
+    return _fingerprint(result, task, zoo, chosen, seed)
+
+
+def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object) -> None:
+    if not isinstance(owner, nn.Module):
+        raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself.")
+    if zoo is not None and not isinstance(zoo, Zoo):
+        raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo.")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise InputError(f"seed must be a whole number, got {seed!r}.")
+    if not 0 < target_fpr < 1:
+        raise InputError(f"target_fpr must lie in (0, 1), got {target_fpr!r}.")
+
+
+def _checked_count(queries: object) -> int:
+    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 1:
+        raise InputError(f"queries must be a whole number from 1, got {queries!r}.")
+    return queries
+
+
+def _check_zoo(zoo: Zoo, owner: nn.Module, task: Task) -> None:
+    if zoo.owner_digest != state_digest(owner):
+        raise ZooError(
+            "the zoo was built for another owner (or for other weights of it); expected surrogates of this model: "
+            "build it again with metav.build_zoo(owner, task), a cache folder can be kept."
+        )
+    if zoo.task_digest != task.digest():
+        raise ZooError(
+            "the zoo was built for another task (other data or options); expected surrogates trained on this one: "
+            "build it again with metav.build_zoo(owner, task), or pass the task that it was built with."
+        )
+
+
+def _warn_of_few_negatives(result: OptimizationResult, zoo: Zoo) -> None:
+    rule = result.calibration
+    if rule.supports_target:
+        return
+    found = int(rule.negatives.size)
+    needed = math.ceil(1 / Fraction(repr(rule.target_fpr))) - 1
+    runs = len({entry.run for entry in zoo.negatives})
+    warnings.warn(
+        f"{found} independent models calibrate, which cannot support a false-positive rate of {rule.target_fpr:g}: "
+        f"{needed} would do, so build the zoo with about negatives={math.ceil(needed * runs / found)}, or ask for a "
+        f"rate of {1 / (found + 1):.2g} or more.",
+        stacklevel=3,
+    )
+
+
+def _fingerprint(
+    result: OptimizationResult, task: Any, zoo: Zoo, options: OptimizationOptions, seed: int
+) -> Fingerprint:
+    levels = options.levels if options.levels is not None else getattr(task, "levels", None)
+    history = {
+        "steps": result.steps,
+        "held_out_aruc": [list(point) for point in result.held_out_aruc],
+        "candidates": [
+            {"name": candidate.member.name, "auc": candidate.auc, "separation": candidate.separation}
+            for candidate in result.candidates
+        ],
+    }
+    return Fingerprint(
+        task=TaskSpecification(
+            name=str(task.name),
+            view=options.view or task.view,
+            input_shape=tuple(int(size) for size in task.input_shape),
+            outputs=int(result.outputs),
+            levels=levels,
+            metric_name=str(getattr(task, "metric_name", "metric")),
+            higher_is_better=bool(getattr(task, "higher_is_better", False)),
+        ),
+        queries=result.queries,
+        adaptive=result.adaptive,
+        lower=_bound(task.lower),
+        upper=_bound(task.upper),
+        meta_verifier=result.meta_verifier,
+        calibration=result.calibration,
+        zoo=zoo.summary(),
+        options=options.to_dict(),
+        history=history,
+        versions=_versions(),
+        seed=seed,
+        salt=derive_salt(seed, zoo.owner_digest),
+    )
+
+
+def _bound(values: Any) -> Any:
+    return torch.as_tensor(values).detach().cpu().numpy().astype(np.float32)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "metav": version("metav-fingerprint"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

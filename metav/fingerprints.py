@@ -1,0 +1,316 @@
+"""The fingerprint: queries, meta-verifier and decision rule of one owner's model, as a value and as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metav.calibration import Calibration
+from metav.documents import plain, readable_json
+from metav.errors import ArtefactError, InputError
+from metav.fingerprint_files import (
+    FORMAT,
+    FORMAT_VERSION,
+    PathLike,
+    commitment_of,
+    is_digest,
+    read_file,
+    write_file,
+)
+from metav.verifiers import VERIFIER_KINDS, FloatArray, MetaVerifier, restore_meta_verifier
+
+_INFORMATION = ("zoo", "options", "history", "versions")
+_HIDDEN_LIMIT = 2**16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpecification:
+    """What a suspect must do: take inputs of `input_shape`, answer `outputs` numbers each; how answers are read.
+
+    view: of the responses. levels: number of values that an input feature can take, None = continuous.
+    """
+
+    name: str
+    view: str
+    input_shape: tuple[int, ...]
+    outputs: int
+    levels: int | None
+    metric_name: str
+    higher_is_better: bool
+
+    def __post_init__(self) -> None:
+        texts = (self.name, self.view, self.metric_name)
+        numbers = (self.outputs, *self.input_shape, *(() if self.levels is None else (self.levels,)))
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.higher_is_better, bool):
+            raise InputError(f"a task specification needs name, view and metric_name as texts, got {texts}")
+        if not all(type(number) is int and number > 0 for number in numbers):
+            raise InputError(f"outputs, input_shape and levels must be whole numbers from 1, got {numbers}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fingerprint:
+    """All that verifying needs, and nothing of the owner's model or data but the natural queries.
+
+    queries: (N, *input_shape) float32, the first `adaptive` of them optimised. lower, upper: (*input_shape) float32,
+    bounds of an input. zoo, options, history, versions: what it was made from and with, plain values. salt: 64
+    hexadecimal digits that keep the commitment from being guessed. InputError where parts do not fit each other.
+    """
+
+    task: TaskSpecification
+    queries: FloatArray
+    adaptive: int
+    lower: FloatArray
+    upper: FloatArray
+    meta_verifier: MetaVerifier
+    calibration: Calibration
+    zoo: Mapping[str, Any]
+    options: Mapping[str, Any]
+    history: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    seed: int
+    salt: str
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "lower", "upper"):
+            object.__setattr__(self, name, _constant(name, getattr(self, name), np.float32))
+        for name in _INFORMATION:
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        _check_inputs(self)
+        _check_members(self)
+        object.__setattr__(self, "calibration", _checked_calibration(self.calibration))
+        if type(self.seed) is not int:
+            raise InputError(f"seed must be a whole number, got {self.seed!r}")
+        if not is_digest(self.salt):
+            raise InputError(f"salt must be 64 hexadecimal digits, got {self.salt!r}; use derive_salt")
+
+    @property
+    def commitment(self) -> str:
+        """Hexadecimal SHA-256 over salt and content: publish it now, show the fingerprint later."""
+        return commitment_of(self.salt, self._document(), self._tensors())
+
+    def logits(self, responses: ArrayLike) -> NDArray[np.float64]:
+        """Logits (models,) of raw responses (models, N, outputs); InputError on another shape, NaN or infinity."""
+        given = np.ascontiguousarray(responses, dtype=np.float32)
+        expected = (len(self.queries), self.task.outputs)
+        if given.ndim != 3 or given.shape[1:] != expected:
+            raise InputError(f"responses must have shape (models, {expected[0]}, {expected[1]}), got {given.shape}")
+        if not np.isfinite(given).all():
+            raise InputError("responses must be finite, got NaN or infinity; check the suspect's answers")
+        return self.meta_verifier.logits(given)
+
+    def scores(self, responses: ArrayLike) -> NDArray[np.float64]:
+        """Scores (models,) in [0, 1] of raw responses (models, N, outputs): 0.5 and above means "derived"."""
+        return self.calibration.score(self.logits(responses))
+
+    def save(self, path: PathLike) -> None:
+        """Write the fingerprint to one file, at once or not at all; the same content gives the same bytes.
+
+        Keep the file secret: who knows the queries can evade them. ArtefactError if it cannot be written.
+        """
+        document = self._document() | {"salt": self.salt, "commitment": self.commitment}
+        write_file(path, document, self._tensors())
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON: everything but queries, weights and salt."""
+        intervals = {
+            "false_positives": self.calibration.false_positives.to_dict(),
+            "true_positives": self.calibration.true_positives.to_dict(),
+            "negatives": self.calibration.negatives,
+            "positives": self.calibration.positives,
+        }
+        document: dict[str, Any] = plain(self._document())
+        document["calibration"] |= plain(intervals)
+        return document | {"queries": len(self.queries), "commitment": self.commitment}
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return readable_json(self.to_dict())
+
+    def __repr__(self) -> str:
+        return (
+            f"Fingerprint({self.task.name}, {len(self.queries)} queries of shape {self.task.input_shape}, "
+            f"{self.adaptive} of them optimised, verifier {' + '.join(self.meta_verifier.kinds)}, "
+            f"commitment {self.commitment[:12]}...)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "task": f"{self.task.name}, view {self.task.view}",
+            "queries": f"{len(self.queries)} of shape {self.task.input_shape}, {self.adaptive} optimised",
+            "verifier": " + ".join(self.meta_verifier.kinds),
+            "false-positive rate": str(self.calibration.false_positives),
+            "true-positive rate": str(self.calibration.true_positives),
+            "commitment": self.commitment,
+        }
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+        return f"<table><caption>Fingerprint</caption>{cells}</table>"
+
+    def _document(self) -> dict[str, Any]:
+        rule = self.calibration
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "task": asdict(self.task) | {"input_shape": list(self.task.input_shape)},
+            "adaptive": self.adaptive,
+            "verifier": self.meta_verifier.specification(),
+            "calibration": {"threshold": rule.threshold, "slope": rule.slope, "target_fpr": rule.target_fpr},
+            "seed": self.seed,
+            **{name: getattr(self, name) for name in _INFORMATION},
+        }
+
+    def _tensors(self) -> dict[str, NDArray[Any]]:
+        return {
+            "queries": self.queries,
+            "lower": self.lower,
+            "upper": self.upper,
+            "calibration.negatives": self.calibration.negatives,
+            "calibration.positives": self.calibration.positives,
+            **self.meta_verifier.tensors(),
+        }
+
+
+def derive_salt(seed: int, owner_digest: str) -> str:
+    """The salt of a commitment: the same for the same seed and owner, and known to nobody without the weights."""
+    return hashlib.sha256(f"metav salt|{int(seed)}|{owner_digest}".encode()).hexdigest()
+
+
+def load(path: PathLike) -> Fingerprint:
+    """The fingerprint in a file; needs no PyTorch, runs nothing that the file holds.
+
+    ArtefactError on a file that is missing, truncated, altered, too large, of an unknown version, or whose parts do not
+    fit each other.
+    """
+    document, tensors = read_file(path)
+    expected = {"format", "format_version", "task", "adaptive", "verifier", "calibration", "seed", "salt", "commitment"}
+    expected |= set(_INFORMATION)
+    if set(document) != expected:
+        names = ", ".join(sorted(set(document) ^ expected))
+        raise ArtefactError(
+            f"{os.fspath(path)} has unknown or missing entries: {names}; upgrade metav, or save it again"
+        )
+    try:
+        return _restored(document, tensors)
+    # a well-formed file with a valid commitment whose parts make no sense together
+    except (InputError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError) as error:
+        raise ArtefactError(
+            f"{os.fspath(path)} holds parts that do not fit each other: {error}; get an intact copy, or make the "
+            "fingerprint again"
+        ) from error
+
+
+def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Fingerprint:
+    own = ("queries", "lower", "upper", "calibration.negatives", "calibration.positives")
+    for name in own:
+        wanted = np.float64 if name.startswith("calibration.") else np.float32
+        if name not in tensors or tensors[name].dtype != wanted:
+            raise InputError(f"tensor {name} must be there as {np.dtype(wanted)}")
+    weights = {name: array for name, array in tensors.items() if name not in own}
+    _check_weights(document["verifier"], weights, document["task"]["outputs"], len(tensors["queries"]))
+    task = document["task"]
+    if set(task) != {field.name for field in fields(TaskSpecification)}:
+        raise InputError(f"task has the entries {sorted(task)}")
+    return Fingerprint(
+        task=TaskSpecification(**{**task, "input_shape": tuple(task["input_shape"])}),
+        queries=tensors["queries"],
+        adaptive=document["adaptive"],
+        lower=tensors["lower"],
+        upper=tensors["upper"],
+        meta_verifier=restore_meta_verifier(document["verifier"], weights),
+        calibration=Calibration(
+            **document["calibration"],
+            negatives=tensors["calibration.negatives"],
+            positives=tensors["calibration.positives"],
+        ),
+        seed=document["seed"],
+        salt=document["salt"],
+        **{name: document[name] for name in _INFORMATION},
+    )
+
+
+def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outputs: Any, queries: int) -> None:
+    """Refuse, before anything is allocated for it, a specification that its tensors do not bear out."""
+    if not isinstance(specification, list):
+        raise InputError("verifier must be a list of members")
+    seen = set()
+    for number, entry in enumerate(specification):
+        name = f"verifier.{number}"
+        start, stop, hidden = entry["start"], entry["stop"], entry["hidden"]
+        if entry["kind"] not in VERIFIER_KINDS:
+            raise InputError(f"{name} has the kind {entry['kind']!r}, expected one of {', '.join(VERIFIER_KINDS)}")
+        if not all(type(value) is int for value in (start, stop, hidden, entry["outputs"])):
+            raise InputError(f"start, stop, hidden and outputs of {name} must be whole numbers")
+        if not 0 <= start < stop <= queries:
+            raise InputError(f"{name} reads the queries {start} to {stop}, expected a range within 0 to {queries}")
+        if not 0 < hidden <= _HIDDEN_LIMIT:
+            raise InputError(f"hidden of {name} must lie in 1 to {_HIDDEN_LIMIT}, got {hidden}")
+        shift = weights[f"{name}.shift"].shape
+        if entry["outputs"] != outputs or shift != (stop - start, outputs):
+            raise InputError(f"{name}.shift has shape {shift}, expected {(stop - start, outputs)}")
+        if entry["kind"] == "mlp" and weights[f"{name}.bias1"].shape != (hidden,):
+            raise InputError(f"{name}.bias1 has shape {weights[f'{name}.bias1'].shape}, expected {(hidden,)}")
+        seen |= {key for key in weights if key.startswith(f"{name}.")}
+    for key, array in weights.items():
+        if key not in seen or array.dtype != np.float32 or not np.isfinite(array).all():
+            raise InputError(f"tensor {key} must belong to a member, and be float32 and finite")
+
+
+def _constant(name: str, values: Any, dtype: type[np.generic]) -> NDArray[Any]:
+    """A read-only copy in C order."""
+    array = np.array(values, dtype=dtype, order="C")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite, got NaN or infinity")
+    array.setflags(write=False)
+    return array
+
+
+def _check_inputs(fp: Fingerprint) -> None:
+    shape = fp.task.input_shape
+    if fp.queries.ndim == 0 or fp.queries.shape[1:] != shape or len(fp.queries) == 0:
+        raise InputError(f"queries must have shape (N, {', '.join(map(str, shape))}), N >= 1, got {fp.queries.shape}")
+    for name, bound in (("lower", fp.lower), ("upper", fp.upper)):
+        if bound.shape != shape:
+            raise InputError(f"{name} must have the input's shape {shape}, got {bound.shape}")
+    if (fp.lower > fp.upper).any():
+        raise InputError("lower must not exceed upper in any feature; swap them")
+    if type(fp.adaptive) is not int or not 0 <= fp.adaptive <= len(fp.queries):
+        raise InputError(f"adaptive must be a whole number in 0..{len(fp.queries)}, got {fp.adaptive!r}")
+
+
+def _check_members(fp: Fingerprint) -> None:
+    for member in fp.meta_verifier.members:
+        read = member.stop - member.start
+        if not 0 <= member.start < member.stop <= len(fp.queries) or member.verifier.queries != read:
+            raise InputError(
+                f"verifier {member.name} reads the queries {member.start} to {member.stop} and was made for "
+                f"{member.verifier.queries}; expected a range within the {len(fp.queries)} queries"
+            )
+        if member.verifier.outputs != fp.task.outputs:
+            raise InputError(
+                f"verifier {member.name} reads {member.verifier.outputs} outputs, expected {fp.task.outputs}"
+            )
+        numbers = (member.weight, member.center, member.spread)
+        if not all(math.isfinite(number) for number in numbers) or member.weight < 0 or member.spread <= 0:
+            raise InputError(f"verifier {member.name} has weight, center, spread {numbers}, expected finite, >= 0, > 0")
+    if not math.isclose(sum(member.weight for member in fp.meta_verifier.members), 1.0, abs_tol=1e-6):
+        raise InputError("the weights of the verifiers must sum to 1")
+
+
+def _checked_calibration(rule: Calibration) -> Calibration:
+    numbers = (rule.threshold, rule.slope, rule.target_fpr)
+    if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
+        raise InputError(f"threshold, slope and target_fpr must be finite numbers, got {numbers}")
+    if rule.slope <= 0 or not 0 < rule.target_fpr < 1:
+        raise InputError(f"slope must be above 0 and target_fpr in (0, 1), got {rule.slope} and {rule.target_fpr}")
+    logits = {name: _constant(name, getattr(rule, name), np.float64) for name in ("negatives", "positives")}
+    for name, values in logits.items():
+        if values.ndim != 1 or values.size == 0 or (np.diff(values) < 0).any():
+            raise InputError(f"calibration {name} must be a non-empty sorted list of logits, got shape {values.shape}")
+    return replace(rule, negatives=logits["negatives"], positives=logits["positives"])

@@ -1,0 +1,18 @@
+"""How a suspect is asked: a PyTorch module, any callable, recorded answers. Importing this does not import PyTorch."""
+
+from metav.suspects.base import Answers, AskedSuspect, Suspect
+from metav.suspects.callables import Accepts, CallableSuspect
+from metav.suspects.modules import ModuleSuspect
+from metav.suspects.opening import open_suspect
+from metav.suspects.recordings import RecordedSuspect
+
+__all__ = [
+    "Accepts",
+    "Answers",
+    "AskedSuspect",
+    "CallableSuspect",
+    "ModuleSuspect",
+    "RecordedSuspect",
+    "Suspect",
+    "open_suspect",
+]

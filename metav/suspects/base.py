@@ -1,0 +1,149 @@
+"""What all suspects share: they are asked in batches, their answers are checked, a few queries are asked twice."""
+
+from __future__ import annotations
+
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav.errors import InputError, SuspectError
+from metav.verifiers import FloatArray
+
+REPEATED = 8
+"""Queries that are asked twice, to measure how much answers vary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answers:
+    """What a suspect said: responses (N, K) float32, and differences (r, K) between two answers to the same r queries.
+
+    differences is None where a query cannot be asked twice.
+    """
+
+    responses: FloatArray
+    differences: FloatArray | None
+
+    @property
+    def noise(self) -> float | None:
+        """Largest difference in units of the responses' standard deviation over queries; None if not measured."""
+        if self.differences is None:
+            return None
+        largest = float(np.abs(self.differences).max(initial=0.0))
+        if largest == 0.0:
+            return 0.0
+        deviation = math.sqrt(float(self.responses.var(axis=0, dtype=np.float64).mean()))
+        return largest / deviation if deviation > 0 else math.inf
+
+
+class Suspect(ABC):
+    """A suspect model: a subclass writes how it is asked, this class checks what comes back."""
+
+    description: str
+    """One line that names the suspect in a verdict."""
+
+    @final
+    def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256) -> Answers:
+        """Answers to queries (N, ...) float32, `outputs` numbers each; the queries are not changed.
+
+        SuspectError, with a reason code, where the suspect fails or answers what cannot be scored: "failed",
+        "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite".
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number from 1, got {batch_size!r}")
+        return self._answer(queries, outputs, batch_size)
+
+    @abstractmethod
+    def _answer(self, queries: FloatArray, outputs: int, batch_size: int) -> Answers:
+        """Answers to all queries."""
+
+
+class AskedSuspect(Suspect):
+    """A suspect that runs: a subclass answers one batch."""
+
+    def _answer(self, queries: FloatArray, outputs: int, batch_size: int) -> Answers:
+        with self._session():
+            responses = np.concatenate([self._checked(batch, outputs) for batch in _batches(queries, batch_size)])
+            again = np.unique(np.linspace(0, len(queries) - 1, min(REPEATED, len(queries))).astype(np.intp))
+            repeated = [self._checked(batch, outputs) for batch in _batches(queries[again], batch_size)]
+        return Answers(responses=responses, differences=np.concatenate(repeated) - responses[again])
+
+    def _session(self) -> AbstractContextManager[None]:
+        """What holds while the suspect is asked."""
+        return nullcontext()
+
+    @abstractmethod
+    def _ask(self, batch: FloatArray) -> Any:
+        """The suspect's own answer to a batch (n, ...) that it may change."""
+
+    def _checked(self, batch: FloatArray, outputs: int) -> FloatArray:
+        shape = batch.shape
+        try:
+            answer = self._ask(batch)
+        except SuspectError:
+            raise
+        except Exception as error:
+            raise SuspectError(
+                "failed", f"the suspect failed on queries of shape {shape}: {type(error).__name__}: {error}"
+            ) from error
+        return as_responses(answer, rows=shape[0], outputs=outputs)
+
+
+def as_responses(answer: Any, *, rows: int, outputs: int) -> FloatArray:
+    """An answer as float32 (rows, outputs); SuspectError where it is none.
+
+    answer: a tensor of PyTorch, an array, or nested lists of numbers, of shape (rows, ...).
+    """
+    array = _as_numbers(answer)
+    if array.ndim == 0 or array.shape[0] != rows:
+        raise SuspectError(
+            "wrong_rows", f"the suspect answered {rows} queries with shape {array.shape}, expected ({rows}, ...)"
+        )
+    flat = array.reshape(rows, -1)
+    if flat.shape[1] != outputs:
+        raise SuspectError(
+            "wrong_outputs",
+            f"the suspect answers {flat.shape[1]} numbers per query (shape {array.shape}), expected {outputs}; it may "
+            "do another task, or its outputs need selecting: pass a callable that returns them",
+        )
+    with np.errstate(over="ignore"):
+        responses = np.ascontiguousarray(flat, dtype=np.float32)
+    bad = int(np.count_nonzero(~np.isfinite(responses)))
+    if bad:
+        raise SuspectError("not_finite", f"the suspect answered {bad} of {responses.size} numbers with NaN or infinity")
+    return responses
+
+
+def _as_numbers(answer: Any) -> NDArray[Any]:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(answer, list | tuple):
+        answer = [_as_numbers(entry) if isinstance(entry, torch.Tensor) else entry for entry in answer]
+    try:
+        if torch is not None and isinstance(answer, torch.Tensor):
+            answer = answer.detach().cpu()
+            # NumPy has no bfloat16
+            answer = (answer.float() if answer.is_floating_point() else answer).numpy()
+        array = np.asarray(answer)
+    except ValueError as error:
+        raise SuspectError("ragged", f"the suspect's answer is no rectangular array: {error}") from error
+    except (TypeError, RuntimeError) as error:
+        raise SuspectError("not_numeric", f"the suspect's answer is no array of numbers: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise SuspectError(
+            "not_numeric",
+            f"the suspect answered with {type(answer).__name__} of {array.dtype}, expected real numbers; pass a "
+            "callable that returns one array",
+        )
+    return array
+
+
+def _batches(queries: FloatArray, batch_size: int) -> Iterator[FloatArray]:
+    """Writable copies: a suspect that changes its input must not change the fingerprint."""
+    for start in range(0, len(queries), batch_size):
+        yield queries[start : start + batch_size].copy()

@@ -1,0 +1,67 @@
+"""Any function from a batch of queries to answers as a suspect: a remote call, an ONNX session, another framework."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, final
+
+from metav.errors import InputError, MissingDependencyError, SuspectError
+from metav.suspects.base import AskedSuspect
+from metav.verifiers import FloatArray
+
+Accepts: TypeAlias = Literal["numpy", "torch"]
+
+_MISFITS = (TypeError, AttributeError, ValueError, RuntimeError)
+"""What functions raise that get an array of another library."""
+
+
+@final
+class CallableSuspect(AskedSuspect):
+    """A callable from a float32 batch (n, ...) to answers (n, ...), any of PyTorch's tensors, arrays or lists.
+
+    accepts: what it is given, "numpy" or "torch". None: an array; where PyTorch is loaded, first a tensor, and an array
+    if it fails on that (then the first batch is sent twice: name the kind where each call costs).
+    """
+
+    def __init__(self, function: Callable[[Any], Any], *, accepts: Accepts | None = None) -> None:
+        if accepts not in (None, "numpy", "torch"):
+            raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
+        self.function = function
+        self.accepts = accepts
+        name = getattr(function, "__qualname__", None) or type(function).__qualname__
+        self.description = f"callable {name}"
+
+    def _ask(self, batch: FloatArray) -> Any:
+        if self.accepts is None:
+            self.accepts, answer = self._tried(batch)
+            return answer
+        return self._given(batch, self.accepts)
+
+    def _tried(self, batch: FloatArray) -> tuple[Accepts, Any]:
+        """The kind that the function takes, with its answer."""
+        if "torch" not in sys.modules:
+            return "numpy", self._given(batch, "numpy")
+        try:
+            return "torch", self._given(batch.copy(), "torch")
+        except _MISFITS as first:
+            try:
+                return "numpy", self._given(batch, "numpy")
+            except _MISFITS as second:
+                raise SuspectError(
+                    "failed",
+                    f"the suspect failed on queries of shape {batch.shape}, given a tensor "
+                    f"({type(first).__name__}: {first}) and given an array ({type(second).__name__}: {second})",
+                ) from first
+
+    def _given(self, batch: FloatArray, kind: Accepts) -> Any:
+        if kind == "numpy":
+            return self.function(batch)
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingDependencyError(
+                'accepts="torch" needs PyTorch; install the extra "torch", or pass accepts="numpy"'
+            ) from error
+        with torch.no_grad():
+            return self.function(torch.from_numpy(batch))

@@ -1,0 +1,43 @@
+"""A PyTorch module as a suspect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, final
+
+from metav.suspects.base import AskedSuspect
+from metav.verifiers import FloatArray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@final
+class ModuleSuspect(AskedSuspect):
+    """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
+
+    The mode of each of its parts and the global random state come back as they were.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.description = f"module {type(module).__qualname__}"
+
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        from metav.randomness import isolated_rng
+        from metav.training import evaluating
+
+        # one seed for first and second answers: the second ones go on where the first ended, so noise shows
+        with isolated_rng(0), evaluating(self.module):
+            yield
+
+    def _ask(self, batch: FloatArray) -> Any:
+        import torch
+
+        from metav.training import device_of
+
+        floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        dtype = next(floating, torch.float32)
+        return self.module(torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype))

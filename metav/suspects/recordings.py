@@ -1,0 +1,103 @@
+"""Answers that somebody recorded earlier as a suspect: an array, or a .npy, .npz, .csv or .json file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from metav.errors import InputError, SuspectError
+from metav.suspects.base import Answers, Suspect, as_responses
+from metav.verifiers import FloatArray
+
+ANSWERS = "answers"
+"""Name of the array in an .npz file, or of the list in a .json object."""
+
+
+@final
+class RecordedSuspect(Suspect):
+    """Recorded answers (N, ...), one row per query in the fingerprint's order, or the path of a file that holds them.
+
+    Files: .npy; .npz with one array, or one named "answers"; .csv with one line per query, a heading allowed; .json
+    with a list, or an object with the key "answers". Nothing is unpickled. InputError on a file that cannot be read.
+    """
+
+    def __init__(self, answers: Any) -> None:
+        if isinstance(answers, str | os.PathLike):
+            path = Path(answers)
+            self.answers = _read(path)
+            self.description = f"recorded answers {path.name}"
+        else:
+            self.answers = answers
+            self.description = "recorded answers"
+
+    def _answer(self, queries: FloatArray, outputs: int, batch_size: int) -> Answers:
+        return Answers(responses=as_responses(self.answers, rows=len(queries), outputs=outputs), differences=None)
+
+
+def _read(path: Path) -> Any:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path} is no file of recorded answers; expected one of {', '.join(READERS)}")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; expected recorded answers, one row per query: check the path")
+    try:
+        return reader(path)
+    except (InputError, SuspectError):
+        raise
+    # what NumPy, csv and json raise on damaged files, zipfile's and pickle refusals included
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); expected plain numbers in a {path.suffix} file, "
+            "one row per query: record the answers again"
+        ) from error
+
+
+def _read_npy(path: Path) -> Any:
+    return np.load(path, allow_pickle=False)
+
+
+def _read_npz(path: Path) -> Any:
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive.files)
+        if ANSWERS not in names and len(names) != 1:
+            raise InputError(
+                f'{path} holds the arrays {", ".join(names) or "none"}; expected one, or one named "{ANSWERS}"'
+            )
+        return archive[ANSWERS if ANSWERS in names else names[0]]
+
+
+def _read_csv(path: Path) -> list[list[float]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = [line for line in csv.reader(file) if line]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append([float(cell) for cell in line])
+        except ValueError as error:
+            if number == 1:
+                continue  # a heading
+            raise SuspectError("not_numeric", f"line {number} of {path} holds no numbers: {error}") from error
+    return rows
+
+
+def _read_json(path: Path) -> Any:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(content, dict):
+        if ANSWERS not in content:
+            raise InputError(f'{path} holds an object without the key "{ANSWERS}"; put the list of answers there')
+        return content[ANSWERS]
+    return content
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".csv": _read_csv,
+    ".json": _read_json,
+}

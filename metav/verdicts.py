@@ -1,0 +1,203 @@
+"""From a suspect's answers to a verdict: score, p-value, decision, and the error rates that stand behind it."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav.calibration import Interval
+from metav.documents import plain, readable_json
+from metav.errors import SuspectError
+from metav.fingerprints import Fingerprint, load
+from metav.suspects import Accepts, Answers, Suspect, open_suspect
+
+SIMULATIONS = 64
+FLIPS_ALLOWED = 0.05
+
+
+class Decision(StrEnum):
+    """The three decisions; a suspect that cannot be judged is INCONCLUSIVE, never NO_MATCH."""
+
+    MATCH = "MATCH"
+    NO_MATCH = "NO_MATCH"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Was the suspect derived from the owner's model: the decision, and what it rests on.
+
+    score: in [0, 1], 0.5 and above is a match; None where nothing could be scored. p_value: chance of a score as high
+    if the suspect was trained independently (conformal). logit, threshold: the same decision before the score's scale.
+    fpr_interval, tpr_interval: shares of calibration models that match, with exact 95 % intervals. reason, message:
+    code and text of an INCONCLUSIVE decision. noise: largest difference between two answers to one query, in standard
+    deviations of the answers; None if not measured.
+    """
+
+    decision: Decision
+    score: float | None
+    p_value: float | None
+    logit: float | None
+    threshold: float
+    target_fpr: float
+    fpr_interval: Interval
+    tpr_interval: Interval
+    reason: str | None
+    message: str | None
+    queries: int
+    noise: float | None
+    commitment: str
+    suspect: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        intervals = {name: values[name].to_dict() for name in ("fpr_interval", "tpr_interval")}
+        result: dict[str, Any] = plain(values | intervals | {"decision": self.decision.value})
+        return result
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return readable_json(self.to_dict())
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {text}" if name else text for name, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        (_, head), *lines = self._lines()
+        cells = "".join(f"<tr><th>{html.escape(n)}</th><td>{html.escape(text)}</td></tr>" for n, text in lines)
+        return f"<table><caption>{html.escape(head)}</caption>{cells}</table>"
+
+    def _lines(self) -> list[tuple[str, str]]:
+        lines = [("", f"{self.decision}: {self._conclusion()}"), ("suspect", self.suspect)]
+        if self.score is not None and self.p_value is not None:
+            lines.append(("score", f"{self.score:.3f} (0.5 and above is a match), p = {self.p_value:.3g}"))
+        false, true = self.fpr_interval, self.tpr_interval
+        lines += [
+            (
+                "validity",
+                f"{false.count} of {false.total} independent models matched in calibration: "
+                f"false-positive rate <= {100 * false.high:.1f} %, wanted {100 * self.target_fpr:g} % "
+                "(exact 95 % interval)",
+            ),
+            (
+                "power",
+                f"{true.count} of {true.total} derived models matched in calibration: "
+                f"true-positive rate >= {100 * true.low:.1f} % (exact 95 % interval)",
+            ),
+        ]
+        noise = "not measured" if self.noise is None else f"{self.noise:.2g} standard deviations"
+        return [*lines, ("queries", f"{self.queries}, noise {noise}"), ("commitment", self.commitment)]
+
+    def _conclusion(self) -> str:
+        match self.decision:
+            case Decision.MATCH:
+                return "the suspect was derived from the owner's model"
+            case Decision.NO_MATCH:
+                return "no evidence that the suspect was derived from the owner's model"
+            case _:
+                return f"no decision ({self.reason}): {self.message}"
+
+
+def verify(
+    fp: Fingerprint | str | os.PathLike[str],
+    suspect: Any,
+    *,
+    batch_size: int = 256,
+    accepts: Accepts | None = None,
+) -> Verdict:
+    """Ask a suspect the queries of a fingerprint (or of its file) and judge whether it was derived from the owner's.
+
+    suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
+    answers (N, outputs) or its path (.npy, .npz, .csv, .json). accepts: what a callable is given, "numpy" or "torch".
+    A suspect that fails, or whose answers do not fit or vary too much, gives INCONCLUSIVE. Raises ArtefactError on a
+    broken file, InputError on anything that cannot be a suspect.
+    """
+    fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
+    opened = open_suspect(suspect, accepts=accepts)
+    try:
+        answers = opened.answer(fingerprint.queries, outputs=fingerprint.task.outputs, batch_size=batch_size)
+    except SuspectError as error:
+        return _verdict(fingerprint, opened, reason=error.reason, message=str(error))
+    return _judge(fingerprint, opened, answers)
+
+
+def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
+    logit = float(fp.logits(answers.responses[None])[0])
+    if not math.isfinite(logit):
+        message = "the answers are so large that no score can be computed; check their unit"
+        return _verdict(fp, suspect, answers=answers, reason="not_finite", message=message)
+    flips = _flips(fp, answers, logit >= fp.calibration.threshold)
+    if flips > FLIPS_ALLOWED:
+        message = (
+            f"the same query gets different answers (by up to {answers.noise:.2g} standard deviations), and noise of "
+            f"this size changes the decision in {flips:.0%} of {SIMULATIONS} simulations; average several answers"
+        )
+        return _verdict(fp, suspect, answers=answers, logit=logit, reason="noisy", message=message)
+    return _verdict(fp, suspect, answers=answers, logit=logit)
+
+
+def _verdict(
+    fp: Fingerprint,
+    suspect: Suspect,
+    *,
+    answers: Answers | None = None,
+    logit: float | None = None,
+    reason: str | None = None,
+    message: str | None = None,
+) -> Verdict:
+    rule = fp.calibration
+    decision = Decision.INCONCLUSIVE
+    if reason is None and logit is not None:
+        decision = Decision.MATCH if logit >= rule.threshold else Decision.NO_MATCH
+    return Verdict(
+        decision=decision,
+        score=None if logit is None else float(rule.score(logit)),
+        p_value=None if logit is None else rule.p_value(logit),
+        logit=logit,
+        threshold=rule.threshold,
+        target_fpr=rule.target_fpr,
+        fpr_interval=rule.false_positives,
+        tpr_interval=rule.true_positives,
+        reason=reason,
+        message=message,
+        queries=len(fp.queries),
+        noise=None if answers is None else answers.noise,
+        commitment=fp.commitment,
+        suspect=suspect.description,
+    )
+
+
+def _flips(fp: Fingerprint, answers: Answers, matched: bool) -> float:
+    """Share of simulated answers, the given ones with noise as it was measured, that lead to the other decision."""
+    differences = answers.differences
+    if differences is None or not differences.any():
+        return 0.0
+    random = np.random.default_rng(0)
+    count = len(answers.responses)
+    flipped = 0
+    for _ in range(SIMULATIONS):
+        # the difference of two answers has twice the variance of one; whole rows keep how outputs vary together
+        rows = differences[random.integers(len(differences), size=count)] / math.sqrt(2)
+        noisy = answers.responses + rows * random.choice([-1.0, 1.0], size=(count, 1))
+        logit = float(fp.logits(_like(answers.responses, noisy)[None])[0])
+        flipped += (logit >= fp.calibration.threshold) != matched
+    return flipped / SIMULATIONS
+
+
+def _like(responses: NDArray[np.float32], noisy: NDArray[Any]) -> NDArray[Any]:
+    """Noisy probabilities are probabilities again: the view would otherwise read them as logits."""
+    sums = responses.sum(axis=1, keepdims=True)
+    if (responses < 0).any() or (np.abs(sums - 1) > 1e-2).any():
+        return noisy
+    clipped = np.maximum(noisy, 0.0)
+    totals = clipped.sum(axis=1, keepdims=True)
+    normalised: NDArray[Any] = clipped / np.where(totals > 0, totals, 1.0)
+    return np.where(totals > 0, normalised, responses)
