@@ -89,7 +89,10 @@ class Calibration:
         """Scores in [0, 1] of logits of any shape."""
         from scipy.special import expit
 
-        return np.asarray(expit(self.slope * (np.asarray(logits, dtype=np.float64) - self.threshold)))
+        distances = np.asarray(logits, dtype=np.float64) - self.threshold
+        scores = np.asarray(expit(self.slope * distances))
+        # a logit just below the threshold would round to 0.5, which stands for a match
+        return np.where(distances < 0, np.minimum(scores, np.nextafter(0.5, 0)), scores)
 
     def p_value(self, logit: float) -> float:
         """Conformal p-value of "trained independently" for one logit."""

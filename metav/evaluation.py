@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from metav.calibration import Interval, exact_interval
 from metav.curves import aruc, roc_auc
 from metav.documents import plain, readable_json
 from metav.errors import InputError
-from metav.fingerprints import Fingerprint
+from metav.fingerprint_files import PathLike
+from metav.fingerprints import Fingerprint, load
 from metav.progress import progress_bar
 from metav.verdicts import Decision, Verdict, verify
+
+_Entry: TypeAlias = tuple[Any, bool, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +50,17 @@ class SuspectResult:
 class FamilyResult:
     """The suspects of one family: n of them judged, `inconclusive` more not.
 
-    rate: share judged rightly, the TPR of a derived family and the TNR of an independent one. mean, low, high: of the
-    scores of those judged, NaN if there are none.
+    rate: share judged rightly, the TPR of a derived family and the TNR of an independent one. The scores
+    are of those judged, NaN if there are none.
     """
 
     is_positive: bool
     n: int
     inconclusive: int
     rate: Interval
-    mean: float
-    low: float
-    high: float
+    mean_score: float
+    lowest_score: float
+    highest_score: float
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, ready for JSON."""
@@ -173,7 +176,7 @@ class Evaluation:
                 "derived" if family.is_positive else "independent",
                 f"{family.rate.count}/{family.n}",
                 f"{family.rate.value:.0%} ({family.rate.low:.0%}-{family.rate.high:.0%})" if judged else "-",
-                f"{family.mean:.3f} ({family.low:.3f}-{family.high:.3f})" if judged else "-",
+                f"{family.mean_score:.3f} ({family.lowest_score:.3f}-{family.highest_score:.3f})" if judged else "-",
                 str(family.inconclusive),
             )
 
@@ -189,34 +192,52 @@ _HEAD = ("family", "kind", "right", "rate (95 % interval)", "score (range)", "in
 
 
 def evaluate(
-    fp: Fingerprint, suspects: Iterable[Any], *, batch_size: int = 256, progress: bool | None = None
+    fp: Fingerprint | PathLike, suspects: Iterable[Any], *, batch_size: int = 256, progress: bool | None = None
 ) -> Evaluation:
     """Verify every suspect once and sum up.
 
-    suspects: a Zoo, or an iterable of (model, is_positive, family), where model is anything that `verify` takes; a
-    generator is read one at a time, so that models need not be in memory together. progress: None shows a bar on a
-    terminal, False never, True always. InputError on entries of another form, or without a derived or an independent
-    suspect.
+    fp: a fingerprint or its file. suspects: a Zoo, or an iterable of (model, is_positive, family), where model is
+    anything that `verify` takes; a generator is read one at a time, so that models need not be in memory together.
+    progress: None shows a bar on a terminal, False never, True always. InputError on entries of another form, or
+    without a derived or an independent suspect.
     """
     if isinstance(suspects, str | bytes) or not isinstance(suspects, Iterable):
         raise InputError(
             f"suspects must be a Zoo or an iterable of (model, is_positive, family), got {type(suspects).__name__}"
         )
+    fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
+    entries: Iterable[_Entry] = _unpacked(suspects)
+    total = 0
+    if isinstance(suspects, Collection):
+        # what can be looked at twice is checked whole before the first suspect is asked
+        entries, total = list(entries), len(suspects)
+        _check_kinds([is_positive for _, is_positive, _ in entries])
     results = []
-    kinds: dict[str, bool] = {}
-    total = len(suspects) if isinstance(suspects, Sized) else 0
     with progress_bar(total=total, description="evaluate", enabled=progress) as bar:
-        for number, entry in enumerate(suspects):
-            model, is_positive, family = _unpacked(number, entry, kinds)
-            results.append(_result(is_positive, family, verify(fp, model, batch_size=batch_size)))
+        for number, (model, is_positive, family) in enumerate(entries):
+            try:
+                verdict = verify(fingerprint, model, batch_size=batch_size)
+            except InputError as error:
+                raise InputError(f"suspect number {number} of family {family!r}: {error}") from error
+            results.append(_result(is_positive, family, verdict))
             bar.update(1)
-    for is_positive, name in ((True, "derived (is_positive=True)"), (False, "independent (is_positive=False)")):
-        if not any(result.is_positive is is_positive for result in results):
-            raise InputError(f"suspects hold no {name} model among {len(results)}; rates need at least one of each")
-    return Evaluation(results=tuple(results), queries=len(fp.queries), commitment=fp.commitment)
+    _check_kinds([result.is_positive for result in results])
+    return Evaluation(results=tuple(results), queries=len(fingerprint.queries), commitment=fingerprint.commitment)
 
 
-def _unpacked(number: int, entry: Any, kinds: dict[str, bool]) -> tuple[Any, bool, str]:
+def _check_kinds(positive: Sequence[bool]) -> None:
+    for wanted, name in ((True, "derived (is_positive=True)"), (False, "independent (is_positive=False)")):
+        if wanted not in positive:
+            raise InputError(f"suspects hold no {name} model among {len(positive)}; rates need at least one of each")
+
+
+def _unpacked(suspects: Iterable[Any]) -> Iterator[_Entry]:
+    kinds: dict[str, bool] = {}
+    for number, entry in enumerate(suspects):
+        yield _checked_entry(number, entry, kinds)
+
+
+def _checked_entry(number: int, entry: Any, kinds: dict[str, bool]) -> _Entry:
     try:
         model, is_positive, family = entry
     except (TypeError, ValueError) as error:
@@ -254,9 +275,9 @@ def _family_result(results: list[SuspectResult]) -> FamilyResult:
         n=len(judged),
         inconclusive=len(results) - len(judged),
         rate=exact_interval(sum(result.decision is right for result in judged), len(judged)),
-        mean=math.fsum(scores) / len(scores) if scores else math.nan,
-        low=min(scores, default=math.nan),
-        high=max(scores, default=math.nan),
+        mean_score=math.fsum(scores) / len(scores) if scores else math.nan,
+        lowest_score=min(scores, default=math.nan),
+        highest_score=max(scores, default=math.nan),
     )
 
 

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+import metav
 from metav.architectures import Architecture, copied
 from metav.digests import state_digest
 from metav.errors import InputError, ModelError, ZooError
@@ -48,7 +48,9 @@ def fingerprint(
     InputError, and ZooError for a zoo of another owner or task, or one too small; warns where its calibration cannot
     support target_fpr.
     """
-    _check_arguments(owner, zoo, target_fpr, seed)
+    _check_arguments(owner, task, zoo, target_fpr, seed)
+    if zoo is not None and architectures is not None:
+        raise InputError("architectures are for a zoo that is still to be built; pass them to build_zoo, or no zoo.")
     chosen = OptimizationOptions() if options is None else options
     chosen = chosen if queries is None else replace(chosen, queries=_checked_count(queries))
     if zoo is None:
@@ -63,15 +65,21 @@ def fingerprint(
     return _fingerprint(result, task, zoo, chosen, seed)
 
 
-def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object) -> None:
+def _check_arguments(owner: object, task: object, zoo: object, target_fpr: float, seed: object) -> None:
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself.")
+    missing = [name for name in ("check_model", "natural_queries", "digest") if not hasattr(task, name)]
+    if missing:
+        raise InputError(
+            f"task of class {type(task).__name__} lacks {', '.join(missing)}; use Classification, Regression or "
+            "Generation, or subclass metav.Task."
+        )
     if zoo is not None and not isinstance(zoo, Zoo):
         raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo.")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError(f"seed must be a whole number, got {seed!r}.")
-    if not 0 < target_fpr < 1:
-        raise InputError(f"target_fpr must lie in (0, 1), got {target_fpr!r}.")
+    if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
+        raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}.")
 
 
 def _checked_count(queries: object) -> int:
@@ -151,7 +159,7 @@ def _bound(values: Any) -> Any:
 
 def _versions() -> dict[str, str]:
     return {
-        "metav": version("metav-fingerprint"),
+        "metav": metav.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -6,7 +6,7 @@ import hashlib
 import html
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -28,7 +28,8 @@ from metav.fingerprint_files import (
 from metav.verifiers import VERIFIER_KINDS, FloatArray, MetaVerifier, restore_meta_verifier
 
 _INFORMATION = ("zoo", "options", "history", "versions")
-_HIDDEN_LIMIT = 2**16
+_MEMBER_NUMBERS = ("weight", "center", "spread")
+_RULE_NUMBERS = ("threshold", "slope", "target_fpr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +161,8 @@ class Fingerprint:
             "format_version": FORMAT_VERSION,
             "task": asdict(self.task) | {"input_shape": list(self.task.input_shape)},
             "adaptive": self.adaptive,
-            "verifier": self.meta_verifier.specification(),
-            "calibration": {"threshold": rule.threshold, "slope": rule.slope, "target_fpr": rule.target_fpr},
+            "verifier": [_with_floats(entry, _MEMBER_NUMBERS) for entry in self.meta_verifier.specification()],
+            "calibration": _with_floats({name: getattr(rule, name) for name in _RULE_NUMBERS}, _RULE_NUMBERS),
             "seed": self.seed,
             **{name: getattr(self, name) for name in _INFORMATION},
         }
@@ -188,6 +189,8 @@ def load(path: PathLike) -> Fingerprint:
     ArtefactError on a file that is missing, truncated, altered, too large, of an unknown version, or whose parts do not
     fit each other.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path must be a text or a path, got {type(path).__name__}; pass that of a .metav file")
     document, tensors = read_file(path)
     expected = {"format", "format_version", "task", "adaptive", "verifier", "calibration", "seed", "salt", "commitment"}
     expected |= set(_INFORMATION)
@@ -199,10 +202,10 @@ def load(path: PathLike) -> Fingerprint:
     try:
         return _restored(document, tensors)
     # a well-formed file with a valid commitment whose parts make no sense together
-    except (InputError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, RecursionError) as error:
         raise ArtefactError(
-            f"{os.fspath(path)} holds parts that do not fit each other: {error}; get an intact copy, or make the "
-            "fingerprint again"
+            f"{os.fspath(path)} holds parts that do not fit each other ({_told(error)}); get an intact copy, or make "
+            "the fingerprint again"
         ) from error
 
 
@@ -249,17 +252,26 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
             raise InputError(f"start, stop, hidden and outputs of {name} must be whole numbers")
         if not 0 <= start < stop <= queries:
             raise InputError(f"{name} reads the queries {start} to {stop}, expected a range within 0 to {queries}")
-        if not 0 < hidden <= _HIDDEN_LIMIT:
-            raise InputError(f"hidden of {name} must lie in 1 to {_HIDDEN_LIMIT}, got {hidden}")
-        shift = weights[f"{name}.shift"].shape
-        if entry["outputs"] != outputs or shift != (stop - start, outputs):
-            raise InputError(f"{name}.shift has shape {shift}, expected {(stop - start, outputs)}")
-        if entry["kind"] == "mlp" and weights[f"{name}.bias1"].shape != (hidden,):
-            raise InputError(f"{name}.bias1 has shape {weights[f'{name}.bias1'].shape}, expected {(hidden,)}")
+        wanted = {"shift": (stop - start, outputs)}
+        if entry["kind"] == "mlp":
+            wanted["weight1"] = ((stop - start) * outputs, hidden)
+        for key, shape in wanted.items():
+            found = weights[f"{name}.{key}"].shape
+            if entry["outputs"] != outputs or found != shape:
+                raise InputError(f"{name}.{key} has shape {found}, expected {shape}")
         seen |= {key for key in weights if key.startswith(f"{name}.")}
     for key, array in weights.items():
         if key not in seen or array.dtype != np.float32 or not np.isfinite(array).all():
             raise InputError(f"tensor {key} must belong to a member, and be float32 and finite")
+
+
+def _with_floats(entry: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    # 1 and 1.0 are the same number and two texts; a loaded fingerprint must be saved as it was
+    return {**entry, **{name: float(entry[name]) for name in names}}
+
+
+def _told(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _constant(name: str, values: Any, dtype: type[np.generic]) -> NDArray[Any]:
@@ -304,7 +316,7 @@ def _check_members(fp: Fingerprint) -> None:
 
 
 def _checked_calibration(rule: Calibration) -> Calibration:
-    numbers = (rule.threshold, rule.slope, rule.target_fpr)
+    numbers = [getattr(rule, name) for name in _RULE_NUMBERS]
     if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
         raise InputError(f"threshold, slope and target_fpr must be finite numbers, got {numbers}")
     if rule.slope <= 0 or not 0 < rule.target_fpr < 1:

@@ -20,6 +20,8 @@ from metav.suspects import Accepts, Answers, Suspect, open_suspect
 
 SIMULATIONS = 64
 FLIPS_ALLOWED = 0.05
+ROUNDING = 1e-5
+"""Noise, in standard deviations of the answers, that sums in another order make: no property of the suspect."""
 
 
 class Decision(StrEnum):
@@ -122,8 +124,14 @@ def verify(
     """
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
     opened = open_suspect(suspect, accepts=accepts)
+    specification = fingerprint.task
     try:
-        answers = opened.answer(fingerprint.queries, outputs=fingerprint.task.outputs, batch_size=batch_size)
+        answers = opened.answer(
+            fingerprint.queries,
+            outputs=specification.outputs,
+            batch_size=batch_size,
+            labels=specification.view == "label",
+        )
     except SuspectError as error:
         return _verdict(fingerprint, opened, reason=error.reason, message=str(error))
     return _judge(fingerprint, opened, answers)
@@ -178,7 +186,7 @@ def _verdict(
 def _flips(fp: Fingerprint, answers: Answers, matched: bool) -> float:
     """Share of simulated answers, the given ones with noise as it was measured, that lead to the other decision."""
     differences = answers.differences
-    if differences is None or not differences.any():
+    if differences is None or (answers.noise or 0.0) <= ROUNDING:
         return 0.0
     random = np.random.default_rng(0)
     count = len(answers.responses)

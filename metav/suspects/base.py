@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, final
+from functools import partial
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import InputError, SuspectError
 from metav.verifiers import FloatArray
+
+Check: TypeAlias = Callable[..., FloatArray]
 
 REPEATED = 8
 """Queries that are asked twice, to measure how much answers vary."""
@@ -49,29 +52,30 @@ class Suspect(ABC):
     """One line that names the suspect in a verdict."""
 
     @final
-    def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256) -> Answers:
+    def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256, labels: bool = False) -> Answers:
         """Answers to queries (N, ...) float32, `outputs` numbers each; the queries are not changed.
 
+        labels: whether a class number in 0..outputs-1 may stand for its one-hot answer.
         SuspectError, with a reason code, where the suspect fails or answers what cannot be scored: "failed",
         "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite".
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number from 1, got {batch_size!r}")
-        return self._answer(queries, outputs, batch_size)
+        return self._answer(queries, batch_size, partial(as_responses, outputs=outputs, labels=labels))
 
     @abstractmethod
-    def _answer(self, queries: FloatArray, outputs: int, batch_size: int) -> Answers:
-        """Answers to all queries."""
+    def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
+        """Answers to all queries, each passed through check(answer, rows=...)."""
 
 
 class AskedSuspect(Suspect):
     """A suspect that runs: a subclass answers one batch."""
 
-    def _answer(self, queries: FloatArray, outputs: int, batch_size: int) -> Answers:
+    def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
         with self._session():
-            responses = np.concatenate([self._checked(batch, outputs) for batch in _batches(queries, batch_size)])
+            responses = np.concatenate([self._checked(batch, check) for batch in _batches(queries, batch_size)])
             again = np.unique(np.linspace(0, len(queries) - 1, min(REPEATED, len(queries))).astype(np.intp))
-            repeated = [self._checked(batch, outputs) for batch in _batches(queries[again], batch_size)]
+            repeated = [self._checked(batch, check) for batch in _batches(queries[again], batch_size)]
         return Answers(responses=responses, differences=np.concatenate(repeated) - responses[again])
 
     def _session(self) -> AbstractContextManager[None]:
@@ -82,7 +86,7 @@ class AskedSuspect(Suspect):
     def _ask(self, batch: FloatArray) -> Any:
         """The suspect's own answer to a batch (n, ...) that it may change."""
 
-    def _checked(self, batch: FloatArray, outputs: int) -> FloatArray:
+    def _checked(self, batch: FloatArray, check: Check) -> FloatArray:
         shape = batch.shape
         try:
             answer = self._ask(batch)
@@ -92,13 +96,14 @@ class AskedSuspect(Suspect):
             raise SuspectError(
                 "failed", f"the suspect failed on queries of shape {shape}: {type(error).__name__}: {error}"
             ) from error
-        return as_responses(answer, rows=shape[0], outputs=outputs)
+        return check(answer, rows=shape[0])
 
 
-def as_responses(answer: Any, *, rows: int, outputs: int) -> FloatArray:
+def as_responses(answer: Any, *, rows: int, outputs: int, labels: bool = False) -> FloatArray:
     """An answer as float32 (rows, outputs); SuspectError where it is none.
 
-    answer: a tensor of PyTorch, an array, or nested lists of numbers, of shape (rows, ...).
+    answer: a tensor of PyTorch, an array, or nested lists of numbers, of shape (rows, ...). With labels, (rows,) class
+    numbers will do.
     """
     array = _as_numbers(answer)
     if array.ndim == 0 or array.shape[0] != rows:
@@ -106,6 +111,8 @@ def as_responses(answer: Any, *, rows: int, outputs: int) -> FloatArray:
             "wrong_rows", f"the suspect answered {rows} queries with shape {array.shape}, expected ({rows}, ...)"
         )
     flat = array.reshape(rows, -1)
+    if labels and flat.shape[1] == 1 < outputs:
+        flat = _one_hot(flat[:, 0], outputs)
     if flat.shape[1] != outputs:
         raise SuspectError(
             "wrong_outputs",
@@ -113,11 +120,22 @@ def as_responses(answer: Any, *, rows: int, outputs: int) -> FloatArray:
             "do another task, or its outputs need selecting: pass a callable that returns them",
         )
     with np.errstate(over="ignore"):
-        responses = np.ascontiguousarray(flat, dtype=np.float32)
+        # a copy: some runtimes write each answer into the same memory
+        responses = np.array(flat, dtype=np.float32, order="C")
     bad = int(np.count_nonzero(~np.isfinite(responses)))
     if bad:
         raise SuspectError("not_finite", f"the suspect answered {bad} of {responses.size} numbers with NaN or infinity")
     return responses
+
+
+def _one_hot(labels: NDArray[Any], outputs: int) -> NDArray[Any]:
+    places = np.arange(outputs)
+    if not np.isin(labels, places).all():
+        raise SuspectError(
+            "wrong_outputs", f"the suspect answers one number per query, expected class numbers in 0..{outputs - 1}"
+        )
+    matrix: NDArray[Any] = labels[:, None] == places
+    return matrix
 
 
 def _as_numbers(answer: Any) -> NDArray[Any]:
@@ -131,7 +149,9 @@ def _as_numbers(answer: Any) -> NDArray[Any]:
             answer = (answer.float() if answer.is_floating_point() else answer).numpy()
         array = np.asarray(answer)
     except ValueError as error:
-        raise SuspectError("ragged", f"the suspect's answer is no rectangular array: {error}") from error
+        raise SuspectError(
+            "ragged", f"the suspect's answer is no rectangular array: {error}; return one array"
+        ) from error
     except (TypeError, RuntimeError) as error:
         raise SuspectError("not_numeric", f"the suspect's answer is no array of numbers: {error}") from error
     if array.dtype.kind not in "fiub":

@@ -27,6 +27,8 @@ class CallableSuspect(AskedSuspect):
     def __init__(self, function: Callable[[Any], Any], *, accepts: Accepts | None = None) -> None:
         if accepts not in (None, "numpy", "torch"):
             raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
+        if accepts == "torch":
+            _require_torch()
         self.function = function
         self.accepts = accepts
         name = getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -57,11 +59,16 @@ class CallableSuspect(AskedSuspect):
     def _given(self, batch: FloatArray, kind: Accepts) -> Any:
         if kind == "numpy":
             return self.function(batch)
-        try:
-            import torch
-        except ImportError as error:
-            raise MissingDependencyError(
-                'accepts="torch" needs PyTorch; install the extra "torch", or pass accepts="numpy"'
-            ) from error
+        import torch
+
         with torch.no_grad():
             return self.function(torch.from_numpy(batch))
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401 (whether it can be imported is the question)
+    except ImportError as error:
+        raise MissingDependencyError(
+            'accepts="torch" needs PyTorch; install the extra "torch" of metav-fingerprint, or pass accepts="numpy"'
+        ) from error

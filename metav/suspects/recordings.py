@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from metav.errors import InputError, SuspectError
-from metav.suspects.base import Answers, Suspect, as_responses
+from metav.suspects.base import Answers, Check, Suspect
 from metav.verifiers import FloatArray
 
 ANSWERS = "answers"
@@ -36,8 +36,8 @@ class RecordedSuspect(Suspect):
             self.answers = answers
             self.description = "recorded answers"
 
-    def _answer(self, queries: FloatArray, outputs: int, batch_size: int) -> Answers:
-        return Answers(responses=as_responses(self.answers, rows=len(queries), outputs=outputs), differences=None)
+    def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
+        return Answers(responses=check(self.answers, rows=len(queries)), differences=None)
 
 
 def _read(path: Path) -> Any:
