@@ -45,10 +45,13 @@ def exact_interval(count: int, total: int, *, confidence: float = CONFIDENCE) ->
         raise InputError(f"count must lie between 0 and total, got count={count} and total={total}")
     if total == 0:
         return Interval(count=0, total=0, low=0.0, high=1.0)
-    from scipy.stats import binomtest
+    # quantiles of beta distributions; scipy.stats has them too, and takes a second to import
+    from scipy.special import betaincinv
 
-    bounds = binomtest(count, total).proportion_ci(confidence, method="exact")
-    return Interval(count=count, total=total, low=float(bounds.low), high=float(bounds.high))
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
+    return Interval(count=count, total=total, low=low, high=high)
 
 
 def conformal_p_value(logit: float, negatives: NDArray[np.float64]) -> float:

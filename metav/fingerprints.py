@@ -98,14 +98,25 @@ class Fingerprint:
         return commitment_of(self.salt, self._document(), self._tensors())
 
     def logits(self, responses: ArrayLike) -> NDArray[np.float64]:
-        """Logits (models,) of raw responses (models, N, outputs); InputError on another shape, NaN or infinity."""
-        given = np.ascontiguousarray(responses, dtype=np.float32)
+        """Logits (models,) of raw responses (models, N, outputs).
+
+        InputError on another shape, NaN, infinity, or answers so large that their logits overflow.
+        """
+        with np.errstate(over="ignore"):
+            given = np.ascontiguousarray(responses, dtype=np.float32)
         expected = (len(self.queries), self.task.outputs)
-        if given.ndim != 3 or given.shape[1:] != expected:
-            raise InputError(f"responses must have shape (models, {expected[0]}, {expected[1]}), got {given.shape}")
+        if given.ndim != 3 or given.shape[1:] != expected or not len(given):
+            raise InputError(
+                f"responses must have shape (models, {expected[0]}, {expected[1]}) of at least one model, "
+                f"got {given.shape}"
+            )
         if not np.isfinite(given).all():
             raise InputError("responses must be finite, got NaN or infinity; check the suspect's answers")
-        return self.meta_verifier.logits(given)
+        try:
+            logits = self.meta_verifier.logits(given)
+        except OverflowError as error:  # the core's word for finite answers whose logits are not
+            raise InputError("responses are so large that they have no finite score; check their unit") from error
+        return logits
 
     def scores(self, responses: ArrayLike) -> NDArray[np.float64]:
         """Scores (models,) in [0, 1] of raw responses (models, N, outputs): 0.5 and above means "derived"."""

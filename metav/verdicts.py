@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metav.calibration import Interval
 from metav.documents import plain, readable_json
-from metav.errors import SuspectError
+from metav.errors import InputError, SuspectError
 from metav.fingerprints import Fingerprint, load
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 
@@ -119,8 +119,8 @@ def verify(
 
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
     answers (N, outputs) or its path (.npy, .npz, .csv, .json). accepts: what a callable is given, "numpy" or "torch".
-    A suspect that fails, or whose answers do not fit or vary too much, gives INCONCLUSIVE. Raises ArtefactError on a
-    broken file, InputError on anything that cannot be a suspect.
+    A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE. Raises
+    ArtefactError on a broken file, InputError on anything that cannot be a suspect.
     """
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
     opened = open_suspect(suspect, accepts=accepts)
@@ -138,9 +138,12 @@ def verify(
 
 
 def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
-    logit = float(fp.logits(answers.responses[None])[0])
-    if not math.isfinite(logit):
-        message = "the answers are so large that no score can be computed; check their unit"
+    if fp.task.view != "label" and len(fp.queries) > 1 and (answers.responses == answers.responses[0]).all():
+        message = "the suspect gives the same answer to every query; check that it reads its input"
+        return _verdict(fp, suspect, answers=answers, reason="constant", message=message)
+    logit = _logit(fp, answers.responses)
+    if logit is None:
+        message = "the answers are so large that they have no finite score; check their unit"
         return _verdict(fp, suspect, answers=answers, reason="not_finite", message=message)
     flips = _flips(fp, answers, logit >= fp.calibration.threshold)
     if flips > FLIPS_ALLOWED:
@@ -195,9 +198,17 @@ def _flips(fp: Fingerprint, answers: Answers, matched: bool) -> float:
         # the difference of two answers has twice the variance of one; whole rows keep how outputs vary together
         rows = differences[random.integers(len(differences), size=count)] / math.sqrt(2)
         noisy = answers.responses + rows * random.choice([-1.0, 1.0], size=(count, 1))
-        logit = float(fp.logits(_like(answers.responses, noisy)[None])[0])
-        flipped += (logit >= fp.calibration.threshold) != matched
+        logit = _logit(fp, _like(answers.responses, noisy))
+        flipped += logit is None or (logit >= fp.calibration.threshold) != matched
     return flipped / SIMULATIONS
+
+
+def _logit(fp: Fingerprint, responses: NDArray[Any]) -> float | None:
+    """The logit of answers (N, outputs), None where it would not be finite."""
+    try:
+        return float(fp.logits(responses[None])[0])
+    except InputError:  # finite and of the right shape, so too large
+        return None
 
 
 def _like(responses: NDArray[np.float32], noisy: NDArray[Any]) -> NDArray[Any]:

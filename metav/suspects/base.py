@@ -76,7 +76,9 @@ class AskedSuspect(Suspect):
             responses = np.concatenate([self._checked(batch, check) for batch in _batches(queries, batch_size)])
             again = np.unique(np.linspace(0, len(queries) - 1, min(REPEATED, len(queries))).astype(np.intp))
             repeated = [self._checked(batch, check) for batch in _batches(queries[again], batch_size)]
-        return Answers(responses=responses, differences=np.concatenate(repeated) - responses[again])
+        with np.errstate(over="ignore"):
+            differences = np.concatenate(repeated) - responses[again]
+        return Answers(responses=responses, differences=differences)
 
     def _session(self) -> AbstractContextManager[None]:
         """What holds while the suspect is asked."""

@@ -42,7 +42,7 @@ class CallableSuspect(AskedSuspect):
 
     def _tried(self, batch: FloatArray) -> tuple[Accepts, Any]:
         """The kind that the function takes, with its answer."""
-        if "torch" not in sys.modules:
+        if sys.modules.get("torch") is None:
             return "numpy", self._given(batch, "numpy")
         try:
             return "torch", self._given(batch.copy(), "torch")
