@@ -1,0 +1,158 @@
+"""Fingerprints for tests: one written by hand in a few numbers, one made from a small real zoo."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from small_models import HeadFirst, digits
+from torch import nn
+
+import metav
+from metav import _core
+from metav.calibration import Calibration
+from metav.fingerprints import Fingerprint, TaskSpecification, derive_salt
+from metav.randomness import isolated_rng, single_thread
+from metav.tasks import Classification
+from metav.verifiers import Member, MetaVerifier
+from metav.zoo import Zoo
+
+QUERIES, OUTPUTS = 6, 3
+LINEAR_SLOPE = 0.75 / 2.0  # weight and spread of the first member of a hand-made fingerprint
+SMALL = {"positives": 14, "negatives": 12, "seed": 0}
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    """Multiples of 1/8 in [-4, 4): exact in float32 and in any order of summation."""
+    return (np.random.default_rng(seed).integers(-32, 32, shape) / 8).astype(np.float32)
+
+
+def member(kind: str, start: int, stop: int, *, weight: float = 1.0, view: str = "identity", **changes: Any) -> Member:
+    """A member with parameters that are the same on every machine."""
+    verifier = _core.Verifier(kind, stop - start, OUTPUTS, view=view, hidden=4)
+    if kind == "matched":
+        verifier.standardize(numbers(5, stop - start, OUTPUTS))
+        verifier.fit_matched(numbers(stop - start, OUTPUTS, seed=1), numbers(5, stop - start, OUTPUTS))
+    fixed = {
+        name: np.ones_like(value) if name in ("scale", "precision") else numbers(*value.shape, seed=number)
+        for number, (name, value) in enumerate(sorted(verifier.parameters().items()))
+    }
+    verifier.load_parameters(fixed)
+    options = {"name": f"{kind}:all", "weight": weight, "center": 0.25, "spread": 2.0, **changes}
+    return Member(verifier=verifier, start=start, stop=stop, **options)
+
+
+def linear_member(start: int, stop: int, **changes: Any) -> Member:
+    """An `mlp` whose logit is its first answer: relu(a) - relu(-a) = a."""
+    found = member("mlp", start, stop, **changes)
+    parameters = {name: np.zeros_like(value) for name, value in found.verifier.parameters().items()}
+    parameters["weight1"][0, :2] = parameters["weight2"][:2] = (1, -1)
+    parameters["scale"] += 1
+    found.verifier.load_parameters(parameters)
+    return found
+
+
+def rule(**changes: Any) -> Calibration:
+    """A rule with 50 negatives below and 4 positives above the threshold."""
+    options = {
+        "threshold": 0.5,
+        "slope": 2.0,
+        "target_fpr": 0.05,
+        "negatives": np.linspace(-3.0, 0.0, 50),
+        "positives": np.array([1.0, 1.5, 2.0, 2.5]),
+    }
+    return Calibration(**{**options, **changes})
+
+
+def handmade(**changes: Any) -> Fingerprint:
+    """Six queries of shape (2, 2), three outputs, two members; keywords replace fields."""
+    view = changes.pop("view", "identity")
+    members = (linear_member(0, 4, weight=0.75, view=view), member("local", 4, 6, weight=0.25, view=view))
+    options: dict[str, Any] = {
+        "task": TaskSpecification(
+            name="classification",
+            view=view,
+            input_shape=(2, 2),
+            outputs=OUTPUTS,
+            levels=None,
+            metric_name="accuracy",
+            higher_is_better=True,
+        ),
+        "queries": numbers(QUERIES, 2, 2),
+        "adaptive": 4,
+        "lower": np.full((2, 2), -4.0, np.float32),
+        "upper": np.full((2, 2), 4.0, np.float32),
+        "meta_verifier": MetaVerifier(members),
+        "calibration": rule(),
+        "zoo": {"positives": 4, "owner_metric": 0.9375},
+        "options": {"queries": QUERIES, "weights": [0.5, 1, 1]},
+        "history": {"held_out_aruc": [[1, 0.5]]},
+        "versions": {"metav": "0.1.0"},
+        "seed": 3,
+        "salt": derive_salt(3, "0" * 64),
+    }
+    return Fingerprint(**{**options, **changes})
+
+
+def answers_with_logit(fp: Fingerprint, logit: float, *, seed: int = 0) -> np.ndarray:
+    """Answers (N, K) of a hand-made fingerprint under the view `identity` whose logit is the given one, but for
+    rounding: it is linear in the first answer."""
+    answers = numbers(QUERIES, OUTPUTS, seed=seed)
+    missing = logit - float(fp.logits(answers[None])[0])
+    answers[0, 0] += missing / LINEAR_SLOPE
+    return answers
+
+
+@functools.cache
+def small_task() -> Classification:
+    images, labels = digits()
+    return Classification(images[:400], labels[:400], epochs=4, learning_rate=1e-2, bounds=(0.0, 1.0))
+
+
+@functools.cache
+def small_owner() -> nn.Module:
+    with isolated_rng(1):
+        model = HeadFirst(64, 10)
+    return small_task().train(model, seed=1)
+
+
+@functools.cache
+def small_zoo() -> Zoo:
+    return metav.build_zoo(small_owner(), small_task(), **SMALL)
+
+
+@functools.cache
+def small_suspects() -> Zoo:
+    return metav.build_suspects(small_owner(), small_task(), positives=8, negatives=8, seed=0)
+
+
+def small_options(**changes: Any) -> metav.OptimizationOptions:
+    return metav.OptimizationOptions(**{"queries": 20, "steps": 20, **changes})
+
+
+def make_fingerprint(**changes: Any) -> Fingerprint:
+    """A fingerprint of the small owner, without the warning that so small a zoo deserves."""
+    options = {"zoo": small_zoo(), "options": small_options(), "progress": False, **changes}
+    with warnings.catch_warnings(), single_thread():
+        warnings.simplefilter("ignore", UserWarning)
+        return metav.fingerprint(small_owner(), small_task(), **options)
+
+
+@functools.cache
+def small_fingerprint() -> Fingerprint:
+    return make_fingerprint()
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """All that a call must leave as it was: weights, modes, gradients, flags, hooks."""
+    return {
+        "weights": {name: value.numpy().tobytes() for name, value in model.state_dict().items()},
+        "modes": [module.training for module in model.modules()],
+        "gradients": [None if p.grad is None else p.grad.numpy().tobytes() for p in model.parameters()],
+        "flags": [p.requires_grad for p in model.parameters()],
+        "hooks": [list(module._forward_hooks) for module in model.modules()],
+        "threads": torch.get_num_threads(),
+    }

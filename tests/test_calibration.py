@@ -1,0 +1,214 @@
+"""Threshold, score, p-value, intervals: against closed forms, brute force and the guarantee itself."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import beta, binom, binomtest
+
+from metav.calibration import Calibration, calibrate, conformal_p_value, exact_interval
+from metav.errors import InputError
+
+logit_lists = st.lists(st.floats(-50, 50), min_size=1, max_size=40)
+rates = st.sampled_from([0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9])
+
+
+def rule(threshold=0.0, slope=1.0, negatives=(-1.0,), positives=(1.0,), target_fpr=0.05) -> Calibration:
+    return Calibration(
+        threshold=threshold,
+        slope=slope,
+        target_fpr=target_fpr,
+        negatives=np.array(negatives),
+        positives=np.array(positives),
+    )
+
+
+# Intervals -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_the_interval_is_that_of_clopper_and_pearson(case):
+    count, total = case
+    interval = exact_interval(count, total)
+    low = beta.ppf(0.025, count, total - count + 1) if count else 0.0
+    high = beta.ppf(0.975, count + 1, total - count) if count < total else 1.0
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-6, abs=1e-9)
+    assert interval.low <= interval.value <= interval.high
+
+
+@pytest.mark.parametrize(("total", "bound"), [(20, 0.168), (50, 0.071), (100, 0.036), (299, 0.012)])
+def test_no_false_positive_of_n_bounds_the_rate(total, bound):
+    assert exact_interval(0, total).high == pytest.approx(bound, abs=5e-4)
+
+
+def test_the_bounds_are_where_the_binomial_tails_are_a_fortieth():
+    interval = exact_interval(3, 17)
+    assert interval.low == pytest.approx(brentq(lambda p: binom.sf(2, 17, p) - 0.025, 1e-9, 0.9), rel=1e-6)
+    assert interval.high == pytest.approx(brentq(lambda p: binom.cdf(3, 17, p) - 0.025, 1e-9, 0.999), rel=1e-6)
+
+
+def test_a_share_of_nothing_is_unknown():
+    interval = exact_interval(0, 0)
+    assert (interval.low, interval.high, str(interval)) == (0.0, 1.0, "none of 0")
+    assert math.isnan(interval.value)
+
+
+@pytest.mark.parametrize(("count", "total"), [(-1, 5), (6, 5), (1, 0)])
+def test_impossible_counts_are_refused(count, total):
+    with pytest.raises(InputError, match=f"count must lie between 0 and total, got count={count} and total={total}"):
+        exact_interval(count, total)
+
+
+def test_an_interval_is_told_in_words_and_numbers():
+    interval = exact_interval(3, 4)
+    assert str(interval) == "75.0% (3/4, 95 % interval 19.4% to 99.4%)"
+    assert interval.to_dict() == {"value": 0.75, "count": 3, "total": 4, "low": interval.low, "high": interval.high}
+
+
+# Threshold -----------------------------------------------------------------------------------------------------------
+
+
+def may_pass(total: int, rate: float) -> int:
+    """Most negatives at or above the threshold: those whose p-value (1 + passed) / (n + 1) stays within the rate."""
+    allowed = [k for k in range(total + 1) if Fraction(1 + k, total + 1) <= Fraction(str(rate))]
+    return max(allowed, default=-1)
+
+
+@given(positives=logit_lists, negatives=logit_lists, rate=rates)
+def test_never_more_negatives_pass_than_the_rank_allows(positives, negatives, rate):
+    found = calibrate(positives, negatives, target_fpr=rate)
+    assert found.false_positives.count <= max(0, may_pass(len(negatives), rate))
+    assert found.false_positives.count == sum(value >= found.threshold for value in negatives)
+    assert found.true_positives.count == sum(value >= found.threshold for value in positives)
+
+
+@given(positives=logit_lists, negatives=logit_lists, rate=rates, logit=st.floats(-60, 60))
+def test_a_match_has_a_p_value_within_the_rate_where_n_supports_it(positives, negatives, rate, logit):
+    found = calibrate(positives, negatives, target_fpr=rate)
+    if found.supports_target and logit >= found.threshold:
+        assert Fraction(found.p_value(logit)).limit_denominator(1000) <= Fraction(str(rate))
+
+
+@given(negatives=logit_lists, gap=st.floats(1e-3, 10), spread=logit_lists, rate=rates)
+def test_between_separated_classes_the_threshold_lies_in_the_gap(negatives, gap, spread, rate):
+    positives = np.abs(spread) + max(negatives) + gap
+    found = calibrate(positives, negatives, target_fpr=rate)
+    assert max(negatives) < found.threshold <= positives.min()
+    assert found.false_positives.count == 0
+    assert found.true_positives.value == 1.0
+
+
+def test_the_wider_class_gets_the_wider_margin():
+    tight, wide = np.linspace(-0.1, 0.1, 20), np.linspace(-1, 1, 20)
+    near_tight = calibrate(10 + wide, tight).threshold
+    near_wide = calibrate(10 + tight, wide).threshold
+    assert near_tight < 4 < 6 < near_wide
+
+
+@given(positives=logit_lists, negatives=logit_lists, shift=st.integers(-8, 8), power=st.integers(-3, 3))
+def test_the_decisions_do_not_depend_on_the_unit_of_the_logits(positives, negatives, shift, power):
+    positives, negatives = (np.round(np.array(values), 1) for values in (positives, negatives))
+    plain = calibrate(positives, negatives, target_fpr=0.2)
+    moved = calibrate(2.0**power * positives + shift, 2.0**power * negatives + shift, target_fpr=0.2)
+    assert moved.false_positives.count == plain.false_positives.count
+    assert moved.true_positives.count == plain.true_positives.count
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.2, 4), (0.3, 3), (0.5, 1)])
+def test_how_many_negatives_support_a_rate_is_counted_exactly(rate, needed):
+    assert rule(negatives=np.zeros(needed), target_fpr=rate).supports_target
+    assert needed == 1 or not rule(negatives=np.zeros(needed - 1), target_fpr=rate).supports_target
+
+
+def test_the_guarantee_holds_for_independent_models():
+    """Exchangeable negatives: a new one passes with a chance of at most the rate, here within a binomial bound."""
+    random = np.random.default_rng(0)
+    rate, trials, passed = 0.1, 2000, 0
+    for _ in range(trials):
+        negatives = random.normal(size=20)
+        positives = random.normal(0.5, 1.0, size=5)
+        passed += int(random.normal() >= calibrate(positives, negatives, target_fpr=rate).threshold)
+    assert binomtest(passed, trials, rate, alternative="greater").pvalue > 1e-4
+    assert passed > 0
+
+
+# Score and p-value ---------------------------------------------------------------------------------------------------
+
+
+@given(
+    threshold=st.floats(-1e3, 1e3),
+    slope=st.floats(1e-6, 1e3),
+    logits=st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=20),
+)
+def test_a_score_of_one_half_is_the_threshold(threshold, slope, logits):
+    found = rule(threshold=threshold, slope=slope)
+    near = [threshold, np.nextafter(threshold, -np.inf), np.nextafter(threshold, np.inf), *logits]
+    scores = found.score(near)
+    assert ((scores >= 0.5) == (np.array(near) >= threshold)).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert (np.diff(found.score(np.sort(near))) >= 0).all()
+
+
+def test_the_score_is_the_logistic_of_the_distance():
+    logits = np.linspace(-3, 3, 13).reshape(1, 13)
+    assert rule(threshold=0.5, slope=2.0).score(logits) == pytest.approx(1 / (1 + np.exp(-2 * (logits - 0.5))))
+
+
+@given(negatives=logit_lists, logit=st.floats(-60, 60))
+def test_the_p_value_counts_the_negatives_that_score_as_high(negatives, logit):
+    expected = (1 + sum(value >= logit for value in negatives)) / (len(negatives) + 1)
+    assert conformal_p_value(logit, np.array(negatives)) == expected
+    assert rule(negatives=negatives).p_value(logit) == expected
+    assert 0 < expected <= 1
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.2, 0.5])
+def test_p_values_of_independent_models_are_not_too_small(rate):
+    random = np.random.default_rng(1)
+    trials = 3000
+    small = sum(conformal_p_value(random.normal(), random.normal(size=19)) <= rate for _ in range(trials))
+    assert binomtest(small, trials, rate, alternative="greater").pvalue > 1e-4
+
+
+@given(positives=logit_lists, negatives=logit_lists)
+def test_the_slope_is_finite_and_rises(positives, negatives):
+    assert 0 < calibrate(positives, negatives).slope < math.inf
+
+
+def test_the_slope_is_the_best_of_all_for_the_smoothed_targets():
+    random = np.random.default_rng(2)
+    positives, negatives = random.normal(1, 1, 30), random.normal(-1, 1, 40)
+    found = calibrate(positives, negatives)
+
+    def loss(slope: float) -> float:
+        total = 0.0
+        for logits, target in ((positives, 31 / 32), (negatives, 1 / 42)):
+            p = 1 / (1 + np.exp(-slope * (logits - found.threshold)))
+            total += float(-np.mean(target * np.log(p) + (1 - target) * np.log(1 - p)))
+        return total
+
+    grid = found.slope * np.linspace(0.2, 5, 400)
+    assert loss(found.slope) <= min(map(loss, grid)) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("positives", "negatives", "rate", "message"),
+    [
+        ([], [0.0], 0.05, "positives is empty: calibration needs at least one model of each class"),
+        ([0.0], [], 0.05, "negatives is empty: calibration needs"),
+        ([np.nan], [0.0], 0.05, "positives holds NaN or infinite logits; check the responses"),
+        ([0.0], [np.inf], 0.05, "negatives holds NaN or infinite logits"),
+        ([1.0], [0.0], 0.0, r"target_fpr must lie in \(0, 1\), got 0.0"),
+        ([1.0], [0.0], 1.0, r"target_fpr must lie in \(0, 1\)"),
+        ([1.0], [0.0], float("nan"), r"target_fpr must lie in \(0, 1\)"),
+    ],
+)
+def test_logits_that_cannot_calibrate_are_refused(positives, negatives, rate, message):
+    with pytest.raises(InputError, match=message):
+        calibrate(positives, negatives, target_fpr=rate)

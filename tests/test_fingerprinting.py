@@ -1,0 +1,224 @@
+"""From model to fingerprint: the same seed gives the same bytes, nothing of the user's is touched."""
+
+# ruff: noqa: NPY002 (the legacy global state is the user's: it is what must come back unchanged)
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from small_fingerprints import (
+    SMALL,
+    make_fingerprint,
+    small_fingerprint,
+    small_options,
+    small_owner,
+    small_suspects,
+    small_task,
+    small_zoo,
+    state_of,
+)
+from small_models import HeadFirst, digits, owner_of, task_of
+from torch import nn
+
+import metav
+from metav.errors import InputError, ModelError, ZooError
+from metav.randomness import isolated_rng
+
+
+def small_call(**changes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return metav.fingerprint(**{"owner": small_owner(), "task": small_task(), "zoo": small_zoo(), **changes})
+
+
+# The same, and untouched ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path):
+    small_fingerprint().save(tmp_path / "first.metav")
+    torch.rand(3), np.random.rand(3), random.random()
+    make_fingerprint().save(tmp_path / "second.metav")
+    assert (tmp_path / "first.metav").read_bytes() == (tmp_path / "second.metav").read_bytes()
+
+
+def test_without_a_zoo_the_standard_one_is_built_or_taken_from_the_cache(tmp_path):
+    images, labels = digits()
+    task = metav.Classification(images[:60], labels[:60], epochs=1, bounds=(0.0, 1.0), validation=0.5)
+    with isolated_rng(0):
+        owner = HeadFirst(64, 10)
+    task.train(owner, seed=0, epochs=20)
+    options = {"options": small_options(queries=6, steps=2), "cache": tmp_path / "cache", "architectures": []}
+    first, second = (small_call(owner=owner, task=task, zoo=None, **options) for _ in range(2))
+    assert (first.zoo["positives"], first.zoo["negatives"]) == (48, 48)
+    assert second.commitment == first.commitment
+    assert os.listdir(tmp_path) == ["cache"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"queries": 12}, {"target_fpr": 0.2}])
+def test_another_choice_gives_another_fingerprint(change):
+    fp = make_fingerprint(**change)
+    assert fp.commitment != small_fingerprint().commitment
+
+
+def test_model_and_random_state_are_untouched():
+    model = copy.deepcopy(small_owner()).train()
+    model.body.eval()
+    model.head.bias.requires_grad_(False)
+    model(torch.ones(2, 1, 8, 8)).sum().backward()
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    before = state_of(model)
+    torch.manual_seed(11), np.random.seed(11), random.seed(11)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    zoo = metav.build_zoo(model, small_task(), **SMALL)
+    small_call(owner=model, zoo=zoo, options=small_options(steps=3))
+    assert state_of(model) == before
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert random.getstate() == states[2]
+
+
+def test_surrogates_are_untouched():
+    before = [state_of(entry.model) for entry in small_zoo()]
+    make_fingerprint(seed=5)
+    assert [state_of(entry.model) for entry in small_zoo()] == before
+
+
+def test_a_fingerprint_tells_what_it_was_made_from():
+    fp = small_fingerprint()
+    task, zoo = small_task(), small_zoo()
+    assert fp.queries.shape == (20, 1, 8, 8)
+    assert fp.adaptive == 10
+    assert (fp.queries >= 0).all()
+    assert (fp.queries <= 1).all()
+    assert (fp.task.name, fp.task.view, fp.task.outputs, fp.task.input_shape) == (
+        "classification",
+        "logprob",
+        10,
+        (1, 8, 8),
+    )
+    assert fp.task.metric_name == "accuracy"
+    assert np.array_equal(fp.lower, task.lower.numpy())
+    assert fp.zoo == zoo.summary() | {"families": fp.zoo["families"]}
+    assert fp.options["queries"] == 20
+    assert fp.seed == 0
+    assert fp.versions["torch"] == torch.__version__
+    assert fp.versions["metav"] == metav.__version__
+    assert fp.history["steps"] <= 20
+    assert fp.calibration.target_fpr == 0.05
+
+
+def test_queries_override_the_options():
+    assert len(make_fingerprint(queries=7).queries) == 7
+    assert len(make_fingerprint(queries=None).queries) == 20
+
+
+def test_the_fingerprint_tells_the_owner_from_strangers():
+    fp = small_fingerprint()
+    assert metav.verify(fp, small_owner()).decision is metav.Decision.MATCH
+    scores = [metav.verify(fp, entry.model).score for entry in small_suspects().negatives]
+    assert metav.verify(fp, small_owner()).score > max(scores)
+
+
+@pytest.mark.parametrize("name", ["regression", "generation"])
+def test_other_tasks_have_fingerprints_too(name, tmp_path):
+    owner = owner_of(name)
+    task = task_of(name).subset(range(150))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        zoo = metav.build_zoo(owner, task, positives=6, negatives=6, snapshots=0)
+        fp = metav.fingerprint(owner, task, zoo=zoo, options=small_options(queries=8, steps=4))
+    fp.save(tmp_path / "owner.metav")
+    loaded = metav.load(tmp_path / "owner.metav")
+    assert (loaded.task.name, loaded.task.view) == (name, "identity")
+    assert loaded.task.outputs == task.outputs
+    verdict = metav.verify(loaded, owner)
+    assert verdict.reason is None
+    assert verdict.score == metav.verify(fp, owner).score
+
+
+# What cannot be fingerprinted ----------------------------------------------------------------------------------------
+
+
+def test_too_few_negatives_for_the_rate_are_reported_with_how_many_would_do():
+    with pytest.warns(UserWarning, match=r"models calibrate, which cannot support a false-positive rate of 0\.05: 19"):
+        metav.fingerprint(small_owner(), small_task(), zoo=small_zoo(), options=small_options(steps=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metav.fingerprint(small_owner(), small_task(), zoo=small_zoo(), options=small_options(steps=1), target_fpr=0.5)
+
+
+def changed_owner() -> nn.Module:
+    owner = copy.deepcopy(small_owner())
+    with torch.no_grad():
+        owner.head.bias[0] += 1e-3
+    return owner
+
+
+def changed_task() -> metav.Task:
+    task = small_task()
+    return metav.Classification(task.examples[:300], task.targets[:300], epochs=4, learning_rate=1e-2)
+
+
+class Fits(nn.Module):
+    def forward(self, inputs):
+        return inputs.flatten(1)[:, :10] / 0.0
+
+
+def one_class(is_positive: bool) -> metav.Zoo:
+    zoo = small_zoo()
+    return dataclasses.replace(zoo, models=tuple(entry for entry in zoo if entry.is_positive is is_positive))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            lambda: {"owner": changed_owner()},
+            ZooError,
+            r"built for another owner .* build it again with metav.build_zoo",
+        ),
+        (lambda: {"task": changed_task()}, ZooError, r"built for another task .* build it again with metav.build_zoo"),
+        (lambda: {"owner": HeadFirst(64, 9)}, ModelError, r"shape \(2, 9\), expected \(2, 10\) outputs"),
+        (lambda: {"owner": HeadFirst(63, 10)}, ModelError, r"the model failed on inputs of shape \(2, 1, 8, 8\)"),
+        (lambda: {"owner": Fits()}, ModelError, "NaN or infinite values"),
+        (lambda: {"owner": "model"}, ModelError, "owner must be a torch.nn.Module, got str; pass the trained model"),
+        (lambda: {"task": "digits"}, InputError, "task of class str lacks check_model, natural_queries, digest"),
+        (lambda: {"zoo": [1]}, InputError, "zoo must be a Zoo or None, got list; make one with metav.build_zoo"),
+        (lambda: {"zoo": one_class(True)}, ZooError, "and 0 negatives; it needs"),
+        (lambda: {"zoo": one_class(False)}, ZooError, "has 0 positives"),
+        (lambda: {"zoo": dataclasses.replace(small_zoo(), models=())}, ZooError, "has 0 positives and 0 negatives"),
+        (lambda: {"architectures": [HeadFirst]}, InputError, "architectures are for a zoo that is still to be built"),
+        (lambda: {"queries": 0}, InputError, "queries must be a whole number from 1, got 0"),
+        (lambda: {"queries": 2.5}, InputError, "queries must be a whole number from 1"),
+        (lambda: {"queries": True}, InputError, "queries must be a whole number from 1"),
+        (lambda: {"queries": 401}, InputError, "ask for fewer queries or give the task more data"),
+        (lambda: {"target_fpr": 0.0}, InputError, r"target_fpr must be a number in \(0, 1\), got 0\.0"),
+        (lambda: {"target_fpr": float("nan")}, InputError, "target_fpr must be a number in"),
+        (lambda: {"target_fpr": "5 %"}, InputError, "target_fpr must be a number in"),
+        (lambda: {"seed": 0.5}, InputError, "seed must be a whole number, got 0.5"),
+        (lambda: {"seed": None}, InputError, "seed must be a whole number"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        small_call(options=small_options(steps=1), **change())
+
+
+def test_an_architecture_that_does_not_fit_is_refused_before_any_training():
+    with pytest.raises(ModelError, match="expected"):
+        small_call(zoo=None, architectures=[lambda: HeadFirst(64, 7)])
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(None, False), (False, False), (True, True)])
+def test_progress_is_silent_off_a_terminal(progress, shown, capfd):
+    small_call(options=small_options(steps=1), progress=progress)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert bool(captured.err) == shown

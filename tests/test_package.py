@@ -1,0 +1,187 @@
+"""The package: its public names, what importing it costs, what works without PyTorch, who imports whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_fingerprints import OUTPUTS, handmade, numbers
+
+import metav
+from metav import errors
+
+PACKAGE = Path(metav.__file__).parent
+NAMES = sorted(
+    {name for name, value in vars(errors).items() if isinstance(value, type)}
+    | {
+        "Classification",
+        "Regression",
+        "Generation",
+        "Task",
+        "OptimizationOptions",
+        "Zoo",
+        "obfuscations",
+        "__version__",
+    }
+    | {"Fingerprint", "Verdict", "Decision", "Evaluation"}
+    | {"build_zoo", "build_suspects", "fingerprint", "load", "verify", "evaluate"}
+)
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_the_public_names_are_these_and_sorted():
+    assert metav.__all__ == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_there_listed_and_documented(name):
+    value = getattr(metav, name)
+    assert name in dir(metav)
+    assert name == "__version__" or len(inspect.getdoc(value)) > 20
+
+
+def test_the_star_import_gives_the_public_names():
+    names: dict[str, object] = {}
+    exec("from metav import *", names)
+    assert set(NAMES) <= set(names)
+
+
+def test_unknown_names_are_refused_as_python_does():
+    assert not hasattr(metav, "fingerprnt")
+    with pytest.raises(AttributeError, match="module 'metav' has no attribute 'fingerprnt'"):
+        metav.fingerprnt  # noqa: B018 (the access is what is tested)
+
+
+def test_functions_and_modules_do_not_hide_each_other():
+    modules = ("fingerprints", "fingerprinting", "verdicts", "evaluation", "zoo", "suspects", "optimization")
+    for module in modules:
+        importlib.import_module(f"metav.{module}")
+    for name in ("fingerprint", "verify", "evaluate", "load", "build_zoo"):
+        assert inspect.isfunction(getattr(metav, name))
+    for module in (*modules, "obfuscations"):
+        assert inspect.ismodule(getattr(metav, module))
+
+
+def test_the_version_is_that_of_the_distribution():
+    from importlib.metadata import version
+
+    assert metav.__version__ == version("metav-fingerprint")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("Error")])
+def test_every_error_is_a_metav_error(name):
+    error = getattr(metav, name)
+    assert issubclass(error, metav.MetavError)
+    assert error is getattr(errors, name)
+
+
+def test_importing_is_light_and_silent():
+    done = run(
+        "import sys, numpy, random\n"
+        "state = numpy.random.get_state()[1].tolist(), random.getstate()\n"
+        "import metav\n"
+        "assert (numpy.random.get_state()[1].tolist(), random.getstate()) == state\n"
+        "print(sorted({'torch', 'scipy', 'matplotlib', 'safetensors', 'jinja2', 'joblib'} & set(sys.modules)))"
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_listing_the_names_imports_nothing():
+    done = run("import sys, metav; dir(metav); print('torch' in sys.modules)")
+    assert done.stdout == "False\n"
+
+
+def test_importing_takes_little_time_after_numpy():
+    code = (
+        "import time, numpy; start = time.perf_counter(); import metav; metav.__all__; "
+        "print(time.perf_counter() - start)"
+    )
+    times = [float(run(code).stdout) for _ in range(5)]
+    assert statistics.median(times) < 0.15
+
+
+def test_reading_and_verifying_need_no_torch(tmp_path):
+    fp = handmade()
+    fp.save(tmp_path / "owner.metav")
+    answers = numbers(6, OUTPUTS, seed=3)
+    np.save(tmp_path / "answers.npy", answers)
+    done = run(
+        """
+import sys
+sys.modules["torch"] = None
+import numpy, metav
+fp = metav.load(sys.argv[1] + "/owner.metav")
+verdict = metav.verify(fp, sys.argv[1] + "/answers.npy")
+assert metav.verify(fp, numpy.load(sys.argv[1] + "/answers.npy")) .score == verdict.score
+assert metav.verify(fp, lambda q: numpy.load(sys.argv[1] + "/answers.npy")[:len(q)]).score == verdict.score
+entries = [(sys.argv[1] + "/answers.npy", True, "a"), (sys.argv[1] + "/answers.npy", False, "b")]
+assert metav.evaluate(fp, entries).auc == 0.5
+fp.save(sys.argv[1] + "/again.metav")
+fp.to_json(), repr(fp), fp._repr_html_(), str(verdict)
+print(verdict.score.hex())
+""",
+        str(tmp_path),
+    )
+    assert done.stdout.strip() == metav.verify(fp, answers).score.hex(), done.stderr
+    assert (tmp_path / "again.metav").read_bytes() == (tmp_path / "owner.metav").read_bytes()
+
+
+def test_reading_does_not_import_torch_where_it_is_installed(tmp_path):
+    handmade().save(tmp_path / "owner.metav")
+    code = """
+import sys, numpy, metav
+verdict = metav.verify(metav.load(sys.argv[1]), numpy.arange(18.0).reshape(6, 3))
+print("torch" in sys.modules, verdict.reason)
+"""
+    assert run(code, str(tmp_path / "owner.metav")).stdout == "False None\n"
+
+
+@pytest.mark.parametrize("name", ["Classification", "fingerprint", "build_zoo", "obfuscations", "OptimizationOptions"])
+def test_what_needs_torch_says_how_to_get_it(name):
+    done = run(
+        "import sys; sys.modules['torch'] = None\nimport metav\n"
+        f"try: metav.{name}\nexcept metav.MissingDependencyError as error: print(error)"
+    )
+    assert 'needs PyTorch, which is not installed; install the extra "torch" of metav-fingerprint' in done.stdout
+
+
+# Who imports whom ----------------------------------------------------------------------------------------------------
+
+ORDER = ["errors", "randomness", "_core", "documents", "curves", "calibration", "verifiers"]
+ORDER += ["fingerprint_files", "fingerprints", "suspects", "verdicts", "evaluation"]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of metav that a file imports anywhere, by their first name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "metav":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("metav."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("module", ["fingerprints", "suspects", "verdicts", "evaluation"])
+def test_a_module_imports_only_from_those_to_its_left(module):
+    path = PACKAGE / module
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    allowed = {*ORDER[: ORDER.index(module) + 1], "progress"} | ({"training"} if module == "suspects" else set())
+    assert files
+    for file in files:
+        assert imports_of(file) <= allowed, file.name
+
+
+def test_the_tests_of_the_package_run_on_the_sources():
+    assert os.path.samefile(PACKAGE, Path(__file__).parent.parent / "metav") or "site-packages" in str(PACKAGE)

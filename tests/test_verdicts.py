@@ -1,0 +1,322 @@
+"""Verdicts: the rule decides, what cannot be judged is inconclusive, and every verdict tells its error rates."""
+
+# ruff: noqa: NPY002 (the legacy global state is the user's: it is what must come back unchanged)
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from small_fingerprints import (
+    OUTPUTS,
+    QUERIES,
+    answers_with_logit,
+    handmade,
+    numbers,
+    rule,
+    small_fingerprint,
+    small_owner,
+    small_task,
+    state_of,
+)
+from torch import nn
+
+import metav
+from metav import Decision
+from metav.errors import ArtefactError, InputError
+from metav.fingerprints import TaskSpecification
+
+FP = handmade()
+
+
+def recorded(logit: float) -> np.ndarray:
+    return answers_with_logit(FP, logit)
+
+
+# The rule ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(answers=arrays.arrays(np.float32, (QUERIES, OUTPUTS), elements=st.floats(-100, 100, width=32)))
+def test_a_match_is_a_score_of_at_least_one_half(answers):
+    verdict = metav.verify(FP, answers)
+    if verdict.reason == "constant":
+        return
+    assert verdict.decision is (Decision.MATCH if verdict.score >= 0.5 else Decision.NO_MATCH)
+    assert (verdict.score >= 0.5) == (verdict.logit >= verdict.threshold)
+    assert verdict.score == float(FP.scores(answers[None])[0])
+    assert verdict.logit == float(FP.logits(answers[None])[0])
+    negatives = FP.calibration.negatives
+    assert verdict.p_value == (1 + sum(negatives >= verdict.logit)) / (len(negatives) + 1)
+    assert (verdict.reason, verdict.message, verdict.noise) == (None, None, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(answers=arrays.arrays(np.float32, (QUERIES, OUTPUTS)))
+def test_whatever_is_answered_gives_a_verdict(answers):
+    verdict = metav.verify(FP, answers)
+    assert (verdict.decision is Decision.INCONCLUSIVE) == (verdict.reason is not None)
+    if not np.isfinite(answers).all():
+        assert verdict.reason == "not_finite"
+    json.loads(verdict.to_json())
+    str(verdict)
+
+
+@pytest.mark.parametrize("view", ["identity", "logprob", "round(2)", "topk(2)", "label", "identity_round(1)"])
+@settings(max_examples=25, deadline=None)
+@given(answers=arrays.arrays(np.float32, (QUERIES, OUTPUTS), elements=st.floats(allow_nan=False, width=32)))
+def test_no_view_fails_on_finite_answers(view, answers):
+    verdict = metav.verify(handmade(view=view), answers)
+    assert verdict.reason in (None, "constant", "not_finite")
+
+
+@pytest.mark.parametrize(("distance", "decision"), [(1e-3, Decision.MATCH), (-1e-3, Decision.NO_MATCH)])
+def test_the_threshold_decides(distance, decision):
+    verdict = metav.verify(FP, recorded(FP.calibration.threshold + distance))
+    assert verdict.decision is decision
+    assert verdict.score == pytest.approx(0.5, abs=1e-2)
+
+
+def test_a_verdict_carries_what_it_rests_on():
+    verdict = metav.verify(FP, recorded(3.0))
+    assert verdict.threshold == FP.calibration.threshold
+    assert verdict.target_fpr == FP.calibration.target_fpr
+    assert verdict.fpr_interval == FP.calibration.false_positives
+    assert verdict.tpr_interval == FP.calibration.true_positives
+    assert verdict.queries == QUERIES
+    assert verdict.commitment == FP.commitment
+    assert verdict.suspect == "recorded answers"
+
+
+def test_logits_and_probabilities_of_a_classifier_get_one_verdict():
+    fp, logits = handmade(view="logprob"), numbers(QUERIES, OUTPUTS, seed=4)
+    exponentials = np.exp(logits.astype(np.float64))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    assert metav.verify(fp, logits).logit == pytest.approx(metav.verify(fp, probabilities).logit, abs=1e-4)
+
+
+def test_labels_alone_are_judged_under_the_label_view():
+    fp, labels = handmade(view="label"), np.array([0, 2, 1, 1, 0, 2])
+    assert metav.verify(fp, labels).logit == metav.verify(fp, np.eye(OUTPUTS)[labels]).logit
+    assert metav.verify(fp, [1] * QUERIES).reason is None
+    assert metav.verify(handmade(view="logprob"), labels).reason == "wrong_outputs"
+
+
+# What cannot be judged -----------------------------------------------------------------------------------------------
+
+
+def failing(queries):
+    raise ConnectionError("<b>no route</b>")
+
+
+@pytest.mark.parametrize(
+    ("suspect", "reason", "message"),
+    [
+        (failing, "failed", "ConnectionError: <b>no route</b>"),
+        (lambda q: np.full((len(q), OUTPUTS), np.nan), "not_finite", "NaN or infinity"),
+        (lambda q: numbers(len(q) + 1, OUTPUTS), "wrong_rows", "expected (6, ...)"),
+        (lambda q: numbers(len(q), OUTPUTS + 1), "wrong_outputs", "expected 3"),
+        (lambda q: ["x"] * len(q), "not_numeric", "expected real numbers"),
+        (lambda q: [[1.0]] * (len(q) - 1) + [[1.0, 2.0]], "ragged", "no rectangular array"),
+        (lambda q: np.tile([1.0, 2.0, 3.0], (len(q), 1)), "constant", "the same answer to every query"),
+    ],
+    ids=["failed", "not_finite", "wrong_rows", "wrong_outputs", "not_numeric", "ragged", "constant"],
+)
+def test_a_suspect_without_an_answer_is_inconclusive(suspect, reason, message):
+    verdict = metav.verify(FP, suspect, accepts="numpy")
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.reason == reason
+    assert message in verdict.message
+    assert (verdict.score, verdict.p_value, verdict.logit) == (None, None, None)
+    assert str(verdict).startswith(f"INCONCLUSIVE: no decision ({reason}): ")
+    assert "<b>" not in verdict._repr_html_()
+    assert json.loads(verdict.to_json())["score"] is None
+
+
+def test_answers_beyond_all_bounds_are_inconclusive():
+    answers = numbers(QUERIES, OUTPUTS, seed=1) * np.float32(8e37)
+    verdict = metav.verify(FP, answers)
+    assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "not_finite")
+    assert "so large that they have no finite score" in verdict.message
+    with pytest.raises(InputError, match="so large that they have no finite score; check their unit"):
+        FP.scores(answers[None])
+
+
+class Noisy:
+    """Answers of a wanted logit, with Gaussian noise of a standard deviation."""
+
+    def __init__(self, logit: float, deviation: float) -> None:
+        self.answers, self.deviation = recorded(logit), deviation
+        self.random = np.random.default_rng(5)
+
+    def __call__(self, queries):
+        rows = [np.flatnonzero((FP.queries == query).all(axis=(1, 2)))[0] for query in queries]
+        return self.answers[rows] + self.deviation * self.random.normal(size=(len(queries), OUTPUTS))
+
+
+def test_noise_that_could_flip_the_decision_is_inconclusive():
+    verdict = metav.verify(FP, Noisy(FP.calibration.threshold + 0.01, 0.5), accepts="numpy")
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.reason == "noisy"
+    assert "average several answers" in verdict.message
+    assert 0 < verdict.noise < 10
+    assert verdict.score is not None
+
+
+@pytest.mark.parametrize(("logit", "decision"), [(40.0, Decision.MATCH), (-40.0, Decision.NO_MATCH)])
+def test_noise_far_from_the_threshold_is_reported_and_judged(logit, decision):
+    verdict = metav.verify(FP, Noisy(logit, 0.05), accepts="numpy")
+    assert verdict.decision is decision
+    assert verdict.noise > 0
+
+
+def test_rounding_is_no_noise():
+    verdict = metav.verify(FP, Noisy(FP.calibration.threshold + 1e-6, 1e-7), accepts="numpy")
+    assert verdict.decision is not Decision.INCONCLUSIVE
+
+
+def test_the_same_noise_gives_the_same_verdict():
+    first, second = (metav.verify(FP, Noisy(0.6, 0.3), accepts="numpy") for _ in range(2))
+    assert first == second
+
+
+def test_noise_on_probabilities_is_not_read_as_logits():
+    """A classifier whose probabilities tremble in the fourth digit is judged, on both sides of the threshold."""
+    fp, random = handmade(view="logprob"), np.random.default_rng(0)
+    exact = np.exp(numbers(QUERIES, OUTPUTS, seed=4).astype(np.float64))
+    exact /= exact.sum(axis=1, keepdims=True)
+    calm = metav.verify(fp, exact)
+
+    def trembling(queries):
+        rows = [np.flatnonzero((fp.queries == query).all(axis=(1, 2)))[0] for query in queries]
+        answers = exact[rows] * (1 + 1e-4 * random.normal(size=(len(queries), OUTPUTS)))
+        return answers / answers.sum(axis=1, keepdims=True)
+
+    shifted = rule(threshold=calm.logit - 0.02)
+    verdict = metav.verify(handmade(view="logprob", calibration=shifted), trembling, accepts="numpy")
+    assert verdict.decision is Decision.MATCH
+    assert verdict.noise > 1e-5
+
+
+# How it is told ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("logit", [3.0, -3.0])
+def test_a_verdict_tells_the_error_rate_that_its_calibration_supports(logit):
+    text = str(metav.verify(FP, recorded(logit)))
+    assert "0 of 50 independent models matched in calibration: false-positive rate <= 7.1 %" in text
+    assert "4 of 4 derived models matched in calibration: true-positive rate >= 39.8 %" in text
+    assert "derived from the owner's model" in text
+    assert "stolen" not in text.lower()
+    assert "stole" not in metav.verify(FP, recorded(logit))._repr_html_().lower()
+    assert text.startswith("MATCH: the suspect was derived" if logit > 0 else "NO_MATCH: no evidence that the suspect")
+
+
+def test_a_verdict_is_plain_json():
+    verdict = metav.verify(FP, recorded(3.0))
+    found = json.loads(verdict.to_json())
+    assert found == verdict.to_dict()
+    assert set(found) == {field.name for field in dataclasses.fields(verdict)}
+    assert found["decision"] == "MATCH"
+    assert found["fpr_interval"]["high"] == pytest.approx(0.0711, abs=1e-4)
+
+
+def test_infinite_noise_is_written_as_none():
+    values = iter([1.0, 2.0])
+    verdict = metav.verify(
+        handmade(queries=numbers(QUERIES, 2, 2)), lambda q: next(values) * np.ones((len(q), OUTPUTS)), accepts="numpy"
+    )
+    assert verdict.noise == np.inf
+    assert json.loads(verdict.to_json())["noise"] is None
+
+
+def test_a_verdict_cannot_be_changed():
+    verdict = metav.verify(FP, recorded(3.0))
+    with pytest.raises(dataclasses.FrozenInstanceError, match="decision"):
+        verdict.decision = Decision.NO_MATCH
+
+
+def test_a_decision_is_its_name():
+    assert [str(decision) for decision in Decision] == ["MATCH", "NO_MATCH", "INCONCLUSIVE"]
+    assert Decision.MATCH == "MATCH"
+
+
+# Real models ---------------------------------------------------------------------------------------------------------
+
+
+def test_verifying_leaves_model_and_random_state_untouched():
+    fp, model = small_fingerprint(), small_owner()
+    model.train()
+    model(torch.ones(2, 1, 8, 8)).sum().backward()
+    before = state_of(model)
+    torch.manual_seed(11), np.random.seed(11), random.seed(11)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    try:
+        metav.verify(fp, model)
+        assert state_of(model) == before
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert np.array_equal(np.random.get_state()[1], states[1])
+        assert random.getstate() == states[2]
+    finally:
+        model.eval()
+        model.zero_grad(set_to_none=True)
+
+
+def test_module_callable_and_recorded_answers_get_the_same_score(tmp_path):
+    fp, model = small_fingerprint(), small_owner()
+    model.eval()
+    with torch.no_grad():
+        answers = model(torch.from_numpy(fp.queries.copy())).numpy()
+    np.save(tmp_path / "answers.npy", answers)
+    fp.save(tmp_path / "owner.metav")
+    suspects = [
+        model,
+        model.forward,
+        lambda q: model(torch.as_tensor(q)).tolist(),
+        answers,
+        tmp_path / "answers.npy",
+    ]
+    verdicts = [metav.verify(tmp_path / "owner.metav", suspect) for suspect in suspects]
+    assert len({verdict.score for verdict in verdicts}) == 1
+    assert {verdict.decision for verdict in verdicts} == {Decision.MATCH}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_the_batch_size_does_not_change_the_decision(batch_size):
+    verdict = metav.verify(small_fingerprint(), small_owner(), batch_size=batch_size)
+    assert verdict.decision is Decision.MATCH
+    assert verdict.score == pytest.approx(metav.verify(small_fingerprint(), small_owner()).score, abs=1e-4)
+
+
+def test_a_suspect_of_another_task_is_inconclusive():
+    verdict = metav.verify(small_fingerprint(), nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+    assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "wrong_outputs")
+    verdict = metav.verify(small_fingerprint(), nn.Linear(5, 10))
+    assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "failed")
+    assert small_task().outputs == 10
+
+
+def test_what_is_the_callers_fault_is_raised(tmp_path):
+    with pytest.raises(InputError, match="suspect of type NoneType"):
+        metav.verify(FP, None)
+    with pytest.raises(InputError, match="batch_size must be"):
+        metav.verify(FP, failing, batch_size=0)
+    with pytest.raises(InputError, match="accepts must be"):
+        metav.verify(FP, failing, accepts="jax")
+    with pytest.raises(ArtefactError, match="there is no file"):
+        metav.verify(tmp_path / "nowhere.metav", failing)
+    with pytest.raises(InputError, match="path must be a text or a path, got Linear"):
+        metav.verify(nn.Linear(2, 2), FP)
+
+
+def test_a_specification_is_checked():
+    with pytest.raises(InputError, match="needs name, view and metric_name as texts"):
+        TaskSpecification(
+            name=1, view="identity", input_shape=(), outputs=1, levels=None, metric_name="", higher_is_better=True
+        )
