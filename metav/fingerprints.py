@@ -6,8 +6,9 @@ import hashlib
 import html
 import math
 import os
+import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ class Fingerprint:
     versions: Mapping[str, Any]
     seed: int
     salt: str
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("queries", "lower", "upper"):
@@ -113,7 +115,8 @@ class Fingerprint:
         if not np.isfinite(given).all():
             raise InputError("responses must be finite, got NaN or infinity; check the suspect's answers")
         try:
-            logits = self.meta_verifier.logits(given)
+            with self._lock:  # the core refuses concurrent use, and verifying in threads is fine
+                logits = self.meta_verifier.logits(given)
         except OverflowError as error:  # the core's word for finite answers whose logits are not
             raise InputError("responses are so large that they have no finite score; check their unit") from error
         return logits
@@ -145,6 +148,10 @@ class Fingerprint:
     def to_json(self) -> str:
         """`to_dict` as JSON text."""
         return readable_json(self.to_dict())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # for copies and other processes; a file never holds a pickle
+        return _restored, (self._document() | {"salt": self.salt}, self._tensors())
 
     def __repr__(self) -> str:
         return (

@@ -6,9 +6,11 @@ import copy
 import hashlib
 import json
 import os
+import pickle
 import struct
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -535,6 +537,21 @@ def test_a_score_does_not_depend_on_the_models_beside_it():
     fp, responses = handmade(), numbers(8, QUERIES, OUTPUTS, seed=5)
     together = fp.scores(responses)
     assert together.tolist() == [float(fp.scores(one[None])[0]) for one in responses]
+
+
+def test_a_fingerprint_scores_in_many_threads_at_once():
+    fp = handmade()
+    many = np.tile(numbers(8, QUERIES, OUTPUTS, seed=5), (500, 1, 1))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: fp.scores(many).tobytes(), range(40)))
+    assert set(found) == {fp.scores(many).tobytes()}
+
+
+def test_copies_score_the_same_and_have_the_same_commitment():
+    fp, responses = handmade(), numbers(8, QUERIES, OUTPUTS, seed=5)
+    for other in (copy.deepcopy(fp), pickle.loads(pickle.dumps(fp))):
+        assert other.commitment == fp.commitment
+        assert other.scores(responses).tobytes() == fp.scores(responses).tobytes()
 
 
 def test_scores_are_the_weighted_members_through_the_logistic_rule():

@@ -83,6 +83,21 @@ def test_a_module_is_asked_in_its_own_precision(dtype):
     assert answers.responses == pytest.approx(reference, abs=0.2)
 
 
+def test_an_exported_program_says_what_to_pass_instead():
+    exported = torch.export.export(cnn().eval(), (torch.ones(4, 1, 8, 8),)).module()
+    with pytest.raises(SuspectError, match=r"cannot be put in eval mode .*; pass a callable that runs it") as caught:
+        ask(exported)
+    assert caught.value.reason == "failed"
+    answers = ask(lambda queries: exported(queries), batch_size=4)
+    assert answers.responses == pytest.approx(ask(cnn()).responses, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_traced_module_answers_as_the_module():
+    traced = torch.jit.trace(cnn().eval(), torch.ones(2, 1, 8, 8))
+    assert ask(traced).responses == pytest.approx(ask(cnn()).responses, abs=1e-5)
+
+
 def test_a_module_without_parameters_can_be_asked():
     assert np.array_equal(ask(nn.Flatten(), outputs=64).responses, QUERIES.reshape(20, 64))
 
@@ -241,6 +256,26 @@ def test_noise_is_the_largest_difference_in_standard_deviations():
     expected = 5 / np.sqrt(ANSWERS.astype(np.float64).var(axis=0).mean())
     assert answers.noise == pytest.approx(expected)
     assert np.array_equal(answers.responses, ANSWERS)
+
+
+def test_a_suspect_of_a_fixed_batch_size_is_read_without_measuring_noise():
+    def suspect(queries):
+        if len(queries) != 5:
+            raise ValueError(f"Got: {len(queries)} Expected: 5")
+        return linear(queries)
+
+    answers = ask(suspect, accepts="numpy", batch_size=5)
+    assert np.array_equal(answers.responses, ANSWERS)
+    assert answers.noise is None
+    with pytest.raises(SuspectError, match="Got: 20 Expected: 5"):
+        ask(suspect, accepts="numpy")
+
+
+def test_a_suspect_whose_second_answers_cannot_be_scored_is_not_believed():
+    first = iter([True])
+    with pytest.raises(SuspectError, match="80 of 80 numbers with NaN") as caught:
+        ask(lambda q: linear(q) if next(first, False) else linear(q) * np.nan, accepts="numpy")
+    assert caught.value.reason == "not_finite"
 
 
 def test_noise_of_a_constant_suspect_is_zero_and_of_a_flickering_one_infinite():

@@ -83,6 +83,16 @@ def test_the_threshold_decides(distance, decision):
     assert verdict.score == pytest.approx(0.5, abs=1e-2)
 
 
+def test_a_logit_at_the_threshold_is_a_match_and_the_one_below_is_none():
+    answers = numbers(QUERIES, OUTPUTS, seed=7)
+    logit = float(FP.logits(answers[None])[0])
+    at = metav.verify(handmade(calibration=rule(threshold=logit)), answers)
+    above = metav.verify(handmade(calibration=rule(threshold=float(np.nextafter(logit, np.inf)))), answers)
+    assert (at.decision, at.score) == (Decision.MATCH, 0.5)
+    assert above.decision is Decision.NO_MATCH
+    assert above.score < 0.5
+
+
 def test_a_verdict_carries_what_it_rests_on():
     verdict = metav.verify(FP, recorded(3.0))
     assert verdict.threshold == FP.calibration.threshold

@@ -27,7 +27,7 @@ REPEATED = 8
 class Answers:
     """What a suspect said: responses (N, K) float32, and differences (r, K) between two answers to the same r queries.
 
-    differences is None where a query cannot be asked twice.
+    differences is None where no query could be asked twice.
     """
 
     responses: FloatArray
@@ -73,12 +73,17 @@ class AskedSuspect(Suspect):
 
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
         with self._session():
-            responses = np.concatenate([self._checked(batch, check) for batch in _batches(queries, batch_size)])
+            responses = self._all(queries, batch_size, check)
             again = np.unique(np.linspace(0, len(queries) - 1, min(REPEATED, len(queries))).astype(np.intp))
-            repeated = [self._checked(batch, check) for batch in _batches(queries[again], batch_size)]
+            try:
+                repeated = self._all(queries[again], batch_size, check)
+            except SuspectError as error:
+                if error.reason != "failed":
+                    raise
+                # all was answered once, by a model of a fixed batch size or behind a used-up quota: noise stays unknown
+                return Answers(responses=responses, differences=None)
         with np.errstate(over="ignore"):
-            differences = np.concatenate(repeated) - responses[again]
-        return Answers(responses=responses, differences=differences)
+            return Answers(responses=responses, differences=repeated - responses[again])
 
     def _session(self) -> AbstractContextManager[None]:
         """What holds while the suspect is asked."""
@@ -87,6 +92,9 @@ class AskedSuspect(Suspect):
     @abstractmethod
     def _ask(self, batch: FloatArray) -> Any:
         """The suspect's own answer to a batch (n, ...) that it may change."""
+
+    def _all(self, queries: FloatArray, batch_size: int, check: Check) -> FloatArray:
+        return np.concatenate([self._checked(batch, check) for batch in _batches(queries, batch_size)])
 
     def _checked(self, batch: FloatArray, check: Check) -> FloatArray:
         shape = batch.shape

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, final
 
+from metav.errors import SuspectError
 from metav.suspects.base import AskedSuspect
 from metav.verifiers import FloatArray
 
@@ -30,7 +31,15 @@ class ModuleSuspect(AskedSuspect):
         from metav.training import evaluating
 
         # one seed for first and second answers: the second ones go on where the first ended, so noise shows
-        with isolated_rng(0), evaluating(self.module):
+        with isolated_rng(0), ExitStack() as stack:
+            try:
+                stack.enter_context(evaluating(self.module))
+            except Exception as error:
+                raise SuspectError(
+                    "failed",
+                    f"the suspect cannot be put in eval mode ({type(error).__name__}: {error}); pass a callable that "
+                    "runs it",
+                ) from error
             yield
 
     def _ask(self, batch: FloatArray) -> Any:
