@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
-import json
 import os
 import platform
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -69,15 +68,17 @@ class _Group:
 class Ensemble:
     """Frozen copies of models that answer the same queries.
 
-    models: modules with equal input and output shapes. sample: how many models of one architecture a step will
-    typically run, the size at which vmap is measured against the loop. queries: (count, *input shape), used for that
-    measurement. The choice is kept per machine, so that a repeated run computes in the same order and returns the
-    same bits.
+    models: modules with equal input and output shapes. queries: (count, *input shape) like those of the steps to come,
+    on which vmap is timed against the loop, forward and back; None: the loop, as for a single pass. share: share of
+    the models that a step will run. The choice is kept per machine, so that a repeated run computes in the same order
+    and returns the same bits.
     """
 
-    def __init__(self, models: Sequence[nn.Module], queries: Tensor, *, share: float = 1.0) -> None:
+    def __init__(self, models: Sequence[nn.Module], queries: Tensor | None = None, *, share: float = 1.0) -> None:
         self.models = [frozen_copy(model) for model in models]
         self._group_of: dict[int, tuple[_Group, int]] = {}
+        if queries is None:
+            return
         by_architecture: dict[str, list[int]] = {}
         for index, model in enumerate(self.models):
             by_architecture.setdefault(_signature(model), []).append(index)
@@ -131,12 +132,12 @@ def _signature(model: nn.Module) -> str:
 def _vmap_is_faster(group: _Group, models: Sequence[nn.Module], queries: Tensor, signature: str, share: float) -> bool:
     count = max(2, round(share * len(group.indices)))
     key_parts = (signature, count, tuple(queries.shape), torch.__version__, torch.get_num_threads(), platform.node())
-    key = hashlib.sha256(repr(key_parts).encode()).hexdigest()
-    plans = _read_plans()
-    if key not in plans:
-        plans[key] = _measure(group, [models[index] for index in group.indices[:count]], queries)
-        _write_plans(plans)
-    return plans[key]
+    plan = _plans_folder() / hashlib.sha256(repr(key_parts).encode()).hexdigest()
+    kept = _read_plan(plan)
+    if kept is None:
+        measured = _measure(group, [models[index] for index in group.indices[:count]], queries)
+        kept = _keep_plan(plan, measured)
+    return kept
 
 
 def _measure(group: _Group, models: Sequence[nn.Module], queries: Tensor) -> bool:
@@ -164,39 +165,46 @@ def _measure(group: _Group, models: Sequence[nn.Module], queries: Tensor) -> boo
 def _seconds(run: Callable[[Tensor], Tensor], queries: Tensor) -> float:
     inputs = queries.detach().clone().requires_grad_(True)
     start = time.perf_counter()
-    torch.autograd.grad(run(inputs).sum(), inputs)
+    with torch.enable_grad():
+        torch.autograd.grad(run(inputs).sum(), inputs)
     return time.perf_counter() - start
 
 
-def _plans_file() -> Path:
+def _plans_folder() -> Path:
     root = os.environ.get("METAV_CACHE_DIR") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "metav"
     )
-    return Path(root) / "execution_plans.json"
+    return Path(root) / "execution_plans"
 
 
-def _read_plans() -> dict[str, bool]:
+def _read_plan(plan: Path) -> bool | None:
+    """The choice kept for this case, None where there is none yet or it cannot be read."""
     try:
-        plans = json.loads(_plans_file().read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        warnings.warn(f"{_plans_file()} is unreadable and is written anew: {error}", stacklevel=2)
-        return {}
-    return {str(key): bool(value) for key, value in plans.items()} if isinstance(plans, dict) else {}
+        return {"vmap": True, "loop": False}.get(plan.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
-def _write_plans(plans: dict[str, bool]) -> None:
-    target = _plans_file()
+def _keep_plan(plan: Path, measured: bool) -> bool:
+    """Keep a choice unless another process was first; return the one that holds."""
+    temporary = plan.with_name(f".{plan.name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(plans, file, indent=0, sort_keys=True)
-        os.replace(temporary, target)
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text("vmap" if measured else "loop", encoding="ascii")
+        try:
+            os.link(temporary, plan)  # unlike a rename, fails where another process was first
+        except FileExistsError:
+            kept = _read_plan(plan)
+            if kept is not None:
+                return kept
+            os.replace(temporary, plan)
     except OSError as error:
         warnings.warn(
-            f"the measured choice between vmap and loop cannot be kept in {target} ({error}); another run may choose "
-            "differently and differ in the last bits; set METAV_CACHE_DIR to a writable folder",
+            f"the measured choice between vmap and loop cannot be kept in {plan.parent} ({error}); another run may "
+            "choose differently and differ in the last bits; set METAV_CACHE_DIR to a writable folder",
             stacklevel=2,
         )
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return measured

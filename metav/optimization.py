@@ -191,7 +191,7 @@ class _JointOptimization:
         tensor = torch.from_numpy(self.queries)
         share = min(1.0, (2 * options.sampled + 1) / len(self.roles))
         self.ensemble = Ensemble([owner, *(item.model for item in surrogates)], tensor, share=share)
-        self.held_out = Ensemble([item.model for item in held_out], tensor)
+        self.held_out = Ensemble([item.model for item in held_out])
         with torch.no_grad():
             self.cached = _as_array(self.ensemble.responses(tensor))
         count, outputs = self.cached.shape[1:]
@@ -288,7 +288,7 @@ class _Shares:
 
         def answers(models: Sequence[nn.Module]) -> FloatArray:
             with torch.no_grad():
-                return _as_array(Ensemble(models, tensor, share=0.0).responses(tensor))
+                return _as_array(Ensemble(models).responses(tensor))
 
         optimize, select, calibration = (zoo.share(name) for name in ("optimize", "select", "calibrate"))
         own = answers([owner])
