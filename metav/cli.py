@@ -1,0 +1,424 @@
+"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`.
+
+Results for programs go to stdout as JSON, everything for people to stderr. Exit codes say what was found, so that none
+of them may come from anything else: an unexpected failure, or a suspect's code that calls sys.exit, is a run error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import metav
+from metav.errors import InputError, MetavError
+
+if TYPE_CHECKING:
+    from metav.fingerprints import Fingerprint
+    from metav.verdicts import Verdict
+
+
+class ExitCode(IntEnum):
+    """What the commands of this program end with."""
+
+    NO_MATCH = 0
+    MATCH = 1
+    ERROR = 2
+    INCONCLUSIVE = 3
+    USAGE = 4
+    STOPPED = 130
+
+
+SUCCESS = 0
+
+
+class Program(click.Group):
+    """A click group whose exit codes are those of ExitCode, for whatever ends it."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line and, unless standalone_mode is off, end the process."""
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        sys.exit(self._ended(run))
+
+    def _ended(self, run: Callable[[], Any]) -> int:
+        """The exit code of a command line."""
+        try:
+            code = run()
+        except click.UsageError as error:
+            error.show()
+            return ExitCode.USAGE
+        except click.Abort:
+            _tell("stopped")
+            return ExitCode.STOPPED
+        except click.ClickException as error:
+            return _failed(error.format_message())
+        except MetavError as error:
+            return _failed(str(error))
+        except SystemExit as error:
+            return _failed(f"the code of a model, task or suspect ended the program (sys.exit({error.code!r}))")
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            return _failed(f"{type(error).__name__}: {error}; this is a defect of metav or of a model's own code")
+        return code if isinstance(code, int) else SUCCESS
+
+
+def _failed(message: str) -> int:
+    _tell(f"error: {message}")
+    return ExitCode.ERROR
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@contextmanager
+def _stdout_kept_clean() -> Iterator[None]:
+    """Send to stderr what a model's code and its worker processes print, so that stdout holds JSON and nothing else."""
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _show_warning
+        try:
+            sys.__stdout__.flush()  # type: ignore[union-attr]
+            kept = os.dup(1)
+        except (OSError, ValueError, AttributeError):  # there is no such stream
+            yield
+            return
+        try:
+            os.dup2(2, 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
+    _tell(f"warning: {message}")
+
+
+def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
+
+
+_WEIGHTS = click.option("--weights", metavar="FILE", help="Weights of the model, a .safetensors file.")
+_TRAINED = click.option("--trained", is_flag=True, help="build() returns a trained model; no --weights are needed.")
+
+_EPILOG = """\b
+Exit codes of all commands:
+  0  no match (verify), or done (every other command)
+  1  match: the suspect was derived from the owner's model
+  2  error: a file, a model or data that cannot be used
+  3  inconclusive: the suspect failed, or its answers cannot be scored
+  4  usage: an unknown command or option, or a missing argument
+"""
+
+
+@click.group(cls=Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metav.__version__, "-V", "--version", prog_name="metav")
+def main() -> None:
+    """Fingerprints of trained models: was this suspect derived from mine, with stated error rates.
+
+    \b
+    Examples:
+      metav demo
+      metav fingerprint models:build --weights w.safetensors --data data.npz -o owner.metav
+      metav inspect owner.metav --queries queries.npy
+      metav verify owner.metav answers.csv
+    """
+
+
+@main.command("demo")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
+@click.option("--output", default="metav_demo.png", show_default=True, metavar="FILE", help="Where the picture goes.")
+@click.option("--jobs", type=int, default=2, show_default=True, help="Processes that train; -1 is one per core.")
+@_json_option
+def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
+    """Show what a fingerprint can do, offline and in under a minute, on real handwritten digits.
+
+    Trains a small CNN, makes its fingerprint, then verifies models derived from it and models trained independently,
+    with seeds, strengths and architectures that the fingerprint never saw.
+    """
+    from metav.demo import run_demo, write_picture
+
+    picture = Path(output)
+    _check_target(picture, overwrite=True)
+    with _stdout_kept_clean():
+        result = run_demo(seed=seed, jobs=jobs, say=_tell)
+        write_picture(result, picture)
+        _tell(f"Picture: {picture}")
+    if as_json:
+        click.echo(result.to_json())
+    return SUCCESS
+
+
+@main.command("fingerprint")
+@click.argument("owner", metavar="PKG.MODULE:BUILD")
+@_WEIGHTS
+@_TRAINED
+@click.option("--data", required=True, metavar="FILE", help="Training data, an .npz file (see below).")
+@click.option(
+    "--task",
+    "kind",
+    type=click.Choice(["classification", "regression", "generation"]),
+    default="classification",
+    show_default=True,
+    help="What the model does.",
+)
+@click.option("-o", "--output", required=True, metavar="FILE", help="The fingerprint to write, a .metav file.")
+@click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
+@click.option("--queries", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
+@click.option("--target-fpr", type=float, default=0.05, show_default=True, help="Wanted false-positive rate.")
+@click.option("--positives", type=click.IntRange(min=1), default=48, show_default=True, help="Derived surrogates.")
+@click.option("--negatives", type=click.IntRange(min=1), default=48, show_default=True, help="Independent surrogates.")
+@click.option("--architecture", "architectures", multiple=True, metavar="PKG.MODULE:BUILD", help="Can be repeated.")
+@click.option("--epochs", type=float, help="Epochs of one training.  [default: the task's]")
+@click.option("--learning-rate", type=float, help="Learning rate of a training.  [default: the task's]")
+@click.option("--batch-size", type=int, help="Batch size of a training.  [default: the task's]")
+@click.option("--latent", type=click.IntRange(min=1), help="Size of the latent vector (generation).")
+@click.option("--bounds", type=(float, float), metavar="LOW HIGH", help="Range of an input.  [default: the data's]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
+@click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
+@click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
+@_json_option
+def fingerprint_command(**options: Any) -> int:
+    """Make the fingerprint of a model: trains surrogates, finds queries, calibrates.
+
+    PKG.MODULE:BUILD names a callable that returns a fresh model of the owner's class; modules in the current folder are
+    found. --architecture names further ones, which independent models and thieves may use.
+
+    \b
+    Arrays of --data, by task:
+      classification  inputs, labels    (or x, y; or images, labels)
+      regression      inputs, targets   (or x, y)
+      generation      samples           (or x, or images), with --latent
+
+    \b
+    Example:
+      metav fingerprint models:build --weights w.safetensors --data train.npz -o owner.metav \\
+        --architecture models:other --jobs 4 --cache zoo
+
+    Keep the fingerprint secret: who knows its queries can evade them.
+    """
+    output = Path(options["output"])
+    _check_generation(options["kind"], options["latent"])
+    _check_target(output, overwrite=options["force"])
+    try:
+        with _stdout_kept_clean():
+            fp = _make_fingerprint(options)
+            fp.save(output)
+            _tell(_card(fp))
+            _tell(f"written to {output}; keep it secret: who knows its queries can evade them")
+    except KeyboardInterrupt:
+        cache = options["cache"]
+        hint = (
+            f"run the same command again to continue from {cache}" if cache else "with --cache FOLDER it can continue"
+        )
+        _tell(f"\nstopped, and nothing was written; {hint}")
+        raise click.exceptions.Exit(ExitCode.STOPPED) from None
+    if options["as_json"]:
+        click.echo(fp.to_json())
+    return SUCCESS
+
+
+@main.command("inspect")
+@click.argument("fingerprint", metavar="FINGERPRINT")
+@click.option("--queries", metavar="FILE", help="Write the queries, in order, to this .npy or .npz file.")
+@click.option("--force", is_flag=True, help="Overwrite the file of queries if it exists.")
+@_json_option
+def inspect_command(fingerprint: str, queries: str | None, force: bool, as_json: bool) -> int:
+    """Show what a fingerprint was made from, how it decides, and its commitment; write its queries.
+
+    \b
+    Example, for a suspect that somebody else asks:
+      metav inspect owner.metav --queries queries.npy
+      (send the queries, record the answers in that order)
+      metav verify owner.metav answers.npy
+    """
+    fp = metav.load(fingerprint)
+    _tell(_card(fp))
+    if queries is not None:
+        target = Path(queries)
+        _check_target(target, overwrite=force)
+        _write_queries(fp, target)
+        _tell(f"{len(fp.queries)} queries written to {target}, float32 of shape {fp.queries.shape}")
+    if as_json:
+        click.echo(fp.to_json())
+    return SUCCESS
+
+
+@main.command("verify")
+@click.argument("fingerprint", metavar="FINGERPRINT")
+@click.argument("suspect", metavar="SUSPECT")
+@_WEIGHTS
+@_TRAINED
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Queries per call.")
+@click.option("--plot", metavar="FILE", help="Draw the score among the calibration scores into this picture file.")
+@_json_option
+def verify_command(
+    fingerprint: str,
+    suspect: str,
+    weights: str | None,
+    trained: bool,
+    batch_size: int,
+    plot: str | None,
+    as_json: bool,
+) -> NoReturn:
+    """Judge whether a suspect was derived from the owner's model; the exit code says it (0 no match, 1 match).
+
+    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query), or pkg.module:build with
+    --weights. A build() that returns a function from queries to answers, such as a remote model's client, needs none.
+
+    \b
+    Examples:
+      metav verify owner.metav answers.csv
+      metav verify owner.metav models:build --weights suspect.safetensors --json
+      metav verify owner.metav clients:connect --batch-size 16
+    """
+    from metav.user_models import names_a_builder
+
+    is_builder = names_a_builder(suspect)
+    if not is_builder and (weights is not None or trained):
+        raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file of recorded answers")
+    fp = metav.load(fingerprint)
+    if plot is not None:
+        _check_target(Path(plot), overwrite=True)
+    with _stdout_kept_clean():
+        verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
+        _tell(str(verdict))
+        if plot is not None:
+            from metav.reports.plots import plot_scores, save_plot
+
+            save_plot(plot_scores(fp, verdict), plot)
+    if as_json:
+        click.echo(verdict.to_json())
+    raise click.exceptions.Exit(ExitCode[verdict.decision.name])
+
+
+def _verdict(
+    fp: Fingerprint, suspect: str, is_builder: bool, weights: str | None, trained: bool, batch_size: int
+) -> Verdict:
+    from metav.user_models import build_model, importing_from_here
+
+    if not is_builder:
+        return metav.verify(fp, suspect, batch_size=batch_size)
+    with importing_from_here():
+        model = build_model(suspect, weights, trained=trained)
+        return metav.verify(fp, model, batch_size=batch_size)
+
+
+def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
+    from metav.user_models import build_model, find_builder, importing_from_here, load_task, require_torch
+
+    require_torch("metav fingerprint")
+    names = ("epochs", "learning_rate", "batch_size", "bounds", "latent")
+    task = load_task(options["data"], options["kind"], {name: options[name] for name in names})
+    # worker processes take over sys.path: it stays until they are done
+    with importing_from_here():
+        owner = build_model(options["owner"], options["weights"], trained=options["trained"])
+        builders = [find_builder(text) for text in options["architectures"]]
+        progress = False if options["no_progress"] else None
+        zoo = metav.build_zoo(
+            owner,
+            task,
+            positives=options["positives"],
+            negatives=options["negatives"],
+            architectures=builders or None,
+            seed=options["seed"],
+            cache=options["cache"],
+            jobs=options["jobs"],
+            progress=progress,
+        )
+        return metav.fingerprint(
+            owner,
+            task,
+            zoo=zoo,
+            queries=options["queries"],
+            target_fpr=options["target_fpr"],
+            seed=options["seed"],
+            progress=progress,
+        )
+
+
+def _check_generation(kind: str, latent: int | None) -> None:
+    if kind == "generation" and latent is None:
+        raise click.UsageError("--task generation needs --latent SIZE, the length of the vector that the model takes")
+    if kind != "generation" and latent is not None:
+        raise click.UsageError(f"--latent is for --task generation, not for {kind}")
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse, before long work, a file that cannot be written or would be lost."""
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{path} cannot be written: {folder} is no folder that you may write to; make it, or choose another"
+        )
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; choose another name, or pass --force to overwrite it")
+
+
+def _write_queries(fp: Fingerprint, path: Path) -> None:
+    import numpy as np
+
+    writers: dict[str, Callable[[Any], None]] = {
+        ".npy": lambda file: np.save(file, fp.queries, allow_pickle=False),
+        ".npz": lambda file: np.savez(file, queries=fp.queries),
+    }
+    if path.suffix.lower() not in writers:
+        raise InputError(f"{path} has an unknown ending; expected {' or '.join(writers)}")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            writers[path.suffix.lower()](file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _card(fp: Fingerprint) -> str:
+    """What a fingerprint is, for people."""
+    rule, zoo, shape = fp.calibration, fp.zoo, "x".join(map(str, fp.task.input_shape))
+    rows = {
+        "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",
+        "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
+        "verifier": " + ".join(fp.meta_verifier.kinds),
+        "surrogates": f"{zoo.get('positives', '?')} derived, {zoo.get('negatives', '?')} independent",
+        "owner": f"{fp.task.metric_name} {_number(zoo.get('owner_metric'))}",
+        "wanted": f"false-positive rate {rule.target_fpr:g}",
+        "false positives": f"{rule.false_positives} in calibration",
+        "true positives": f"{rule.true_positives} in calibration",
+        "made with": ", ".join(f"{name} {version}" for name, version in sorted(fp.versions.items())),
+        "seed": str(fp.seed),
+        "commitment": fp.commitment,
+    }
+    width = max(map(len, rows))
+    return "\n".join(["Fingerprint", *(f"  {name.ljust(width)}  {text}" for name, text in rows.items())])
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "not known"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Results as pictures."""
+
+from metav.reports.plots import plot_scores
+
+__all__ = ["plot_scores"]

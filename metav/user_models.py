@@ -1,0 +1,195 @@
+"""What a user of the command line has: models by name, weights and data in files. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav.errors import InputError, MissingDependencyError, ModelError
+
+if TYPE_CHECKING:
+    from metav.tasks import Task
+
+_SAVING = 'safetensors.torch.save_file(model.state_dict(), "w.safetensors")'
+_INPUTS = ("inputs", "x", "images")
+_ARRAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "classification": {"inputs": _INPUTS, "labels": ("labels", "y")},
+    "regression": {"inputs": _INPUTS, "targets": ("targets", "y")},
+    "generation": {"samples": ("samples", "x", "images")},
+}
+TASKS = tuple(_ARRAYS)
+
+
+@contextmanager
+def importing_from_here() -> Iterator[None]:
+    """Put the current folder first on sys.path, for the modules that a user names; then take it away again."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        # the first one only: where it stood before, it stays
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def names_a_builder(text: str) -> bool:
+    """Whether a text has the form pkg.module:build."""
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+
+def find_builder(text: str) -> Callable[[], Any]:
+    """The callable that pkg.module:build names; InputError where there is none, or its module fails."""
+    module_name, _, name = text.partition(":")
+    if not names_a_builder(text):
+        raise InputError(
+            f"{text!r} names no callable; expected pkg.module:build, where build() in the module pkg.module returns a "
+            "fresh model"
+        )
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"the module {module_name} of {text} needs {error.name}, which cannot be imported"
+            ) from error
+        raise InputError(
+            f"there is no module {error.name} for {text}; run metav in the folder that holds it, or install its package"
+        ) from error
+    # a module that calls sys.exit must not end this program with an exit code that stands for a verdict
+    except (Exception, SystemExit) as error:
+        raise InputError(f"the module {module_name} of {text} fails ({type(error).__name__}: {error})") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise InputError(
+                f"the module {module_name} has no {name}; expected a function or class that returns a model"
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{text} is a {type(found).__name__}, expected a callable that returns a fresh model")
+    return found  # type: ignore[no-any-return]
+
+
+def build_model(text: str, weights: str | None, *, trained: bool = False) -> Any:
+    """The model that pkg.module:build returns, with its weights from a safetensors file.
+
+    trained: whether build() returns a trained model, so that no weights are needed. A callable that is no module, such
+    as a remote model's client, is returned as it is. InputError, ModelError.
+    """
+    try:
+        model = find_builder(text)()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"{text}() fails ({type(error).__name__}: {error})") from error
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(model, torch.nn.Module):
+        if weights is not None or not callable(model):
+            raise ModelError(f"{text}() returned a {type(model).__name__}, expected a torch.nn.Module")
+        return model
+    if weights is not None:
+        load_weights(model, weights)
+    elif not trained:
+        raise InputError(
+            f"{text}() returned a model, and no --weights were given; pass a safetensors file, or --trained if the "
+            "model comes with its weights"
+        )
+    return model
+
+
+def load_weights(model: Any, path: str) -> None:
+    """Fill a module with the weights of a safetensors file; InputError for another file, ModelError for a misfit."""
+    file = Path(path)
+    if file.suffix.lower() != ".safetensors":
+        raise InputError(
+            f"{path} is no .safetensors file, and a file of any other kind may run code when it is loaded; save the "
+            f"weights with {_SAVING}"
+        )
+    if not file.is_file():
+        raise InputError(f"there is no file {path}; expected weights, saved with {_SAVING}")
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    misfit = f"the weights in {path} do not fit {type(model).__qualname__}"
+    cure = "pass the weights of this architecture"
+    try:
+        missing, unknown = load_model(model, path, strict=False)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); save the weights again with {_SAVING}") from error
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(f"{misfit}: {_first(str(error).splitlines())}; {cure}") from error
+    if missing or unknown:
+        raise ModelError(f"{misfit}: it lacks {_first(missing)}, and has no place for {_first(unknown)}; {cure}")
+
+
+def _first(names: Iterable[str], count: int = 5) -> str:
+    """The first few of some names, and how many more there are."""
+    listed = [name.strip() for name in names]
+    more = f" and {len(listed) - count} more" if len(listed) > count else ""
+    return (", ".join(listed[:count]) or "nothing") + more
+
+
+def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
+    """The task on the arrays of an .npz file; options: of its class, None stands for the default.
+
+    Arrays: classification "inputs" and "labels", regression "inputs" and "targets", generation "samples"; x, y and
+    images are understood too, in capitals as well. InputError.
+    """
+    from metav.tasks import Classification, Generation, Regression
+
+    arrays = _read_arrays(path, kind)
+    given = {name: value for name, value in options.items() if value is not None}
+    if kind == "classification":
+        return Classification(arrays["inputs"], arrays["labels"], **given)
+    if kind == "regression":
+        return Regression(arrays["inputs"], arrays["targets"], **given)
+    return Generation(arrays["samples"], **given)
+
+
+def _read_arrays(path: str, kind: str) -> dict[str, NDArray[Any]]:
+    wanted = _ARRAYS[kind]
+    expected = " and ".join(f'"{name}"' for name in wanted)
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}; expected an .npz file with the arrays {expected}")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} holds one array without a name; expected an .npz file with the arrays {expected}")
+        with archive:
+            return {role: archive[_name_in(archive.files, role, names, path)] for role, names in wanted.items()}
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected an .npz file of plain arrays {expected}, written by numpy.savez"
+        ) from error
+
+
+def _name_in(found: list[str], role: str, names: tuple[str, ...], path: str) -> str:
+    matching = [name for name in found if name.lower() in names]
+    if len(matching) != 1:
+        problem = f"has several arrays that may be the {role}" if matching else f"has no array of {role}"
+        raise InputError(
+            f"{path} {problem}: it holds {', '.join(found) or 'nothing'}; expected one named {' or '.join(names)}"
+        )
+    return matching[0]
+
+
+def require_torch(purpose: str) -> None:
+    """MissingDependencyError, saying how to install it, where PyTorch is missing."""
+    try:
+        import torch  # noqa: F401 (whether it can be imported is the question)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{purpose} needs PyTorch, which is not installed: pip install torch (from the folder of metav: "
+            'pip install ".[torch]")'
+        ) from error
