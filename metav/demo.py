@@ -106,8 +106,11 @@ def _fingerprint(owner: Any, scenario: Scenario, clock: _Clock, *, seed: int, jo
             seed=seed,
             jobs=jobs,
         )
+    from metav.randomness import single_thread
+
     options = metav.OptimizationOptions(steps=size.steps)
-    with clock.phase("fingerprint", "Optimising 100 queries and the meta-verifier, then calibrating"):
+    # models this small gain nothing from more threads, and lose much where another program has a core
+    with clock.phase("fingerprint", "Optimising 100 queries and the meta-verifier, then calibrating"), single_thread():
         return metav.fingerprint(owner, scenario.task, zoo=zoo, options=options, seed=seed)
 
 

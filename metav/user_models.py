@@ -133,7 +133,7 @@ def load_weights(model: Any, path: str) -> None:
 
 def _first(names: Iterable[str], count: int = 5) -> str:
     """The first few of some names, and how many more there are."""
-    listed = [name.strip() for name in names]
+    listed = sorted(name.strip() for name in names)
     more = f" and {len(listed) - count} more" if len(listed) > count else ""
     return (", ".join(listed[:count]) or "nothing") + more
 
