@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from enum import IntEnum
@@ -402,7 +403,7 @@ def _card(fp: Fingerprint) -> str:
     rows = {
         "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",
         "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
-        "verifier": " + ".join(fp.meta_verifier.kinds),
+        "verifier": ", ".join(f"{count} {kind}" for kind, count in Counter(fp.meta_verifier.kinds).items()),
         "surrogates": f"{zoo.get('positives', '?')} derived, {zoo.get('negatives', '?')} independent",
         "owner": f"{fp.task.metric_name} {_number(zoo.get('owner_metric'))}",
         "wanted": f"false-positive rate {rule.target_fpr:g}",

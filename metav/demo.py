@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import metav
 from metav.documents import plain, readable_json
 from metav.errors import MissingDependencyError
+from metav.randomness import single_thread
 
 if TYPE_CHECKING:
     from metav.evaluation import Evaluation
@@ -106,8 +107,6 @@ def _fingerprint(owner: Any, scenario: Scenario, clock: _Clock, *, seed: int, jo
             seed=seed,
             jobs=jobs,
         )
-    from metav.randomness import single_thread
-
     options = metav.OptimizationOptions(steps=size.steps)
     # models this small gain nothing from more threads, and lose much where another program has a core
     with clock.phase("fingerprint", "Optimising 100 queries and the meta-verifier, then calibrating"), single_thread():
@@ -132,7 +131,8 @@ def _evaluation(
             seed=seed,
             jobs=jobs,
         )
-    with clock.phase("verify", f"Verifying all {2 * size.suspects}, from their answers to the queries alone"):
+    text = f"Verifying all {2 * size.suspects}, from their answers to the queries alone"
+    with clock.phase("verify", text), single_thread():
         return metav.evaluate(fp, suspects, progress=False)
 
 

@@ -1,0 +1,128 @@
+"""The demonstration: small in the process, and once in full as a user runs it, with its time and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import metav
+from metav.demo import FULL, DemoResult, DemoSize, run_demo, write_picture
+
+SMALL = DemoSize(positives=6, negatives=6, suspects=2, steps=5)
+SECONDS, GIBIBYTES = 60.0, 1.5
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[DemoResult, list[str]]:
+    lines: list[str] = []
+    with pytest.warns(UserWarning, match="independent models calibrate"):
+        return run_demo(size=SMALL, jobs=1, say=lines.append), lines
+
+
+def test_it_makes_as_many_models_as_asked(small):
+    result, _ = small
+    zoo, tested = result.fingerprint.zoo, result.evaluation.results
+    assert (zoo["positives"], zoo["negatives"]) == (6, 6)
+    assert [sum(entry.is_positive is kind for entry in tested) for kind in (True, False)] == [2, 2]
+
+
+def test_it_says_each_phase_with_its_time_and_the_table(small):
+    result, lines = small
+    numbers = [int(found[1]) for line in lines if (found := re.match(r"\[(\d)/5\]", line))]
+    times = [line for line in lines if re.fullmatch(r" +\d+\.\d s", line)]
+    assert numbers == [1, 2, 3, 4, 5]
+    assert len(times) == len(result.seconds) == 5
+    assert str(result.evaluation) in "\n".join(lines)
+
+
+def test_its_result_is_plain_json(small):
+    result, _ = small
+    found = json.loads(result.to_json())
+    assert found["evaluation"] == json.loads(result.evaluation.to_json())
+    assert found["fingerprint"]["commitment"] == result.fingerprint.commitment
+    assert found["owner_accuracy"] > 0.9
+
+
+def test_it_draws_all_suspects(small, tmp_path):
+    write_picture(small[0], tmp_path / "demo.png")
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(metav.InputError, match="cannot be written"):
+        write_picture(small[0], tmp_path / "none" / "demo.png")
+
+
+def test_its_numbers_support_the_false_positive_rate_that_it_wants():
+    from metav.zoo_plan import DEFAULT_SHARES
+
+    assert round(DEFAULT_SHARES["negative"][2] * FULL.negatives) >= 19
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from Linux's /proc"
+)
+def test_in_full_it_takes_less_than_a_minute_and_little_memory(tmp_path):
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "metav.cli", "demo", "--json"]
+    with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
+        running = subprocess.Popen(command, cwd=tmp_path, stdout=stdout, stderr=stderr)
+        memory = HighWaterMark(running.pid)
+        code = running.wait(timeout=300)
+    seconds, peak = time.perf_counter() - start, memory.stop()
+    assert code == 0, (tmp_path / "stderr").read_text()
+    found = json.loads((tmp_path / "stdout").read_text())
+    assert (tmp_path / "metav_demo.png").read_bytes().startswith(b"\x89PNG")
+    assert found["evaluation"]["auc"] > 0.9
+    assert found["evaluation"]["tnr"]["value"] > 0.8
+    assert peak < GIBIBYTES
+    # other programs on the same cores take time away, which is no property of the demonstration
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
+    assert seconds < SECONDS * max(1.0, busy)
+
+
+class HighWaterMark:
+    """The most memory that a process and its children had at one moment, shared pages counted once, in GiB."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.peak, self.ended = pid, 0.0, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+
+    def stop(self) -> float:
+        self.ended.set()
+        self.thread.join()
+        return self.peak
+
+    def _watch(self) -> None:
+        while not self.ended.wait(0.25):
+            self.peak = max(self.peak, sum(map(_kibibytes, _family(self.pid))) / 2**20)
+
+
+def _family(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue  # ended meanwhile
+            children.setdefault(parent, []).append(int(folder.name))
+    found, rest = [], [pid]
+    while rest:
+        found.append(rest.pop())
+        rest += children.get(found[-1], [])
+    return found
+
+
+def _kibibytes(pid: int) -> int:
+    try:
+        text = (Path("/proc") / str(pid) / "smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return int(re.search(r"^Pss:\s+(\d+) kB", text, flags=re.MULTILINE)[1])
