@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch.nn import functional
 
 from metav.tasks import Generation, Task, log_probabilities
 from metav.training import OnEpoch, Teacher, evaluating
+
+COPIES = 3
+"""Mixtures that a thief asks about, for each natural input he holds."""
 
 
 def accepts(function: Callable[..., object], name: str) -> bool:
@@ -26,10 +30,13 @@ def train_student(
     *,
     seed: int,
     truth: float = 0.0,
+    epochs: float | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
     """Train a student on a teacher's outputs, mixed with the true targets where the task's `train` takes `truth`."""
     options: dict[str, object] = {} if on_epoch is None else {"on_epoch": on_epoch}
+    if epochs is not None:
+        options["epochs"] = epochs
     if truth > 0.0 and accepts(task.train, "truth"):
         options["truth"] = truth
     return task.train(student, seed=seed, teacher=teacher, **options)  # type: ignore[arg-type]
@@ -45,13 +52,14 @@ def perturbed(task: Task, strength: float, seed: int) -> Task:
         return task.with_latents(task.draw(round(4000 * (1.0 - 0.75 * strength)), generator))
     if not hasattr(task, "with_data"):
         return task
-    inputs: Tensor = task.examples  # type: ignore[attr-defined]
+    given: Any = task
+    inputs, targets = (values.repeat_interleave(COPIES, dim=0) for values in (given.examples, given.targets))
     others = inputs[torch.randperm(len(inputs), generator=generator)]
     broadcast = (-1, *[1] * (inputs.ndim - 1))
-    weight = 0.5 * strength * torch.rand(len(inputs), generator=generator).reshape(broadcast)
+    weight = 0.5 * torch.rand(len(inputs), generator=generator).reshape(broadcast)
     noise = 0.05 * strength * torch.randn(inputs.shape, generator=generator) * (task.upper - task.lower)
     mixed = torch.minimum(torch.maximum((1.0 - weight) * inputs + weight * others + noise, task.lower), task.upper)
-    return task.with_data(mixed, task.targets)  # type: ignore[attr-defined,no-any-return]
+    return given.with_data(mixed, targets)  # type: ignore[no-any-return]
 
 
 class AdversarialModel(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ from metav.verifiers import QUERY_PARTS, VERIFIER_KINDS, FloatArray, Member, Met
 from metav.zoo import Zoo, ZooModel
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
+FITTED_LOSS = 1e-3  # loss without augmentation at which a verifier has nothing left to learn
+CHECK_EVERY = 25  # updates between two looks at that loss
+AUC_SLACK = 0.02  # a candidate this far below the best on the selection share has no say,
+SEPARATION_SHARE = 0.85  # nor one that holds the classes apart by less than this share of the best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,8 @@ class OptimizationOptions:
     weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range, None = free.
     levels: number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
     response-space augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without
-    progress before the optimisation stops. refit_steps: updates of each candidate verifier on the final queries.
+    progress before the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries.
+    repeats: verifiers of each trained kind, from different initial weights, whose logits are averaged.
     """
 
     queries: int = 100
@@ -48,21 +53,32 @@ class OptimizationOptions:
     sampled: int = 8
     verifier_updates: int = 6
     learning_rate: float = 3e-3
-    query_learning_rate: float = 1e-2
+    query_learning_rate: float = 3e-2
     weights: tuple[float, float, float] = (0.5, 1.0, 1.0)
     weight_decay: float = 1e-2
     radius: float | None = None
     levels: int | None = None
     mix: float = 0.5
-    noise: float = 0.1
-    dropout: float = 0.1
+    noise: float = 0.3
+    dropout: float = 0.3
     transform: float = 0.5
     evaluate_every: int = 10
     patience: int = 6
-    refit_steps: int = 200
+    refit_steps: int = 400
+    repeats: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("queries", "hidden", "steps", "sampled", "verifier_updates", "evaluate_every", "refit_steps"):
+        counts = (
+            "queries",
+            "hidden",
+            "steps",
+            "sampled",
+            "verifier_updates",
+            "evaluate_every",
+            "refit_steps",
+            "repeats",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("adaptive", "mix", "dropout", "transform"):
@@ -70,6 +86,11 @@ class OptimizationOptions:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.verifier != "auto" and self.verifier not in VERIFIER_KINDS:
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
+
+    def step_settings(self) -> dict[str, Any]:
+        """The arguments of one verifier update."""
+        names = ("learning_rate", "weights", "weight_decay", "mix", "noise", "dropout")
+        return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary, ready for JSON."""
@@ -79,9 +100,13 @@ class OptimizationOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One verifier on one share of the queries, with its quality on the selection share."""
+    """Verifiers of one kind on one share of the queries, with their quality on the selection share.
+
+    `member` is the first of them; `others` differ in their initial weights alone.
+    """
 
     member: Member
+    others: tuple[Member, ...] = ()
     auc: float
     separation: float
 
@@ -132,7 +157,7 @@ def optimize(
         queries = np.concatenate([best, start[adaptive:]])
     shares = _Shares.of(owner, zoo, queries)
     candidates = _fit_candidates(shares, adaptive, view, options, seed, progress)
-    meta_verifier = select_members(candidates)
+    meta_verifier = _refit(select_members(candidates), shares, view, options, seed)
     return OptimizationResult(
         queries=queries,
         adaptive=adaptive,
@@ -146,21 +171,24 @@ def optimize(
 
 
 def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
-    """Weighs the candidates by how far apart they hold the two classes of the selection share.
+    """Weighs the candidates by the square of how far apart they hold the two classes of the selection share.
 
-    A candidate counts only if its AUC there is within 0.02 of the best one's.
+    Only those close to the best one count, by AUC and by separation; the verifiers of one candidate share its weight.
     """
-    best = max(candidate.auc for candidate in candidates)
-    gains = [max(c.separation, 0.0) if c.auc >= best - 0.02 else 0.0 for c in candidates]
+    auc = max(candidate.auc for candidate in candidates) - AUC_SLACK
+    separation = SEPARATION_SHARE * max(candidate.separation for candidate in candidates)
+    gains = [max(c.separation, 0.0) ** 2 * (c.auc >= auc and c.separation >= separation) for c in candidates]
     total = sum(gains)
     if total <= 0:
         raise ZooError(
             "no verifier tells derived from independent models on the selection share; "
             "the zoo is too small or too alike: give more positives and negatives, or more queries"
         )
-    return MetaVerifier(
-        tuple(_with_weight(c.member, gain / total) for c, gain in zip(candidates, gains, strict=True) if gain > 0)
-    )
+    members = []
+    for candidate, gain in zip(candidates, gains, strict=True):
+        group = (candidate.member, *candidate.others)
+        members += [replace(member, weight=gain / total / len(group)) for member in group if gain > 0]
+    return MetaVerifier(tuple(members))
 
 
 class _JointOptimization:
@@ -220,7 +248,7 @@ class _JointOptimization:
                 since = 0 if key > best_key else since + 1
                 if key > best_key:
                     best, best_key = self.queries.copy(), key
-                if since >= self.options.patience:
+                if since >= self.options.patience or key[0] >= HELD_OUT_GOAL:
                     break
         return best, tuple(history), step
 
@@ -234,14 +262,7 @@ class _JointOptimization:
         answers = self.ensemble.responses(seen, chosen)
         fresh = _as_array(answers)
         self.cached[chosen] = fresh
-        settings: dict[str, Any] = {
-            "learning_rate": options.learning_rate,
-            "weights": options.weights,
-            "weight_decay": options.weight_decay,
-            "mix": options.mix,
-            "noise": options.noise,
-            "dropout": options.dropout,
-        }
+        settings = options.step_settings()
         for _ in range(options.verifier_updates - 1):
             self.verifier.step(self.cached, self.roles, **settings)
         gradient = np.empty_like(fresh)
@@ -306,6 +327,7 @@ class _Shares:
 def _fit_candidates(
     shares: _Shares, adaptive: int, view: str, options: OptimizationOptions, seed: int, progress: bool | None
 ) -> list[Candidate]:
+    """Every kind on the optimised, the natural and all queries, trained on one share and judged on another."""
     count = shares.select.shape[1]
     parts = {"adaptive": (0, adaptive), "natural": (adaptive, count), "all": (0, count)}
     kinds = VERIFIER_KINDS if options.verifier == "auto" else (options.verifier,)
@@ -318,72 +340,86 @@ def _fit_candidates(
     candidates = []
     with progress_bar(total=len(wanted), description="verifiers", enabled=progress) as bar:
         for kind, part, (start, stop) in wanted:
-            verifier = _fit_verifier(kind, shares, start, stop, view, options, derive_seed(seed, kind, part))
-            candidates.append(_judge(f"{kind}:{part}", verifier, start, stop, shares))
+            repeats = 1 if kind == "matched" else options.repeats
+            verifiers = [
+                _fit_verifier(
+                    kind, shares.optimize, shares.optimize_roles, (start, stop), view, options, (seed, part, repeat)
+                )
+                for repeat in range(repeats)
+            ]
+            candidates.append(_judge(f"{kind}:{part}", verifiers, start, stop, shares))
             bar.update(1)
     return candidates
 
 
-def _fit_verifier(
-    kind: Any, shares: _Shares, start: int, stop: int, view: str, options: OptimizationOptions, seed: int
-) -> _core.Verifier:
-    responses = np.ascontiguousarray(shares.optimize[:, start:stop])
-    verifier = _core.Verifier(
-        kind, stop - start, responses.shape[2], view=view, hidden=options.hidden, seed=seed % 2**63
-    )
-    verifier.standardize(responses)
-    if kind == "matched":
-        negatives = np.frombuffer(shares.optimize_roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
-        verifier.fit_matched(responses[0], np.ascontiguousarray(responses[negatives]))
-        return verifier
-    for _ in range(options.refit_steps):
-        verifier.step(
-            responses,
-            shares.optimize_roles,
-            learning_rate=options.learning_rate,
-            weights=options.weights,
-            weight_decay=options.weight_decay,
-            mix=options.mix,
-            noise=options.noise,
-            dropout=options.dropout,
+def _refit(
+    meta_verifier: MetaVerifier, shares: _Shares, view: str, options: OptimizationOptions, seed: int
+) -> MetaVerifier:
+    """The chosen members, trained anew on the optimisation and the selection share: more models, same weights."""
+    responses = np.concatenate([shares.optimize, shares.select])
+    derived = [_core.ROLE_POSITIVE if is_positive else _core.ROLE_NEGATIVE for is_positive in shares.select_derived]
+    roles = shares.optimize_roles + bytes(derived)
+    members = []
+    seen: dict[str, int] = {}
+    for member in meta_verifier.members:
+        repeat = seen[member.name] = seen.get(member.name, -1) + 1
+        kind, part = member.name.split(":")
+        verifier = _fit_verifier(
+            kind, responses, roles, (member.start, member.stop), view, options, (seed, f"refit {part}", repeat)
         )
+        members.append(replace(member, verifier=verifier))
+    return MetaVerifier(tuple(members))
+
+
+def _fit_verifier(
+    kind: Any,
+    responses: FloatArray,
+    roles: bytes,
+    part: tuple[int, int],
+    view: str,
+    options: OptimizationOptions,
+    seeds: tuple[int, str, int],
+) -> _core.Verifier:
+    """A verifier of one kind on queries [start, stop), trained until it knows the models given or time is up."""
+    seed, label, repeat = seeds
+    own = np.ascontiguousarray(responses[:, part[0] : part[1]])
+    start = derive_seed(seed, kind, label, repeat) % 2**63
+    verifier = _core.Verifier(kind, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=start)
+    verifier.standardize(own)
+    if kind == "matched":
+        negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
+        verifier.fit_matched(own[0], np.ascontiguousarray(own[negatives]))
+        return verifier
+    settings = options.step_settings()
+    for step in range(1, options.refit_steps + 1):
+        verifier.step(own, roles, **settings)
+        if step % CHECK_EVERY == 0 and verifier.step(own, roles, update=False, weights=options.weights) < FITTED_LOSS:
+            break
     return verifier
 
 
-def _judge(name: str, verifier: _core.Verifier, start: int, stop: int, shares: _Shares) -> Candidate:
+def _judge(name: str, verifiers: Sequence[_core.Verifier], start: int, stop: int, shares: _Shares) -> Candidate:
     """Quality on the selection share; centre and spread put the classes' means at -1 and +1 there."""
-    bare = Member(name=name, verifier=verifier, start=start, stop=stop, weight=1.0, center=0.0, spread=1.0)
-    logits = bare.raw_logits(shares.select)
-    high, low = logits[shares.select_derived], logits[~shares.select_derived]
-    spread = max(float(high.mean() - low.mean()) / 2, 1e-6)
-    deviation = float(np.sqrt((high.var() + low.var()) / 2)) + 1e-9
-    member = Member(
-        name=name,
-        verifier=verifier,
-        start=start,
-        stop=stop,
-        weight=1.0,
-        center=float(high.mean() + low.mean()) / 2,
-        spread=spread,
+    members = []
+    for verifier in verifiers:
+        bare = Member(name=name, verifier=verifier, start=start, stop=stop, weight=1.0, center=0.0, spread=1.0)
+        logits = bare.raw_logits(shares.select)
+        high, low = logits[shares.select_derived].mean(), logits[~shares.select_derived].mean()
+        members.append(replace(bare, center=float(high + low) / 2, spread=max(float(high - low) / 2, 1e-6)))
+    together = np.mean([member.standard_logits(shares.select) for member in members], axis=0)
+    derived, independent = together[shares.select_derived], together[~shares.select_derived]
+    deviation = float(np.sqrt((derived.var() + independent.var()) / 2)) + 1e-9
+    return Candidate(
+        member=members[0],
+        others=tuple(members[1:]),
+        auc=roc_auc(derived, independent),
+        separation=float(derived.mean() - independent.mean()) / deviation,
     )
-    return Candidate(member=member, auc=roc_auc(high, low), separation=float(high.mean() - low.mean()) / deviation)
 
 
 def _calibrate(meta_verifier: MetaVerifier, shares: _Shares, target_fpr: float) -> Calibration:
     logits = meta_verifier.logits(shares.calibrate)
     return calibrate(logits[shares.calibrate_derived], logits[~shares.calibrate_derived], target_fpr=target_fpr)
-
-
-def _with_weight(member: Member, weight: float) -> Member:
-    return Member(
-        name=member.name,
-        verifier=member.verifier,
-        start=member.start,
-        stop=member.stop,
-        weight=weight,
-        center=member.center,
-        spread=member.spread,
-    )
 
 
 def _check_shares(zoo: Zoo) -> None:

@@ -179,6 +179,10 @@ class ArrayTask(Task):
         targets = None if self.targets is None else self.targets[chosen]
         return self._rebuilt(self.examples[chosen], targets)
 
+    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
+        """Return a task of the same kind and options on other data (within wider bounds if needed)."""
+        return self._rebuilt(examples, targets)
+
     def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
         """Return a task on a random part of the examples, drawn without replacement, class by class.
 

@@ -36,10 +36,6 @@ class _Supervised(ArrayTask):
 
     targets: Tensor
 
-    def with_data(self, inputs: Tensor, targets: Tensor) -> Self:
-        """Return a task of the same kind and options on other inputs and targets (within wider bounds if needed)."""
-        return self._rebuilt(inputs, targets)
-
     def natural_queries(self, count: int, *, seed: int) -> Tensor:
         """Return `count` different inputs, (count, *input_shape): of the validation part first, classes taking turns.
 

@@ -159,12 +159,13 @@ def build_zoo(
     `positives` and `negatives` count training runs; up to `snapshots` of each run that is optimised on come on top,
     taken at 35-85 % of training (none for a task whose `train` has no `on_epoch`). `architectures`: callables that
     return fresh models, besides the owner's own class (None: two plain fully connected networks). `other_task`: data of
-    another source for independent models (None: random halves of the task's). `thief_task`: the data a thief trains on
-    (None: the task's). `families`: the obfuscations to use (None: all that fit). `shares`: per "positive" and
-    "negative" three fractions for optimize, select, calibrate. `cache`: a folder to continue from after a stop.
-    A positive that has become useless (no better than halfway from a constant answer to the owner) is made again with
-    half the strength. `jobs`: processes (-1: one per core). `progress`: None shows a bar on a terminal, False never,
-    True always.
+    another source for independent models (None: changed parts of the task's). `thief_task`: the data a thief trains on
+    (None: the task's). Since nobody knows a thief's data, a part of the positives and of the negatives of other origin
+    trains on changed data (`metav.variations`). `families`: the obfuscations to use (None: all that fit). `shares`: per
+    "positive" and "negative" three fractions for optimize, select, calibrate. `cache`: a folder to continue from after
+    a stop. A positive that has become useless (no better than halfway from a constant answer to the owner) is made
+    again with half the strength. `jobs`: processes (-1: one per core). `progress`: None shows a bar on a terminal,
+    False never, True always.
 
     The owner's model and the global random state are untouched. Raises ZooError, ModelError, InputError, CacheError.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metav.errors import ObfuscationError, ZooError
 from metav.obfuscations import OBFUSCATIONS, Obfuscation
@@ -19,12 +19,17 @@ DEFAULT_SHARES: Mapping[str, tuple[float, float, float]] = {
 HOMOLOGOUS = "independent_same_data"
 OTHER_ARCHITECTURE = "independent_other_architecture"
 OTHER_DATA = "independent_other_data"
+VARIED_POSITIVES = 0.6
+VARIED_OTHER_ARCHITECTURES = 0.5
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedModel:
-    """One training run to be: `snapshots` are the shares of the training at which a copy is kept."""
+    """One training run to be: `snapshots` are the shares of the training at which a copy is kept.
+
+    `varied`: trained on changed data, as of another source, instead of the data as they are.
+    """
 
     is_positive: bool
     family: str
@@ -34,6 +39,7 @@ class PlannedModel:
     share: str
     architecture: int
     snapshots: tuple[float, ...]
+    varied: bool = False
 
 
 def plan_zoo(
@@ -71,7 +77,8 @@ def plan_zoo(
         names = ["test"] * len(group) if suspects else _assigned(group, _wanted(shares, is_positive))
         for draft, share in zip(group, names, strict=True):
             trains = not is_positive or OBFUSCATIONS[draft.family].needs_training
-            plan.append(_finished(draft, share, fractions if trains and share in ("optimize", "test") else ()))
+            wanted = fractions if trains and share in ("optimize", "test") else ()
+            plan.append(replace(draft, share=share, snapshots=wanted))
     return tuple(plan)
 
 
@@ -105,15 +112,17 @@ def _positive(
     if entry.other_architecture and architectures > 1 and (round_ % 2 == 1 or not entry.own_architecture):
         turn = round_ // 2 if entry.own_architecture else round_
         architecture = 1 + (turn + offset) % (architectures - 1)
+    own_seed = derive_seed(seed, purpose, entry.family, round_)
     return PlannedModel(
         is_positive=True,
         family=entry.family,
         strength=grid[(round_ + offset) % len(grid)],
-        seed=derive_seed(seed, purpose, entry.family, round_),
+        seed=own_seed,
         run=f"{purpose}-{seed}/{entry.family}/{round_}",
         share="",
         architecture=architecture,
         snapshots=(),
+        varied=entry.needs_training and not suspects and _drawn(own_seed, VARIED_POSITIVES),
     )
 
 
@@ -126,32 +135,27 @@ def _negatives(count: int, architectures: int, seed: int, purpose: str) -> list[
         family = HOMOLOGOUS if index % 2 == 0 else others[(index // 2) % len(others)]
         number = numbers[family]
         numbers[family] += 1
+        own_seed = derive_seed(seed, purpose, family, number)
+        share_varied = {HOMOLOGOUS: 0.0, OTHER_ARCHITECTURE: VARIED_OTHER_ARCHITECTURES, OTHER_DATA: 1.0}[family]
         drafts.append(
             PlannedModel(
                 is_positive=False,
                 family=family,
                 strength=None,
-                seed=derive_seed(seed, purpose, family, number),
+                seed=own_seed,
                 run=f"{purpose}-{seed}/{family}/{number}",
                 share="",
                 architecture=1 + number % (architectures - 1) if family == OTHER_ARCHITECTURE else 0,
                 snapshots=(),
+                varied=purpose == "zoo" and _drawn(own_seed, share_varied),
             )
         )
     return drafts
 
 
-def _finished(draft: PlannedModel, share: str, snapshots: tuple[float, ...]) -> PlannedModel:
-    return PlannedModel(
-        is_positive=draft.is_positive,
-        family=draft.family,
-        strength=draft.strength,
-        seed=draft.seed,
-        run=draft.run,
-        share=share,
-        architecture=draft.architecture,
-        snapshots=snapshots,
-    )
+def _drawn(seed: int, share: float) -> bool:
+    """Whether a run belongs to a random share of all runs."""
+    return derive_seed(seed, "varied") % 1000 < 1000 * share
 
 
 def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive: bool) -> tuple[float, float, float]:

@@ -22,6 +22,7 @@ from metav.obfuscations import OBFUSCATIONS
 from metav.randomness import derive_seed, isolated_rng, single_thread
 from metav.tasks import Task
 from metav.training import device_of, evaluating
+from metav.variations import varied
 from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
 from metav.zoo_plan import OTHER_DATA, PlannedModel
 
@@ -52,6 +53,7 @@ class ZooContext:
                 "seed": planned.seed,
                 "snapshots": planned.snapshots,
                 "is_positive": planned.is_positive,
+                "varied": planned.varied,
             }
         )
 
@@ -196,14 +198,19 @@ def _positive(planned: PlannedModel, context: ZooContext, strength: float, recor
         options["architecture"] = context.architectures[planned.architecture]
     if planned.snapshots and entry.needs_training and accepts(context.thief_task.train, "on_epoch"):
         options["on_epoch"] = recorder
+    task = varied(context.thief_task, planned.seed) if planned.varied else context.thief_task
     with evaluating(context.owner), torch.enable_grad():
-        return entry.function(context.owner, context.thief_task, strength=strength, seed=planned.seed, **options)
+        return entry.function(context.owner, task, strength=strength, seed=planned.seed, **options)
 
 
 def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
     task = context.task
-    if planned.family == OTHER_DATA:
-        task = context.other_task or task.bootstrap(derive_seed(planned.seed, "data"), 0.5)
+    if planned.family == OTHER_DATA and context.other_task is not None:
+        task = context.other_task
+    elif planned.varied:
+        task = varied(task, planned.seed)
+    elif planned.family == OTHER_DATA:
+        task = task.bootstrap(derive_seed(planned.seed, "data"), 0.5)
     start = derive_seed(planned.seed, "initial weights")
     model = build(context.architectures[planned.architecture], start).to(device_of(context.owner))
     options: dict[str, Any] = {}

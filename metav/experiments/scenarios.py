@@ -17,7 +17,7 @@ from metav.experiments.datasets import FloatArray, IndexArray, load_digits, load
 from metav.randomness import derive_seed, isolated_rng
 from metav.tasks import Classification, Generation, Regression, Task
 
-FASHION_IMAGES = 3500
+FASHION_IMAGES = 2000
 """Images that each party of the fashion experiment trains its generator on."""
 
 FASHION_OTHER_CLASSES = (5, 7, 8, 9)
@@ -100,10 +100,10 @@ def warfarin_scenario(folder: str | Path, seed: int = 0) -> Scenario:
             data.targets[rows],
             bounds=bounds,
             validation=validation,
-            epochs=12,
+            epochs=30,
             batch_size=64,
             learning_rate=2e-3,
-            weight_decay=1e-2,
+            weight_decay=1e-4,
         )
 
     return Scenario(
