@@ -106,7 +106,7 @@ def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float =
     """The decision rule from the logits of the calibration share.
 
     positives, negatives: logits (models,) of derived and independent models. The threshold never lets more negatives
-    pass than the conformal rank for target_fpr allows; where the classes are apart, it lies in the gap between them.
+    pass than the conformal rank for target_fpr allows; where the classes are apart, it lies in the middle between them.
     InputError on empty or non-finite logits, or target_fpr outside (0, 1).
     """
     if not 0 < target_fpr < 1:
@@ -140,10 +140,7 @@ def _threshold(positives: NDArray[np.float64], negatives: NDArray[np.float64], t
     allowed = max(0, math.floor(_exact(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
     lowest = float(negatives[negatives.size - 1 - allowed])
     if positives[0] > negatives[-1]:
-        # split the gap in proportion to the spreads: the wider class gets the wider margin
-        spread_low, spread_high = float(negatives.std()) + 1e-9, float(positives.std()) + 1e-9
-        gap = float(positives[0] - negatives[-1])
-        return float(negatives[-1]) + gap * spread_low / (spread_low + spread_high)
+        return (float(positives[0]) + float(negatives[-1])) / 2
     above = positives[positives > lowest]
     # no gap: the lowest rule that the rank allows, halfway to the next positive so that equal answers stay outside
     just_above = float(np.nextafter(lowest, np.inf))

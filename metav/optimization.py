@@ -41,11 +41,11 @@ class OptimizationOptions:
     levels: number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
     response-space augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without
     progress before the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries.
-    repeats: verifiers of each trained kind, from different initial weights, whose logits are averaged.
+    repeats: final verifiers of each chosen kind, from different initial weights; their logits are averaged.
     """
 
     queries: int = 100
-    adaptive: float = 0.5
+    adaptive: float = 0.75
     verifier: str = "auto"
     view: str | None = None
     hidden: int = 64
@@ -100,13 +100,9 @@ class OptimizationOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """Verifiers of one kind on one share of the queries, with their quality on the selection share.
-
-    `member` is the first of them; `others` differ in their initial weights alone.
-    """
+    """One verifier on one share of the queries, with its quality on the selection share."""
 
     member: Member
-    others: tuple[Member, ...] = ()
     auc: float
     separation: float
 
@@ -173,7 +169,7 @@ def optimize(
 def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
     """Weighs the candidates by the square of how far apart they hold the two classes of the selection share.
 
-    Only those close to the best one count, by AUC and by separation; the verifiers of one candidate share its weight.
+    Only those close to the best one count, by AUC and by separation.
     """
     auc = max(candidate.auc for candidate in candidates) - AUC_SLACK
     separation = SEPARATION_SHARE * max(candidate.separation for candidate in candidates)
@@ -184,11 +180,9 @@ def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
             "no verifier tells derived from independent models on the selection share; "
             "the zoo is too small or too alike: give more positives and negatives, or more queries"
         )
-    members = []
-    for candidate, gain in zip(candidates, gains, strict=True):
-        group = (candidate.member, *candidate.others)
-        members += [replace(member, weight=gain / total / len(group)) for member in group if gain > 0]
-    return MetaVerifier(tuple(members))
+    return MetaVerifier(
+        tuple(replace(c.member, weight=gain / total) for c, gain in zip(candidates, gains, strict=True) if gain > 0)
+    )
 
 
 class _JointOptimization:
@@ -340,14 +334,16 @@ def _fit_candidates(
     candidates = []
     with progress_bar(total=len(wanted), description="verifiers", enabled=progress) as bar:
         for kind, part, (start, stop) in wanted:
-            repeats = 1 if kind == "matched" else options.repeats
-            verifiers = [
-                _fit_verifier(
-                    kind, shares.optimize, shares.optimize_roles, (start, stop), view, options, (seed, part, repeat)
-                )
-                for repeat in range(repeats)
-            ]
-            candidates.append(_judge(f"{kind}:{part}", verifiers, start, stop, shares))
+            verifier = _fit_verifier(
+                kind,
+                shares.optimize,
+                shares.optimize_roles,
+                (start, stop),
+                view,
+                options,
+                derive_seed(seed, kind, part),
+            )
+            candidates.append(_judge(f"{kind}:{part}", verifier, start, stop, shares))
             bar.update(1)
     return candidates
 
@@ -355,19 +351,18 @@ def _fit_candidates(
 def _refit(
     meta_verifier: MetaVerifier, shares: _Shares, view: str, options: OptimizationOptions, seed: int
 ) -> MetaVerifier:
-    """The chosen members, trained anew on the optimisation and the selection share: more models, same weights."""
+    """The chosen members, trained anew on the optimisation and the selection share, each kind `repeats` times."""
     responses = np.concatenate([shares.optimize, shares.select])
     derived = [_core.ROLE_POSITIVE if is_positive else _core.ROLE_NEGATIVE for is_positive in shares.select_derived]
     roles = shares.optimize_roles + bytes(derived)
     members = []
-    seen: dict[str, int] = {}
     for member in meta_verifier.members:
-        repeat = seen[member.name] = seen.get(member.name, -1) + 1
         kind, part = member.name.split(":")
-        verifier = _fit_verifier(
-            kind, responses, roles, (member.start, member.stop), view, options, (seed, f"refit {part}", repeat)
-        )
-        members.append(replace(member, verifier=verifier))
+        repeats = 1 if kind == "matched" else options.repeats
+        for repeat in range(repeats):
+            start = derive_seed(seed, "refit", kind, part, repeat)
+            verifier = _fit_verifier(kind, responses, roles, (member.start, member.stop), view, options, start)
+            members.append(replace(member, verifier=verifier, weight=member.weight / repeats))
     return MetaVerifier(tuple(members))
 
 
@@ -378,13 +373,11 @@ def _fit_verifier(
     part: tuple[int, int],
     view: str,
     options: OptimizationOptions,
-    seeds: tuple[int, str, int],
+    seed: int,
 ) -> _core.Verifier:
     """A verifier of one kind on queries [start, stop), trained until it knows the models given or time is up."""
-    seed, label, repeat = seeds
     own = np.ascontiguousarray(responses[:, part[0] : part[1]])
-    start = derive_seed(seed, kind, label, repeat) % 2**63
-    verifier = _core.Verifier(kind, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=start)
+    verifier = _core.Verifier(kind, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=seed)
     verifier.standardize(own)
     if kind == "matched":
         negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
@@ -398,23 +391,15 @@ def _fit_verifier(
     return verifier
 
 
-def _judge(name: str, verifiers: Sequence[_core.Verifier], start: int, stop: int, shares: _Shares) -> Candidate:
+def _judge(name: str, verifier: _core.Verifier, start: int, stop: int, shares: _Shares) -> Candidate:
     """Quality on the selection share; centre and spread put the classes' means at -1 and +1 there."""
-    members = []
-    for verifier in verifiers:
-        bare = Member(name=name, verifier=verifier, start=start, stop=stop, weight=1.0, center=0.0, spread=1.0)
-        logits = bare.raw_logits(shares.select)
-        high, low = logits[shares.select_derived].mean(), logits[~shares.select_derived].mean()
-        members.append(replace(bare, center=float(high + low) / 2, spread=max(float(high - low) / 2, 1e-6)))
-    together = np.mean([member.standard_logits(shares.select) for member in members], axis=0)
-    derived, independent = together[shares.select_derived], together[~shares.select_derived]
-    deviation = float(np.sqrt((derived.var() + independent.var()) / 2)) + 1e-9
-    return Candidate(
-        member=members[0],
-        others=tuple(members[1:]),
-        auc=roc_auc(derived, independent),
-        separation=float(derived.mean() - independent.mean()) / deviation,
-    )
+    bare = Member(name=name, verifier=verifier, start=start, stop=stop, weight=1.0, center=0.0, spread=1.0)
+    logits = bare.raw_logits(shares.select)
+    high, low = logits[shares.select_derived], logits[~shares.select_derived]
+    distance = float(high.mean() - low.mean())
+    deviation = float(np.sqrt((high.var() + low.var()) / 2)) + 1e-9
+    member = replace(bare, center=float(high.mean() + low.mean()) / 2, spread=max(distance / 2, 1e-6))
+    return Candidate(member=member, auc=roc_auc(high, low), separation=distance / deviation)
 
 
 def _calibrate(meta_verifier: MetaVerifier, shares: _Shares, target_fpr: float) -> Calibration:
