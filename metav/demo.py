@@ -26,13 +26,14 @@ class DemoSize:
     """How many models the demonstration trains.
 
     positives, negatives: surrogates that the fingerprint is made from. suspects: of each kind, for the test. steps:
-    passes of the joint optimisation, at most.
+    passes of the joint optimisation, at most. snapshots: of each surrogate's training.
     """
 
     positives: int = 28
     negatives: int = 42
     suspects: int = 28
-    steps: int = 100
+    steps: int = 60
+    snapshots: int = 1
 
 
 FULL = DemoSize()
@@ -103,6 +104,7 @@ def _fingerprint(owner: Any, scenario: Scenario, clock: _Clock, *, seed: int, jo
             scenario.task,
             positives=size.positives,
             negatives=size.negatives,
+            snapshots=size.snapshots,
             architectures=scenario.zoo_architectures,
             seed=seed,
             jobs=jobs,
