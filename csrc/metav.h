@@ -165,7 +165,7 @@ typedef struct mv_step_options {
  * Augmentation, on z, in this order:
  *   mix      each owner or positive row is, with chance 1/2, replaced by (1 - u) z_i + u z_j, u uniform in [0, mix],
  *            j a random negative row; the gradient flows to both
- *   noise    z += noise * N(0, 1)
+ *   noise    z += noise * e, e the scaled sum of four uniform numbers: mean 0, variance 1, bell-shaped
  *   dropout  for each model and query, with chance p its K features become 0; the others are divided by 1 - p
  * It depends on the handle's seed and on its number of updates only: equal states give equal augmentation.
  *

@@ -82,14 +82,16 @@ def retrain_all(
 ) -> nn.Module:
     """Redraw the last layer and train all layers (RTAL) for a share 0.4 + 0.4 `strength` of the task's epochs.
 
-    A generator's new layer is trained alone first, as long again: behind a random one the latent space would be laid
-    anew, and nothing that the owner's model maps would be left.
+    Raises ObfuscationError for generation: behind a new last layer the latent space is laid anew, so that nothing of
+    what the owner's model answers to a latent is left.
     """
-    clone, last = _with_new_last_layer(model, task, strength, seed)
-    share = 0.4 + 0.4 * strength
     if task.name == "generation":
-        _train(task, clone, share, derive_seed(seed, "last layer first"), parameters=list(last.parameters()))
-    return _train(task, clone, share, seed, on_epoch=on_epoch)
+        raise ObfuscationError(
+            "retrain_all makes an unrelated latent space of a generator's, so that its outputs show no origin; "
+            "use retrain_last or finetune_all."
+        )
+    clone, _ = _with_new_last_layer(model, task, strength, seed)
+    return _train(task, clone, 0.4 + 0.4 * strength, seed, on_epoch=on_epoch)
 
 
 def weight_prune(
@@ -305,7 +307,7 @@ OBFUSCATIONS: Mapping[str, Obfuscation] = MappingProxyType(
             Obfuscation(family="finetune_last", function=finetune_last),
             Obfuscation(family="finetune_all", function=finetune_all),
             Obfuscation(family="retrain_last", function=retrain_last),
-            Obfuscation(family="retrain_all", function=retrain_all),
+            Obfuscation(family="retrain_all", function=retrain_all, tasks=_SUPERVISED),
             Obfuscation(family="weight_prune", function=weight_prune, needs_training=False),
             Obfuscation(family="filter_prune", function=filter_prune, needs_training=False),
             Obfuscation(family="prune_then_finetune", function=prune_then_finetune),

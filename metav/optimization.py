@@ -26,6 +26,7 @@ HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
 FITTED_LOSS = 1e-3  # loss without augmentation at which a verifier has nothing left to learn
 CHECK_EVERY = 25  # updates between two looks at that loss
 AUC_SLACK = 0.02  # a candidate this far below the best on the selection share has no say,
+SEPARATION_CAP = 5.0  # more deviations than this the few models of the selection share cannot tell apart
 SEPARATION_SHARE = 0.85  # nor one that holds the classes apart by less than this share of the best
 
 
@@ -172,8 +173,9 @@ def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
     Only those close to the best one count, by AUC and by separation.
     """
     auc = max(candidate.auc for candidate in candidates) - AUC_SLACK
-    separation = SEPARATION_SHARE * max(candidate.separation for candidate in candidates)
-    gains = [max(c.separation, 0.0) ** 2 * (c.auc >= auc and c.separation >= separation) for c in candidates]
+    separations = [min(max(candidate.separation, 0.0), SEPARATION_CAP) for candidate in candidates]
+    least = SEPARATION_SHARE * max(separations)
+    gains = [s**2 if c.auc >= auc and s >= least else 0.0 for c, s in zip(candidates, separations, strict=True)]
     total = sum(gains)
     if total <= 0:
         raise ZooError(
@@ -217,10 +219,15 @@ class _JointOptimization:
         with torch.no_grad():
             self.cached = _as_array(self.ensemble.responses(tensor))
         count, outputs = self.cached.shape[1:]
-        self.verifier = _core.Verifier(
-            "mlp", count, outputs, view=view, hidden=options.hidden, seed=derive_seed(seed, "joint") % 2**63
-        )
-        self.verifier.standardize(self.cached)
+        # several verifiers: queries that only please one of them would not carry over to the next
+        self.verifiers = [
+            _core.Verifier(
+                "mlp", count, outputs, view=view, hidden=options.hidden, seed=derive_seed(seed, "joint", number)
+            )
+            for number in range(options.repeats)
+        ]
+        for verifier in self.verifiers:
+            verifier.standardize(self.cached)
         self.updater = _core.QueryOptimizer(
             start, _as_array(task.lower), _as_array(task.upper), radius=options.radius, levels=levels
         )
@@ -257,10 +264,13 @@ class _JointOptimization:
         fresh = _as_array(answers)
         self.cached[chosen] = fresh
         settings = options.step_settings()
-        for _ in range(options.verifier_updates - 1):
-            self.verifier.step(self.cached, self.roles, **settings)
-        gradient = np.empty_like(fresh)
-        self.verifier.step(fresh, bytes(self.roles[index] for index in chosen), gradient=gradient, **settings)
+        roles = bytes(self.roles[index] for index in chosen)
+        gradient, own = np.zeros_like(fresh), np.empty_like(fresh)
+        for verifier in self.verifiers:
+            for _ in range(options.verifier_updates - 1):
+                verifier.step(self.cached, self.roles, **settings)
+            verifier.step(fresh, roles, gradient=own, **settings)
+            gradient += own
         (query_gradient,) = torch.autograd.grad(answers, inputs, torch.from_numpy(gradient))
         self.updater.update(_as_array(query_gradient), self.queries, learning_rate=options.query_learning_rate)
 
@@ -278,8 +288,8 @@ class _JointOptimization:
     def _held_out_quality(self) -> tuple[float, float]:
         with torch.no_grad():
             responses = _as_array(self.held_out.responses(torch.from_numpy(self.queries)))
-        logits = self.verifier.logits(responses).astype(np.float64)
-        scores = self.verifier.scores(responses)
+        logits = np.mean([verifier.logits(responses) for verifier in self.verifiers], axis=0, dtype=np.float64)
+        scores = 1 / (1 + np.exp(-logits))
         derived = self.held_out_roles
         signs = np.where(derived, 1.0, -1.0)
         return aruc(scores[derived], scores[~derived]), -float(np.logaddexp(0, -signs * logits).mean())
@@ -377,18 +387,23 @@ def _fit_verifier(
 ) -> _core.Verifier:
     """A verifier of one kind on queries [start, stop), trained until it knows the models given or time is up."""
     own = np.ascontiguousarray(responses[:, part[0] : part[1]])
-    verifier = _core.Verifier(kind, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=seed)
-    verifier.standardize(own)
+    final = _core.Verifier(kind, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=seed)
     if kind == "matched":
+        final.standardize(own)
         negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
-        verifier.fit_matched(own[0], np.ascontiguousarray(own[negatives]))
-        return verifier
+        final.fit_matched(own[0], np.ascontiguousarray(own[negatives]))
+        return final
+    # the view is taken once for all updates: no gradient has to pass it here
+    own = _core.apply_view(own, view)
+    verifier = _core.Verifier(kind, own.shape[1], own.shape[2], hidden=options.hidden, seed=seed)
+    verifier.standardize(own)
     settings = options.step_settings()
     for step in range(1, options.refit_steps + 1):
         verifier.step(own, roles, **settings)
         if step % CHECK_EVERY == 0 and verifier.step(own, roles, update=False, weights=options.weights) < FITTED_LOSS:
             break
-    return verifier
+    final.load_parameters(verifier.parameters())
+    return final
 
 
 def _judge(name: str, verifier: _core.Verifier, start: int, stop: int, shares: _Shares) -> Candidate:
