@@ -37,7 +37,7 @@ class DemoSize:
 
 
 FULL = DemoSize()
-"""Takes less than a minute on two cores; 42 independent surrogates leave the 19 to calibrate that 5 % need."""
+"""For less than a minute on two free cores; 42 independent surrogates leave the 19 to calibrate that 5 % need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
