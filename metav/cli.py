@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import metav
-from metav.errors import InputError, MetavError
+from metav.errors import MetavError
+from metav.user_models import check_target, write_queries
 
 if TYPE_CHECKING:
     from metav.fingerprints import Fingerprint
@@ -160,7 +161,7 @@ def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
     from metav.demo import run_demo, write_picture
 
     picture = Path(output)
-    _check_target(picture, overwrite=True)
+    check_target(picture, overwrite=True)
     with _stdout_kept_clean():
         result = run_demo(seed=seed, jobs=jobs, say=_tell)
         write_picture(result, picture)
@@ -221,7 +222,7 @@ def fingerprint_command(**options: Any) -> int:
     """
     output = Path(options["output"])
     _check_generation(options["kind"], options["latent"])
-    _check_target(output, overwrite=options["force"])
+    check_target(output, overwrite=options["force"])
     try:
         with _stdout_kept_clean():
             fp = _make_fingerprint(options)
@@ -258,8 +259,8 @@ def inspect_command(fingerprint: str, queries: str | None, force: bool, as_json:
     _tell(_card(fp))
     if queries is not None:
         target = Path(queries)
-        _check_target(target, overwrite=force)
-        _write_queries(fp, target)
+        check_target(target, overwrite=force)
+        write_queries(fp.queries, target)
         _tell(f"{len(fp.queries)} queries written to {target}, float32 of shape {fp.queries.shape}")
     if as_json:
         click.echo(fp.to_json())
@@ -301,7 +302,7 @@ def verify_command(
         raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file of recorded answers")
     fp = metav.load(fingerprint)
     if plot is not None:
-        _check_target(Path(plot), overwrite=True)
+        check_target(Path(plot), overwrite=True)
     with _stdout_kept_clean():
         verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
         _tell(str(verdict))
@@ -364,37 +365,6 @@ def _check_generation(kind: str, latent: int | None) -> None:
         raise click.UsageError("--task generation needs --latent SIZE, the length of the vector that the model takes")
     if kind != "generation" and latent is not None:
         raise click.UsageError(f"--latent is for --task generation, not for {kind}")
-
-
-def _check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse, before long work, a file that cannot be written or would be lost."""
-    folder = path.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"{path} cannot be written: {folder} is no folder that you may write to; make it, or choose another"
-        )
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; choose another name, or pass --force to overwrite it")
-
-
-def _write_queries(fp: Fingerprint, path: Path) -> None:
-    import numpy as np
-
-    writers: dict[str, Callable[[Any], None]] = {
-        ".npy": lambda file: np.save(file, fp.queries, allow_pickle=False),
-        ".npz": lambda file: np.savez(file, queries=fp.queries),
-    }
-    if path.suffix.lower() not in writers:
-        raise InputError(f"{path} has an unknown ending; expected {' or '.join(writers)}")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            writers[path.suffix.lower()](file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _card(fp: Fingerprint) -> str:

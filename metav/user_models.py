@@ -1,8 +1,9 @@
-"""What a user of the command line has: models by name, weights and data in files. Nothing is ever unpickled."""
+"""A user's own things on the command line: models by name, weights, data, files. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -182,6 +183,36 @@ def _name_in(found: list[str], role: str, names: tuple[str, ...], path: str) -> 
             f"{path} {problem}: it holds {', '.join(found) or 'nothing'}; expected one named {' or '.join(names)}"
         )
     return matching[0]
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """InputError, before long work, for a file that cannot be written or would be lost."""
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{path} cannot be written: {folder} is no folder that you may write to; make it, or choose another"
+        )
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; choose another name, or pass --force to overwrite it")
+
+
+def write_queries(queries: NDArray[np.float32], path: Path) -> None:
+    """Write queries (N, ...) to an .npy or .npz file, at once or not at all; InputError for another ending."""
+    writers: dict[str, Callable[[Any], None]] = {
+        ".npy": lambda file: np.save(file, queries, allow_pickle=False),
+        ".npz": lambda file: np.savez(file, queries=queries),
+    }
+    if path.suffix.lower() not in writers:
+        raise InputError(f"{path} has an unknown ending; expected {' or '.join(writers)}")
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            writers[path.suffix.lower()](file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def require_torch(purpose: str) -> None:
