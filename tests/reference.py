@@ -211,15 +211,11 @@ def uniform(bits: int) -> float:
     return (bits >> 11) * 2.0**-53
 
 
-def normals(source: Callable[[int], int], count: int) -> Array:
-    """Standard normal numbers (count) by Box-Muller."""
-    values = []
-    for pair in range((count + 1) // 2):
-        bits = source(pair)
-        radius = np.sqrt(-2 * np.log(((bits >> 40) + 1) * 2.0**-24))
-        angle = 2 * np.pi * (bits & 0xFFFFFF) * 2.0**-24
-        values += [radius * np.cos(angle), radius * np.sin(angle)]
-    return np.array(values[:count])
+def bell_shaped(source: Callable[[int], int], count: int) -> Array:
+    """Sums of four uniform numbers (count), scaled to mean 0 and variance 1."""
+    uniforms = [[(source(i) >> 16 * part & 0xFFFF) / 65536 for part in range(4)] for i in range(count)]
+    centered = np.array(uniforms).sum(axis=1) - 4 * 32767.5 / 65536
+    return np.sqrt(3.0) * centered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +239,7 @@ class Augmentation:
                 share = self.mix * uniform(source(3 * model + 2))
                 result[model] = (1 - share) * z[model] + share * z[partner]
         if self.noise:
-            result += self.noise * normals(stream(self.seed, 2, self.step), z.size).reshape(z.shape)
+            result += self.noise * bell_shaped(stream(self.seed, 2, self.step), z.size).reshape(z.shape)
         if self.dropout:
             source = stream(self.seed, 3, self.step)
             kept = [uniform(source(index)) >= self.dropout for index in range(z.shape[0] * z.shape[1])]

@@ -94,7 +94,7 @@ def test_a_fingerprint_tells_what_it_was_made_from():
     fp = small_fingerprint()
     task, zoo = small_task(), small_zoo()
     assert fp.queries.shape == (20, 1, 8, 8)
-    assert fp.adaptive == 10
+    assert fp.adaptive == 15
     assert (fp.queries >= 0).all()
     assert (fp.queries <= 1).all()
     assert (fp.task.name, fp.task.view, fp.task.outputs, fp.task.input_shape) == (

@@ -34,7 +34,7 @@ from metav.zoo_plan import plan_zoo
 INDEPENDENT = "independent_same_data"
 
 
-def small_task(epochs: float = 3, **options) -> Classification:
+def small_task(epochs: float = 6, **options) -> Classification:
     images, labels = digits()
     return Classification(images[:400], labels[:400], epochs=epochs, learning_rate=1e-2, **options)
 
@@ -379,7 +379,8 @@ def test_owners_and_tasks_that_do_not_fit_are_refused(task):
 @pytest.mark.parametrize("name", ["regression", "generation"])
 def test_other_tasks_have_zoos_too(name):
     zoo = build_suspects(owner_of(name), task_of(name), positives=12, negatives=4)
-    assert len({entry.family for entry in zoo.positives}) == 12
+    # retrain_all needs a supervised task, extract_labels classes, adversarial_train inputs that are no latents
+    assert len({entry.family for entry in zoo.positives}) == {"regression": 12, "generation": 11}[name]
     queries = task_of(name).natural_queries(5, seed=0)
     assert all(torch.isfinite(predict(entry.model, queries)).all() for entry in zoo)
 

@@ -126,7 +126,7 @@ test_impossible_sizes_are_refused(void)
 static double
 slope(mv_verifier *verifier, const mv_step_options *options, const float *responses, const float *direction)
 {
-    const float step = 1e-2f;
+    const float step = 2e-3f;
     float moved[COUNT];
     double losses[2];
     for (int side = 0; side < 2; side++) {
