@@ -1,0 +1,144 @@
+"""The joint optimisation: it improves the queries, keeps them valid, and picks what holds the classes apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_fingerprints import small_owner, small_task, small_zoo
+
+from metav import _core
+from metav.curves import roc_auc
+from metav.ensembles import Ensemble, run_model
+from metav.errors import InputError, ZooError
+from metav.optimization import Candidate, OptimizationOptions, optimize, select_members
+from metav.verifiers import Member
+from metav.zoo import Zoo
+
+SMALL = {"queries": 12, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
+
+
+def fit(**options):
+    return optimize(
+        small_owner(), small_task(), small_zoo(), options=OptimizationOptions(**(SMALL | options)), progress=False
+    )
+
+
+def test_queries_stay_within_bounds_radius_and_levels():
+    task = small_task()
+    found = fit(adaptive=1.0, radius=0.1, levels=16)
+    natural = task.natural_queries(1, seed=0)
+    assert found.queries.shape == (12, *natural.shape[1:])
+    assert (found.queries >= task.lower.numpy()).all()
+    assert (found.queries <= task.upper.numpy()).all()
+    spread = (task.upper - task.lower).numpy()
+    steps = (found.queries - task.lower.numpy()) / np.where(spread > 0, spread / 15, 1)
+    assert np.abs(steps - np.rint(steps)).max() < 1e-3
+
+
+def test_the_natural_part_is_natural_and_the_adaptive_part_has_moved():
+    task = small_task()
+    found = fit(adaptive=0.5)
+    examples = task.examples.numpy().reshape(len(task.examples), -1)
+    is_example = [(examples == query.ravel()).all(axis=1).any() for query in found.queries]
+    assert found.adaptive == 6
+    assert all(is_example[6:])
+    assert not any(is_example[:6])
+
+
+def test_without_adaptive_queries_nothing_is_optimised():
+    found = fit(adaptive=0.0)
+    assert (found.adaptive, found.steps, found.held_out_aruc) == (0, 0, ())
+    assert {candidate.member.name.split(":")[1] for candidate in found.candidates} == {"natural"}
+
+
+def test_the_verifier_tells_the_calibration_models_apart():
+    found = fit(queries=30, steps=40)
+    assert roc_auc(found.calibration.positives, found.calibration.negatives) > 0.8
+
+
+@pytest.mark.parametrize("kind", ["mlp", "local", "matched"])
+def test_one_kind_can_be_asked_for(kind):
+    found = fit(verifier=kind)
+    assert {member.verifier.kind for member in found.meta_verifier.members} == {kind}
+    assert sum(member.weight for member in found.meta_verifier.members) == pytest.approx(1.0)
+
+
+def test_a_repeated_run_gives_the_same_bits():
+    one, two = fit(), fit()
+    assert one.queries.tobytes() == two.queries.tobytes()
+    for name, tensor in one.meta_verifier.tensors().items():
+        assert tensor.tobytes() == two.meta_verifier.tensors()[name].tobytes()
+
+
+def candidate(auc, separation, kind="mlp"):
+    member = Member(
+        name=f"{kind}:all",
+        verifier=_core.Verifier(kind, 2, 2),
+        start=0,
+        stop=2,
+        weight=1.0,
+        center=0.0,
+        spread=1.0,
+    )
+    return Candidate(member=member, auc=auc, separation=separation)
+
+
+def test_a_candidate_that_separates_worse_has_no_say():
+    chosen = select_members([candidate(1.0, 4.0), candidate(1.0, 1.0, "local"), candidate(0.9, 4.0, "matched")])
+    assert [(member.verifier.kind, member.weight) for member in chosen.members] == [("mlp", 1.0)]
+
+
+def test_equal_candidates_share_the_weight():
+    chosen = select_members([candidate(1.0, 9.0), candidate(1.0, 12.0, "local")])
+    assert [member.weight for member in chosen.members] == [0.5, 0.5]
+
+
+def test_candidates_that_separate_nothing_are_refused():
+    with pytest.raises(ZooError, match="no verifier tells derived from independent models"):
+        select_members([candidate(0.4, -1.0)])
+
+
+def test_a_zoo_without_a_share_is_refused():
+    zoo = small_zoo()
+    part = Zoo(models=zoo.share("optimize"), owner_digest=zoo.owner_digest, task_digest=zoo.task_digest, seed=zoo.seed)
+    with pytest.raises(ZooError, match=r"'select' share has 0 positives and 0 negatives.*build a larger zoo"):
+        optimize(small_owner(), small_task(), part, options=OptimizationOptions(**SMALL), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queries": 0}, "queries must be at least 1, got 0"),
+        ({"adaptive": 1.5}, r"adaptive must lie in \[0, 1\]"),
+        ({"verifier": "svm"}, 'verifier must be "auto" or one of mlp, local, matched'),
+        ({"repeats": 0}, "repeats must be at least 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        OptimizationOptions(**options)
+
+
+def test_grouped_and_single_models_answer_alike_and_pass_gradients(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAV_CACHE_DIR", str(tmp_path))
+    models = [entry.model for entry in small_zoo().models[:6]]
+    queries = small_task().natural_queries(5, seed=1).requires_grad_(True)
+    ensemble = Ensemble(models, queries.detach())
+    answers = ensemble.responses(queries, [4, 0, 2])
+    expected = torch.stack([run_model(models[index], queries) for index in (4, 0, 2)])
+    assert torch.allclose(answers, expected, atol=1e-4)
+    (gradient,) = torch.autograd.grad(answers.square().sum(), queries)
+    (wanted,) = torch.autograd.grad(expected.square().sum(), queries)
+    assert torch.allclose(gradient, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_the_choice_between_vmap_and_loop_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAV_CACHE_DIR", str(tmp_path))
+    models = [entry.model for entry in small_zoo().models if entry.architecture == 0][:4]
+    queries = small_task().natural_queries(5, seed=1)
+    Ensemble(models, queries)
+    (plan,) = (tmp_path / "execution_plans").iterdir()
+    for choice, grouped in (("vmap", 4), ("loop", 0)):
+        plan.write_text(choice)
+        assert Ensemble(models, queries).grouped == grouped
