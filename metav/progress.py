@@ -15,4 +15,10 @@ def progress_bar(*, total: int, description: str, enabled: bool | None) -> Any:
 
 
 def _interactive() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stderr.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    # a loaded ipykernel proves nothing: clients of notebooks import it too
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")

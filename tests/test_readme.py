@@ -17,6 +17,7 @@ from torch import nn
 
 import metav
 from metav import cli
+from metav.experiments.__main__ import main as experiments
 from metav.randomness import isolated_rng, single_thread
 
 ROOT = Path(__file__).parent.parent
@@ -91,9 +92,15 @@ def test_the_queries_can_be_sent_and_the_answers_verified_as_shown(ran, tmp_path
 
 
 def test_every_option_in_the_text_exists():
-    options = {option for command in cli.main.commands.values() for entry in command.params for option in entry.opts}
-    lines = "\n".join(line for block in blocks("console") for line in block.splitlines())
-    assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", lines)) <= options
+    known = {
+        "$ metav ": {
+            option for command in cli.main.commands.values() for entry in command.params for option in entry.opts
+        },
+        "$ python -m metav.experiments ": {option for entry in experiments.params for option in entry.opts},
+    }
+    for line in (line for block in blocks("console") for line in block.splitlines()):
+        (start,) = [start for start in known if line.startswith(start)]
+        assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", line.removeprefix(start))) <= known[start]
 
 
 def test_the_first_command_installs_and_shows_it():
