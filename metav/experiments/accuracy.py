@@ -31,7 +31,7 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "digits": Protocol(surrogates=96, suspects=36, queries=100),
+    "digits": Protocol(surrogates=192, suspects=36, queries=100),
     "warfarin": Protocol(surrogates=144, suspects=36, queries=100),
     # A generator answers 784 numbers a query: twenty queries are plenty.
     "fashion": Protocol(surrogates=30, suspects=14, queries=20),
