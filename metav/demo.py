@@ -29,15 +29,15 @@ class DemoSize:
     passes of the joint optimisation, at most. snapshots: of each surrogate's training.
     """
 
-    positives: int = 28
-    negatives: int = 42
+    positives: int = 48
+    negatives: int = 48
     suspects: int = 28
     steps: int = 60
     snapshots: int = 1
 
 
 FULL = DemoSize()
-"""For less than a minute on two free cores; 42 independent surrogates leave the 19 to calibrate that 5 % need."""
+"""For less than a minute on two free cores; 48 independent surrogates leave the 19 to calibrate that 5 % need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
