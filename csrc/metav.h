@@ -4,8 +4,9 @@
  * has shape (M, N, K). Sums are accumulated in double wherever that costs nothing.
  *
  * Rules: a function that can fail returns an mv_status and leaves its outputs and its handle as they were when it fails
- * (outputs of mv_verifier_step may hold unfinished gradients). No function keeps a pointer of the caller. There is no
- * global state; different handles may be used from different threads at once, one handle by one thread at a time.
+ * (outputs of mv_verifier_step may hold unfinished gradients). No function keeps a pointer of the caller. Different
+ * handles may be used from different threads at once, one handle by one thread at a time. What the process shares are
+ * the chosen instruction set and the pool of threads, both below.
  */
 #ifndef METAV_H
 #define METAV_H
@@ -45,11 +46,35 @@ typedef enum mv_status {
     MV_ERROR_PARAMETER_VALUE,    /* a parameter with NaN or infinity, or a scale or precision that is not positive */
     MV_ERROR_BOUNDS,             /* bounds are not finite, or lower > upper */
     MV_ERROR_NATURAL,            /* natural queries are not finite, or outside their bounds */
+    MV_ERROR_ISA,                /* an instruction set that is unknown, or that this processor does not have */
     MV_STATUS_COUNT
 } mv_status;
 
 /* One plain sentence for a status, for logs and for languages without a table of their own. */
 const char *mv_status_text(mv_status status);
+
+/* Processor ------------------------------------------------------------------------------------------------------ */
+
+enum { MV_MAX_ISAS = 4, MV_MAX_THREADS = 256 };
+
+/* Fills `names` with the instruction sets that can be used here, best first; returns how many. They are among "avx512",
+ * "avx2", "neon", "generic". */
+size_t mv_isa_list(const char *names[MV_MAX_ISAS]);
+
+/* Chooses one, NULL for the best. Handles that exist keep theirs. Results differ between instruction sets by rounding. */
+mv_status mv_set_isa(const char *name);
+const char *mv_get_isa(void);
+
+/* CPUs that affinity and control group leave to this process, at least 1. */
+size_t mv_cpu_count(void);
+
+/* Threads of one call, the caller's own included: 1 ... MV_MAX_THREADS, initially mv_cpu_count().
+ * Small work is done by fewer. Results do not depend on the number, bit for bit. */
+mv_status mv_set_threads(size_t threads);
+size_t mv_get_threads(void);
+
+/* Ends the pool's threads; the next large call starts them again. Not while another thread is in a call. */
+void mv_pool_stop(void);
 
 /* Views ---------------------------------------------------------------------------------------------------------- */
 

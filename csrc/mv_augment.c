@@ -74,7 +74,7 @@ mv_augment(const mv_verifier *self, size_t models, const uint8_t *roles, const m
     }
     if (options->noise > 0.0) {
         const mv_stream stream = mv_stream_open(self->config.seed, MV_RANDOM_NOISE, self->steps);
-        mv_random_add_noise(stream, (float)options->noise, models * features, work->z);
+        self->kernels->add_noise(stream, (float)options->noise, 0, models * features, work->z);
     }
     if (options->dropout > 0.0) {
         draw_dropout(self, models, options->dropout, work);

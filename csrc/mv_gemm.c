@@ -1,9 +1,17 @@
 #include "mv_gemm.h"
 
+#include "mv_pool.h"
+
 #include <string.h>
 
-/* Columns that one pass of the inner loop keeps in registers. */
-enum { TILE = 32 };
+/* Sums are cut into parts of this length, which keeps the rounding error of a short sum and the operands in cache. */
+enum { SUM_LENGTH = 384 };
+
+/* Inputs that go back together: a multiple of every tile's rows and columns. */
+enum { INPUT_BLOCK = 96 };
+
+/* What Adam costs a weight, in multiply-adds. */
+#define ADAM_OPERATIONS 16.0
 
 static size_t
 smaller(size_t a, size_t b)
@@ -11,121 +19,158 @@ smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* y[0..TILE) += sum over i < length of x[i * x_stride] * w[i * w_stride + (0..TILE)] */
-static void
-accumulate_tile(size_t length, const float *x, size_t x_stride, const float *w, size_t w_stride, float *restrict y)
+static size_t
+ceiling(size_t a, size_t b)
 {
-    float sum[TILE] = {0};
-    for (size_t i = 0; i < length; i++) {
-        const float factor = x[i * x_stride];
-        const float *row = w + i * w_stride;
-        for (size_t j = 0; j < TILE; j++) {
-            sum[j] += factor * row[j];
-        }
-    }
-    for (size_t j = 0; j < TILE; j++) {
-        y[j] += sum[j];
-    }
+    return (a + b - 1) / b;
 }
 
-/* The same for a last tile of fewer columns. */
+/* All rows of a product with a sum of any length, in blocks of rows as equal as the tile allows. */
 static void
-accumulate_edge(size_t length, size_t columns, const float *x, size_t x_stride, const float *w, size_t w_stride,
-                float *restrict y)
+multiply(const mv_kernels *kernels, const mv_product *whole)
 {
-    float sum[TILE] = {0};
-    for (size_t i = 0; i < length; i++) {
-        const float factor = x[i * x_stride];
-        const float *row = w + i * w_stride;
-        for (size_t j = 0; j < columns; j++) {
-            sum[j] += factor * row[j];
-        }
-    }
-    for (size_t j = 0; j < columns; j++) {
-        y[j] += sum[j];
-    }
-}
-
-static void
-accumulate_row(size_t length, size_t columns, const float *x, size_t x_stride, const float *w, float *y)
-{
-    size_t j = 0;
-    for (; j + TILE <= columns; j += TILE) {
-        accumulate_tile(length, x, x_stride, w + j, columns, y + j);
-    }
-    if (j < columns) {
-        accumulate_edge(length, columns - j, x, x_stride, w + j, columns, y + j);
-    }
-}
-
-static void
-generic_forward(size_t rows, size_t inputs, size_t outputs, const float *x, const float *w, float *y)
-{
-    memset(y, 0, rows * outputs * sizeof *y);
-    for (size_t start = 0; start < inputs; start += MV_GEMM_BLOCK) {
-        const size_t length = smaller(MV_GEMM_BLOCK, inputs - start);
-        for (size_t row = 0; row < rows; row++) {
-            accumulate_row(length, outputs, x + row * inputs + start, 1, w + start * outputs, y + row * outputs);
+    const size_t blocks = ceiling(whole->rows, kernels->tile_rows);
+    const size_t each = ceiling(whole->rows, blocks);
+    for (size_t k = 0; k < whole->length; k += SUM_LENGTH) {
+        mv_product part = *whole;
+        part.length = smaller(SUM_LENGTH, whole->length - k);
+        part.b = whole->b + k * whole->b_row;
+        part.accumulate = whole->accumulate || k > 0;
+        for (size_t row = 0; row < whole->rows; row += each) {
+            part.rows = smaller(each, whole->rows - row);
+            part.a = whole->a + row * whole->a_row + k * whole->a_step;
+            part.c = whole->c + row * whole->c_row;
+            kernels->multiply(&part);
         }
     }
 }
 
+/* Forward --------------------------------------------------------------------------------------------------------- */
+
+/* The result as a grid of `across` pieces in each of `down` blocks of rows. */
+typedef struct forward_job {
+    const mv_kernels *kernels;
+    size_t rows, inputs, outputs, across, down;
+    const float *x, *w;
+    float *y;
+} forward_job;
+
+/* The rectangle of pieces [start, end), which lie in one block of rows or are whole blocks. */
 static void
-generic_weight_gradient(size_t rows, size_t inputs, size_t outputs, const float *x, const float *dy, float *dw)
+forward_pieces(void *context, size_t start, size_t end, size_t thread)
 {
-    memset(dw, 0, inputs * outputs * sizeof *dw);
-    for (size_t start = 0; start < rows; start += MV_GEMM_BLOCK) {
-        const size_t length = smaller(MV_GEMM_BLOCK, rows - start);
-        for (size_t input = 0; input < inputs; input++) {
-            accumulate_row(length, outputs, x + start * inputs + input, inputs, dy + start * outputs,
-                           dw + input * outputs);
+    const forward_job *job = context;
+    (void)thread;
+    while (start < end) {
+        const size_t first = start % job->across;
+        const bool whole = !first && end - start >= job->across;
+        const size_t down = whole ? (end - start) / job->across : 1;
+        const size_t across = whole ? job->across : smaller(end - start, job->across - first);
+        const size_t block = start / job->across;
+        const size_t row = block * job->rows / job->down;
+        const size_t column = first * job->outputs / job->across;
+        multiply(job->kernels, &(mv_product){
+                                   .rows = (block + down) * job->rows / job->down - row,
+                                   .columns = (first + across) * job->outputs / job->across - column,
+                                   .length = job->inputs,
+                                   .a = job->x + row * job->inputs,
+                                   .a_row = job->inputs,
+                                   .a_step = 1,
+                                   .b = job->w + column,
+                                   .b_row = job->outputs,
+                                   .c = job->y + row * job->outputs + column,
+                                   .c_row = job->outputs,
+                               });
+        start += down * across;
+    }
+}
+
+void
+mv_gemm_forward(const mv_kernels *kernels, size_t threads, size_t rows, size_t inputs, size_t outputs, const float *x,
+                const float *w, float *y)
+{
+    const size_t used = mv_pool_pays(threads, (double)rows * (double)inputs * (double)outputs);
+    const size_t down = ceiling(rows, kernels->tile_rows);
+    /* Few blocks of rows are cut across too, into pieces of at least 32 columns. */
+    const size_t across = down >= 4 * used ? 1 : smaller(ceiling(4 * used, down), ceiling(outputs, 32));
+    forward_job job = {kernels, rows, inputs, outputs, used > 1 ? across : 1, down, x, w, y};
+    mv_pool_run(used, job.across * job.down, forward_pieces, &job);
+}
+
+/* Backward -------------------------------------------------------------------------------------------------------- */
+
+size_t
+mv_gemm_scratch(size_t threads, size_t rows, size_t outputs)
+{
+    return threads * INPUT_BLOCK * (rows + 2 * outputs);
+}
+
+/* dx of inputs [start, start + count) */
+static void
+input_gradient(const mv_gemm_backward *job, size_t start, size_t count, float *transposed)
+{
+    job->kernels->transpose(count, job->outputs, job->w + start * job->outputs, job->outputs, transposed, INPUT_BLOCK);
+    multiply(job->kernels, &(mv_product){
+                               .rows = job->rows,
+                               .columns = count,
+                               .length = job->outputs,
+                               .a = job->dy,
+                               .a_row = job->outputs,
+                               .a_step = 1,
+                               .b = transposed,
+                               .b_row = INPUT_BLOCK,
+                               .c = job->dx + start,
+                               .c_row = job->inputs,
+                           });
+}
+
+/* Adam on the weights of inputs [start, start + count) */
+static void
+update_weights(const mv_gemm_backward *job, size_t start, size_t count, float *gradient, float *packed)
+{
+    /* The columns of x lie far apart: without a copy each would be a page of its own. */
+    for (size_t row = 0; row < job->rows; row++) {
+        memcpy(packed + row * INPUT_BLOCK, job->x + row * job->inputs + start, count * sizeof *packed);
+    }
+    multiply(job->kernels, &(mv_product){
+                               .rows = count,
+                               .columns = job->outputs,
+                               .length = job->rows,
+                               .a = packed,
+                               .a_row = 1,
+                               .a_step = INPUT_BLOCK,
+                               .b = job->dy,
+                               .b_row = job->outputs,
+                               .c = gradient,
+                               .c_row = job->outputs,
+                           });
+    const size_t at = start * job->outputs;
+    job->kernels->adam(job->adam, count * job->outputs, gradient, job->w + at, job->first + at, job->second + at);
+}
+
+static void
+backward_inputs(void *context, size_t start, size_t end, size_t thread)
+{
+    const mv_gemm_backward *job = context;
+    float *transposed = job->scratch + thread * mv_gemm_scratch(1, job->rows, job->outputs);
+    float *gradient = transposed + INPUT_BLOCK * job->outputs;
+    float *packed = gradient + INPUT_BLOCK * job->outputs;
+    for (size_t input = start; input < end; input += INPUT_BLOCK) {
+        const size_t count = smaller(INPUT_BLOCK, end - input);
+        if (job->dx) {
+            input_gradient(job, input, count, transposed);
+        }
+        if (job->adam) {
+            update_weights(job, input, count, gradient, packed);
         }
     }
 }
 
-/* packed[o * TILE + r] = dy[r][start + o], zero beyond the last row: rows become the lanes of a tile. */
-static void
-pack_rows(size_t rows, size_t length, const float *dy, size_t stride, float *packed)
+void
+mv_gemm_run_backward(mv_gemm_backward *job, size_t threads)
 {
-    memset(packed, 0, length * TILE * sizeof *packed);
-    for (size_t row = 0; row < rows; row++) {
-        for (size_t o = 0; o < length; o++) {
-            packed[o * TILE + row] = dy[row * stride + o];
-        }
-    }
-}
-
-/* Lanes are rows, not products of one sum: the compiler may not reorder a float sum by itself. */
-static void
-generic_input_gradient(size_t rows, size_t inputs, size_t outputs, const float *dy, const float *w, float *dx)
-{
-    float packed[MV_GEMM_BLOCK * TILE];
-    memset(dx, 0, rows * inputs * sizeof *dx);
-    for (size_t first = 0; first < rows; first += TILE) {
-        const size_t used = smaller(TILE, rows - first);
-        for (size_t start = 0; start < outputs; start += MV_GEMM_BLOCK) {
-            const size_t length = smaller(MV_GEMM_BLOCK, outputs - start);
-            pack_rows(used, length, dy + first * outputs + start, outputs, packed);
-            for (size_t input = 0; input < inputs; input++) {
-                float sum[TILE] = {0};
-                accumulate_tile(length, w + input * outputs + start, 1, packed, TILE, sum);
-                for (size_t row = 0; row < used; row++) {
-                    dx[(first + row) * inputs + input] += sum[row];
-                }
-            }
-        }
-    }
-}
-
-static const mv_gemm_kernels generic_kernels = {
-    .name = "generic",
-    .forward = generic_forward,
-    .weight_gradient = generic_weight_gradient,
-    .input_gradient = generic_input_gradient,
-};
-
-const mv_gemm_kernels *
-mv_gemm_select(void)
-{
-    return &generic_kernels;
+    const double by_input = job->dx ? (double)job->rows : 0.0;
+    const double by_weight = job->adam ? (double)job->rows + ADAM_OPERATIONS : 0.0;
+    const double operations = (by_input + by_weight) * (double)job->inputs * (double)job->outputs;
+    mv_pool_run(mv_pool_pays(threads, operations), job->inputs, backward_inputs, job);
 }

@@ -1,25 +1,32 @@
-/* The three matrix products of a dense layer, behind one table of functions so that faster kernels can be chosen. */
+/* The matrix products of a dense layer, cut into the tiles of the kernels and split among the threads.
+ *
+ * All matrices are row-major and dense. rows is the batch (models), inputs the long side (features), outputs the short
+ * one (hidden units). No output may overlap an input. */
 #ifndef MV_GEMM_H
 #define MV_GEMM_H
 
-#include <stddef.h>
+#include "mv_kernels.h"
 
-/* Sums over the inner dimension are split into blocks of this length, which keeps the rounding error of a short sum. */
-enum { MV_GEMM_BLOCK = 384 };
+/* y (rows, outputs) = x (rows, inputs) . w (inputs, outputs) */
+void mv_gemm_forward(const mv_kernels *kernels, size_t threads, size_t rows, size_t inputs, size_t outputs,
+                     const float *x, const float *w, float *y);
 
-/* All matrices are row-major and dense; the product overwrites its last argument, which may not overlap the others.
- * rows is the batch (models), inputs the long side (features), outputs the short one (hidden units). */
-typedef struct mv_gemm_kernels {
-    const char *name;
-    /* y (rows, outputs) = x (rows, inputs) . w (inputs, outputs) */
-    void (*forward)(size_t rows, size_t inputs, size_t outputs, const float *x, const float *w, float *y);
-    /* dw (inputs, outputs) = x (rows, inputs)^T . dy (rows, outputs) */
-    void (*weight_gradient)(size_t rows, size_t inputs, size_t outputs, const float *x, const float *dy, float *dw);
-    /* dx (rows, inputs) = dy (rows, outputs) . w (inputs, outputs)^T */
-    void (*input_gradient)(size_t rows, size_t inputs, size_t outputs, const float *dy, const float *w, float *dx);
-} mv_gemm_kernels;
+/* The way back from dy (rows, outputs), for one block of inputs after the other while it is in the cache:
+ *   dx (rows, inputs) = dy . w^T                             unless dx is NULL
+ *   w = Adam on w with the gradient x^T . dy                 unless adam is NULL
+ */
+typedef struct mv_gemm_backward {
+    const mv_kernels *kernels;
+    size_t rows, inputs, outputs;
+    const float *dy;
+    float *dx;
+    const mv_adam_step *adam;
+    const float *x;            /* used with adam */
+    float *w, *first, *second; /* (inputs, outputs); w is only read without adam */
+    float *scratch;            /* mv_gemm_scratch(threads, rows, outputs) floats */
+} mv_gemm_backward;
 
-/* The best table for this processor. */
-const mv_gemm_kernels *mv_gemm_select(void);
+size_t mv_gemm_scratch(size_t threads, size_t rows, size_t outputs);
+void mv_gemm_run_backward(mv_gemm_backward *job, size_t threads);
 
 #endif

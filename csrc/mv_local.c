@@ -1,6 +1,8 @@
 #include "mv_random.h"
 #include "mv_verifier.h"
 
+#include <string.h>
+
 /* Small: the scores start near 1/2. */
 #define INITIAL_DEVIATION 0.01f
 
@@ -53,44 +55,46 @@ local_forward(mv_verifier *self, mv_workspace *work, size_t models)
 }
 
 static void
-local_weight_gradient(mv_verifier *self, const mv_workspace *work, size_t models)
+local_weight_gradient(const mv_verifier *self, mv_workspace *work, size_t models)
 {
     const size_t queries = self->config.queries;
     const size_t outputs = self->config.outputs;
-    for (size_t i = 0; i < self->count; i++) {
-        self->gradient[i] = 0.0f;
-    }
+    memset(work->gradient, 0, self->count * sizeof *work->gradient);
     for (size_t m = 0; m < models; m++) {
         for (size_t n = 0; n < queries; n++) {
             const float g = work->logits_gradient[m * queries + n];
             const float *z = work->z + (m * queries + n) * outputs;
-            float *weight = self->gradient + n * outputs;
+            float *weight = work->gradient + n * outputs;
             for (size_t k = 0; k < outputs; k++) {
                 weight[k] += g * z[k];
             }
-            self->gradient[self->features + n] += g;
+            work->gradient[self->features + n] += g;
         }
     }
 }
 
+static size_t
+local_gradient_count(const mv_verifier *self)
+{
+    return self->count;
+}
+
 static void
-local_backward(mv_verifier *self, mv_workspace *work, size_t models, bool with_parameters, bool with_input)
+local_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input)
 {
     const size_t queries = self->config.queries;
     const size_t outputs = self->config.outputs;
-    if (with_parameters) {
-        local_weight_gradient(self, work, models);
-    }
-    if (!with_input) {
-        return;
-    }
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; with_input && m < models; m++) {
         for (size_t n = 0; n < queries; n++) {
             const float g = work->logits_gradient[m * queries + n];
             for (size_t k = 0; k < outputs; k++) {
                 work->z_gradient[(m * queries + n) * outputs + k] = g * self->parameters[n * outputs + k];
             }
         }
+    }
+    if (adam) {
+        local_weight_gradient(self, work, models);
+        mv_verifier_update(self, adam, 0, self->count, work->gradient);
     }
 }
 
@@ -102,5 +106,6 @@ const mv_kind mv_kind_local = {
     .initialize = local_initialize,
     .list = local_list,
     .forward = local_forward,
+    .gradient_count = local_gradient_count,
     .backward = local_backward,
 };

@@ -133,7 +133,8 @@ matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
         }
     }
     if (matched->rank) {
-        self->gemm->forward(models, self->features, matched->rank, work->z, matched->factor, work->hidden);
+        mv_gemm_forward(self->kernels, work->threads, models, self->features, matched->rank, work->z, matched->factor,
+                        work->hidden);
     }
     for (size_t m = 0; m < models; m++) {
         double *inner = work->inner + 2 * m;
@@ -143,32 +144,32 @@ matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
     }
 }
 
+/* z_gradient = factor factor^T x */
 static void
-matched_backward(mv_verifier *self, mv_workspace *work, size_t models, bool with_parameters, bool with_input)
+explained_part(const mv_verifier *self, mv_workspace *work, size_t models)
 {
-    const mv_matched *matched = &self->matched;
-    if (with_parameters) {
-        double gain = 0.0;
-        double bias = 0.0;
-        for (size_t m = 0; m < models; m++) {
-            const double *inner = work->inner + 2 * m;
-            gain += work->logits_gradient[m] * inner[0] / (inner[1] + LENGTH_EPSILON);
-            bias += work->logits_gradient[m];
-        }
-        self->gradient[0] = (float)gain;
-        self->gradient[1] = (float)bias;
-    }
-    if (!with_input) {
+    if (!self->matched.rank) {
+        memset(work->z_gradient, 0, models * self->features * sizeof *work->z_gradient);
         return;
     }
-    /* z_gradient = factor factor^T x first */
-    if (matched->rank) {
-        self->gemm->input_gradient(models, self->features, matched->rank, work->hidden, matched->factor,
-                                   work->z_gradient);
-    }
-    else {
-        memset(work->z_gradient, 0, models * self->features * sizeof *work->z_gradient);
-    }
+    mv_gemm_backward job = {
+        .kernels = self->kernels,
+        .rows = models,
+        .inputs = self->features,
+        .outputs = self->matched.rank,
+        .dy = work->hidden,
+        .dx = work->z_gradient,
+        .w = self->matched.factor,
+        .scratch = work->scratch,
+    };
+    mv_gemm_run_backward(&job, work->threads);
+}
+
+static void
+input_gradient(const mv_verifier *self, mv_workspace *work, size_t models)
+{
+    const mv_matched *matched = &self->matched;
+    explained_part(self, work, models);
     for (size_t m = 0; m < models; m++) {
         const double along = work->inner[2 * m];
         const double length = work->inner[2 * m + 1];
@@ -184,6 +185,33 @@ matched_backward(mv_verifier *self, mv_workspace *work, size_t models, bool with
     }
 }
 
+static size_t
+matched_gradient_count(const mv_verifier *self)
+{
+    return self->count;
+}
+
+static void
+matched_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input)
+{
+    if (with_input) {
+        input_gradient(self, work, models);
+    }
+    if (!adam) {
+        return;
+    }
+    double gain = 0.0;
+    double bias = 0.0;
+    for (size_t m = 0; m < models; m++) {
+        const double *inner = work->inner + 2 * m;
+        gain += work->logits_gradient[m] * inner[0] / (inner[1] + LENGTH_EPSILON);
+        bias += work->logits_gradient[m];
+    }
+    work->gradient[0] = (float)gain;
+    work->gradient[1] = (float)bias;
+    mv_verifier_update(self, adam, 0, self->count, work->gradient);
+}
+
 const mv_kind mv_kind_matched = {
     .name = "matched",
     .unit_per_query = false,
@@ -192,6 +220,7 @@ const mv_kind mv_kind_matched = {
     .initialize = matched_initialize,
     .list = matched_list,
     .forward = matched_forward,
+    .gradient_count = matched_gradient_count,
     .backward = matched_backward,
 };
 
@@ -382,8 +411,13 @@ mv_verifier_fit_matched(mv_verifier *self, const float *owner, size_t models, co
         goto done;
     }
     /* The first row of z_gradient serves for the owner's features. */
-    mv_verifier_features(self, models, negatives, work.z, work.row);
-    mv_verifier_features(self, 1, owner, work.z_gradient, work.row);
+    status = mv_verifier_features(self, models, negatives, work.z, &work);
+    if (!status) {
+        status = mv_verifier_features(self, 1, owner, work.z_gradient, &work);
+    }
+    if (status) {
+        goto done;
+    }
     status = fit_closed_form(&fit, self->features, models, work.z_gradient, work.z, shrinkage, floor, scratch);
     if (!status) {
         const mv_matched old = self->matched;

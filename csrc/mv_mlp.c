@@ -2,6 +2,7 @@
 #include "mv_verifier.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Where the tensors lie in the block of trainable parameters (or of their gradients). */
 typedef struct layout {
@@ -62,49 +63,65 @@ mlp_forward(mv_verifier *self, mv_workspace *work, size_t models)
 {
     const layout at = layout_of(self, self->parameters);
     const size_t hidden = self->config.hidden;
-    self->gemm->forward(models, self->features, hidden, work->z, at.weight1, work->hidden);
+    mv_gemm_forward(self->kernels, work->threads, models, self->features, hidden, work->z, at.weight1, work->hidden);
     for (size_t m = 0; m < models; m++) {
         float *h = work->hidden + m * hidden;
-        double logit = *at.bias2;
-        for (size_t j = 0; j < hidden; j++) {
-            const float sum = h[j] + at.bias1[j];
-            h[j] = sum < 0.0f ? 0.0f : sum; /* NaN stays NaN: an overflow must not pass for a quiet unit */
-            logit += (double)at.weight2[j] * h[j];
-        }
-        work->logits[m] = (float)logit;
+        work->logits[m] = (float)(self->kernels->rectify(hidden, at.bias1, at.weight2, h) + *at.bias2);
     }
 }
 
-static void
-mlp_backward(mv_verifier *self, mv_workspace *work, size_t models, bool with_parameters, bool with_input)
+static size_t
+mlp_gradient_count(const mv_verifier *self)
 {
-    const layout at = layout_of(self, self->parameters);
-    const layout gradient = layout_of(self, self->gradient);
+    return 2 * self->config.hidden + 1;
+}
+
+/* hidden_gradient, and the gradients of all parameters but weight1: bias1, weight2, bias2, as they lie in the block. */
+static void
+hidden_gradients(const mv_verifier *self, mv_workspace *work, size_t models)
+{
     const size_t hidden = self->config.hidden;
-    double bias2 = 0.0;
-    for (size_t j = 0; j < hidden; j++) {
-        double bias1 = 0.0;
-        double weight2 = 0.0;
-        for (size_t m = 0; m < models; m++) {
-            const float h = work->hidden[m * hidden + j];
-            const float g = work->logits_gradient[m];
-            const float gradient1 = h > 0.0f ? g * at.weight2[j] : 0.0f;
-            work->hidden_gradient[m * hidden + j] = gradient1;
-            bias1 += gradient1;
-            weight2 += (double)g * h;
-        }
-        gradient.bias1[j] = (float)bias1;
-        gradient.weight2[j] = (float)weight2;
-    }
+    const float *weight2 = layout_of(self, self->parameters).weight2;
+    float *restrict bias1_gradient = work->gradient;
+    float *restrict weight2_gradient = work->gradient + hidden;
+    double bias2_gradient = 0.0;
+    memset(work->gradient, 0, mlp_gradient_count(self) * sizeof *work->gradient);
     for (size_t m = 0; m < models; m++) {
-        bias2 += work->logits_gradient[m];
+        const float g = work->logits_gradient[m];
+        const float *restrict h = work->hidden + m * hidden;
+        float *restrict gradient1 = work->hidden_gradient + m * hidden;
+        for (size_t j = 0; j < hidden; j++) {
+            gradient1[j] = h[j] > 0.0f ? g * weight2[j] : 0.0f;
+            bias1_gradient[j] += gradient1[j];
+            weight2_gradient[j] += g * h[j];
+        }
+        bias2_gradient += g;
     }
-    *gradient.bias2 = (float)bias2;
-    if (with_parameters) {
-        self->gemm->weight_gradient(models, self->features, hidden, work->z, work->hidden_gradient, gradient.weight1);
-    }
-    if (with_input) {
-        self->gemm->input_gradient(models, self->features, hidden, work->hidden_gradient, at.weight1, work->z_gradient);
+    work->gradient[2 * hidden] = (float)bias2_gradient;
+}
+
+static void
+mlp_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input)
+{
+    const size_t weights = self->features * self->config.hidden;
+    hidden_gradients(self, work, models);
+    mv_gemm_backward job = {
+        .kernels = self->kernels,
+        .rows = models,
+        .inputs = self->features,
+        .outputs = self->config.hidden,
+        .dy = work->hidden_gradient,
+        .dx = with_input ? work->z_gradient : NULL,
+        .adam = adam,
+        .x = work->z,
+        .w = self->parameters,
+        .first = self->first,
+        .second = self->second,
+        .scratch = work->scratch,
+    };
+    mv_gemm_run_backward(&job, work->threads);
+    if (adam) {
+        mv_verifier_update(self, adam, weights, self->count - weights, work->gradient);
     }
 }
 
@@ -116,5 +133,6 @@ const mv_kind mv_kind_mlp = {
     .initialize = mlp_initialize,
     .list = mlp_list,
     .forward = mlp_forward,
+    .gradient_count = mlp_gradient_count,
     .backward = mlp_backward,
 };

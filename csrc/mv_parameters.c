@@ -125,6 +125,7 @@ mv_verifier_load(mv_verifier *self, const mv_parameter *list, size_t count, cons
             memcpy((float *)own[i].data, find_parameter(list, count, own[i].name)->data, size * sizeof *own[i].data);
         }
     }
+    mv_verifier_invert_scale(self);
     memset(self->first, 0, self->count * sizeof *self->first);
     memset(self->second, 0, self->count * sizeof *self->second);
     self->adam_steps = 0;

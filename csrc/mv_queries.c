@@ -1,13 +1,15 @@
 #include "metav.h"
-#include "mv_adam.h"
+#include "mv_cpu.h"
 #include "mv_finite.h"
 #include "mv_memory.h"
+#include "mv_pool.h"
 
 #include <math.h>
 #include <string.h>
 
 struct mv_query_optimizer {
     mv_query_config config;
+    const mv_kernels *kernels;
     uint64_t steps;
     float *natural, *master, *first, *second; /* (queries, features) */
     float *lower, *upper;                     /* (features) */
@@ -72,6 +74,7 @@ mv_query_optimizer_create(const mv_query_config *config, const float *natural, c
         goto done;
     }
     self->config = *config;
+    self->kernels = mv_kernels_get();
     self->natural = mv_alloc_floats(count);
     self->master = mv_alloc_floats(count);
     self->first = mv_alloc_floats(count);
@@ -141,33 +144,69 @@ to_level(double x, double lower, double upper, interval inside, int levels)
     return value >= inside.lower && value <= inside.upper ? value : x;
 }
 
+/* Replaces the clamped master of one query by its levels. */
+static void
+round_to_levels(const mv_query_optimizer *self, const float *natural, float *query)
+{
+    for (size_t j = 0; j < self->config.features; j++) {
+        const double lower = self->lower[j];
+        const double upper = self->upper[j];
+        const interval inside = allowed(natural[j], lower, upper, self->config.radius);
+        const double level = to_level(query[j], lower, upper, inside, self->config.levels);
+        query[j] = fminf(fmaxf((float)level, self->lower[j]), self->upper[j]);
+    }
+}
+
+typedef struct update_job {
+    mv_query_optimizer *self;
+    const float *gradient;
+    const mv_adam_step *adam;
+    float *queries;
+} update_job;
+
+static void
+update_queries(void *context, size_t start, size_t end, size_t thread)
+{
+    const update_job *job = context;
+    const mv_query_optimizer *self = job->self;
+    const size_t features = self->config.features;
+    (void)thread;
+    for (size_t at = start * features; at < end * features; at += features) {
+        self->kernels->update_query(job->adam, &(mv_query){
+                                                   .features = features,
+                                                   .natural = self->natural + at,
+                                                   .lower = self->lower,
+                                                   .upper = self->upper,
+                                                   .gradient = job->gradient + at,
+                                                   .master = self->master + at,
+                                                   .first = self->first + at,
+                                                   .second = self->second + at,
+                                                   .clamped = job->queries + at,
+                                                   .radius = (float)self->config.radius,
+                                               });
+        if (self->config.levels) {
+            round_to_levels(self, self->natural + at, job->queries + at);
+        }
+    }
+}
+
+/* Operations of one feature, on the scale of mv_pool_pays. */
+enum { PLAIN_OPERATIONS = 16, LEVEL_OPERATIONS = 100 };
+
 mv_status
 mv_query_optimizer_update(mv_query_optimizer *self, const float *gradient, double learning_rate, float *queries)
 {
     const mv_query_config *config = &self->config;
-    const size_t features = config->features;
+    const size_t count = config->queries * config->features;
     if (!(learning_rate >= 0.0) || !isfinite(learning_rate)) {
         return MV_ERROR_OPTION;
     }
-    if (!mv_all_finite(gradient, config->queries * features)) {
+    if (!self->kernels->all_finite(count, gradient)) {
         return MV_ERROR_GRADIENT;
     }
-    const mv_adam_step adam = mv_adam_prepare(++self->steps);
-    for (size_t i = 0; i < config->queries; i++) {
-        for (size_t j = 0; j < features; j++) {
-            const size_t at = i * features + j;
-            const double lower = self->lower[j];
-            const double upper = self->upper[j];
-            const interval inside = allowed(self->natural[at], lower, upper, config->radius);
-            const double move = mv_adam_direction(&adam, gradient[at], self->first + at, self->second + at);
-            double x = self->master[at] - learning_rate * (upper - lower) * move;
-            x = fmin(fmax(x, inside.lower), inside.upper);
-            self->master[at] = (float)x;
-            if (config->levels) {
-                x = to_level(x, lower, upper, inside, config->levels);
-            }
-            queries[at] = fminf(fmaxf((float)x, self->lower[j]), self->upper[j]);
-        }
-    }
+    const mv_adam_step adam = mv_adam_prepare(++self->steps, learning_rate, 0.0);
+    update_job job = {self, gradient, &adam, queries};
+    const double operations = (double)count * (config->levels ? LEVEL_OPERATIONS : PLAIN_OPERATIONS);
+    mv_pool_run(mv_pool_pays(mv_get_threads(), operations), config->queries, update_queries, &job);
     return MV_OK;
 }

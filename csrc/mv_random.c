@@ -13,19 +13,6 @@ mv_stream_open(uint64_t seed, mv_purpose purpose, uint64_t step)
 }
 
 void
-mv_random_add_noise(mv_stream stream, float deviation, size_t count, float *values)
-{
-    /* Four 16-bit uniforms of variance 1/12 each; their mean sum is 4 * 32767.5. */
-    const float scale = deviation * 1.7320508f * 0x1p-16f;
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t bits = mv_random_bits(stream, i);
-        const int32_t sum =
-            (int32_t)((bits & 0xFFFF) + ((bits >> 16) & 0xFFFF) + ((bits >> 32) & 0xFFFF) + (bits >> 48));
-        values[i] += scale * ((float)sum - 131070.0f);
-    }
-}
-
-void
 mv_random_add_normal(mv_stream stream, float deviation, size_t count, float *values)
 {
     for (size_t i = 0; i < count; i += 2) {

@@ -30,10 +30,6 @@ mv_random_uniform(mv_stream stream, uint64_t index)
     return (double)(mv_random_bits(stream, index) >> 11) * 0x1p-53;
 }
 
-/* values[i] += deviation * (sum of four uniform numbers, scaled to mean 0 and variance 1), for i < count: bell-shaped,
- * within 3.5 deviations, and without the logarithm and cosine that would cost more than the rest of a step. */
-void mv_random_add_noise(mv_stream stream, float deviation, size_t count, float *values);
-
 /* values[i] += deviation * N(0, 1) for i < count (Box-Muller, two values from each 64 bits). */
 void mv_random_add_normal(mv_stream stream, float deviation, size_t count, float *values);
 

@@ -24,6 +24,7 @@ static const char *const texts[MV_STATUS_COUNT] = {
     [MV_ERROR_PARAMETER_SHAPE] = "has a shape that does not fit this verifier",
     [MV_ERROR_PARAMETER_VALUE] = "must be finite, and scale and precision positive",
     [MV_ERROR_BOUNDS] = "lower and upper must be finite with lower <= upper",
+    [MV_ERROR_ISA] = "this processor has no such instruction set, or metav has no kernels for it",
     [MV_ERROR_NATURAL] = "natural must be finite and within lower and upper",
 };
 

@@ -1,9 +1,9 @@
 #include "mv_verifier.h"
 
-#include "mv_adam.h"
 #include "mv_augment.h"
+#include "mv_cpu.h"
 #include "mv_finite.h"
-#include "mv_view.h"
+#include "mv_pool.h"
 
 #include <math.h>
 #include <string.h>
@@ -76,17 +76,17 @@ mv_verifier_create(const mv_verifier_config *config, mv_verifier **verifier)
     }
     self->config = *config;
     self->kind = kind;
-    self->gemm = mv_gemm_select();
+    self->kernels = mv_kernels_get();
     self->features = features;
     self->units = kind->unit_per_query ? config->queries : 1;
     self->count = count;
     self->parameters = mv_alloc_floats(count);
-    self->gradient = mv_alloc_floats(count);
     self->first = mv_alloc_floats(count);
     self->second = mv_alloc_floats(count);
     self->shift = mv_alloc_floats(features);
     self->scale = mv_alloc_floats(config->outputs);
-    if (!self->parameters || !self->gradient || !self->first || !self->second || !self->shift || !self->scale) {
+    self->inverse = mv_alloc_floats(features);
+    if (!self->parameters || !self->first || !self->second || !self->shift || !self->scale || !self->inverse) {
         goto done;
     }
     if (kind == &mv_kind_matched && mv_matched_create(features, &self->matched) != MV_OK) {
@@ -95,6 +95,7 @@ mv_verifier_create(const mv_verifier_config *config, mv_verifier **verifier)
     for (size_t k = 0; k < config->outputs; k++) {
         self->scale[k] = 1.0f;
     }
+    mv_verifier_invert_scale(self);
     kind->initialize(self);
     *verifier = self;
     self = NULL;
@@ -126,6 +127,7 @@ mv_verifier_copy(const mv_verifier *verifier, mv_verifier **copy)
     memcpy(self->second, verifier->second, verifier->count * sizeof *self->second);
     memcpy(self->shift, verifier->shift, verifier->features * sizeof *self->shift);
     memcpy(self->scale, verifier->scale, verifier->config.outputs * sizeof *self->scale);
+    mv_verifier_invert_scale(self);
     *copy = self;
     self = NULL;
 done:
@@ -140,11 +142,11 @@ mv_verifier_destroy(mv_verifier *verifier)
         return;
     }
     mv_free(verifier->parameters);
-    mv_free(verifier->gradient);
     mv_free(verifier->first);
     mv_free(verifier->second);
     mv_free(verifier->shift);
     mv_free(verifier->scale);
+    mv_free(verifier->inverse);
     mv_matched_free(&verifier->matched);
     mv_arena_free(&verifier->arena);
     mv_free(verifier);
@@ -162,15 +164,24 @@ mv_verifier_get_steps(const mv_verifier *verifier)
     return verifier->steps;
 }
 
+void
+mv_verifier_invert_scale(mv_verifier *self)
+{
+    for (size_t i = 0; i < self->features; i++) {
+        self->inverse[i] = 1.0f / self->scale[i % self->config.outputs];
+    }
+}
+
 /* Scratch --------------------------------------------------------------------------------------------------------- */
 
 /* Takes every part from the arena, or only counts if the arena has no memory yet. */
 static void
 carve(const mv_verifier *self, size_t models, mv_arena *arena, mv_workspace *work)
 {
+    const size_t width = self->kind->width(self);
     const size_t dense = models * self->features * sizeof(float);
     const size_t logits = models * self->units * sizeof(float);
-    const size_t hidden = models * self->kind->width(self) * sizeof(float);
+    const size_t hidden = models * width * sizeof(float);
     work->z = mv_arena_take(arena, dense);
     work->z_gradient = mv_arena_take(arena, dense);
     work->logits = mv_arena_take(arena, logits);
@@ -181,7 +192,10 @@ carve(const mv_verifier *self, size_t models, mv_arena *arena, mv_workspace *wor
     work->keep = mv_arena_take(arena, models * self->config.queries * sizeof *work->keep);
     work->share = mv_arena_take(arena, models * sizeof *work->share);
     work->partner = mv_arena_take(arena, models * sizeof *work->partner);
-    work->row = mv_arena_take(arena, mv_view_scratch(self->config.outputs) * sizeof *work->row);
+    work->rows = mv_arena_take(arena, work->threads * mv_view_scratch(self->config.outputs) * sizeof *work->rows);
+    work->finite = mv_arena_take(arena, work->threads * sizeof *work->finite);
+    work->gradient = mv_arena_take(arena, self->kind->gradient_count(self) * sizeof *work->gradient);
+    work->scratch = mv_arena_take(arena, mv_gemm_scratch(work->threads, models, width) * sizeof *work->scratch);
 }
 
 mv_status
@@ -190,11 +204,12 @@ mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work)
     const size_t width = self->kind->width(self);
     const size_t widest = self->features > width ? self->features : width;
     size_t product;
-    /* No part exceeds 64 * models * (widest + 2) bytes and there are 11: their sum fits where this does. */
-    if (!models || !mv_multiply(models, widest + 2, &product) || product > PTRDIFF_MAX / 1024) {
+    /* No part is larger than 2^18 * models * (widest + 2) bytes, the scratch of all threads, and there are 14. */
+    if (!models || !mv_multiply(models, widest + 2, &product) || product > (size_t)PTRDIFF_MAX >> 22) {
         return MV_ERROR_SIZE;
     }
     mv_arena measure = {0};
+    work->threads = mv_get_threads();
     carve(self, models, &measure, work);
     if (!mv_arena_reserve(&self->arena, measure.used)) {
         return MV_ERROR_MEMORY;
@@ -205,32 +220,55 @@ mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work)
 
 /* Responses to logits --------------------------------------------------------------------------------------------- */
 
-static mv_shape
-shape_of(const mv_verifier *self, size_t models)
-{
-    return (mv_shape){models, self->config.queries, self->config.outputs};
-}
+typedef struct feature_job {
+    const mv_verifier *self;
+    const float *responses;
+    float *z;
+    mv_workspace *work;
+} feature_job;
 
+/* One model after the other, so that its numbers stay in the cache from the check to z. */
 static void
-standardize_features(const mv_verifier *self, size_t models, float *z)
+find_features(void *context, size_t start, size_t end, size_t thread)
 {
-    const size_t outputs = self->config.outputs;
-    for (size_t m = 0; m < models; m++) {
-        for (size_t n = 0; n < self->config.queries; n++) {
-            float *row = z + (m * self->config.queries + n) * outputs;
-            const float *shift = self->shift + n * outputs;
-            for (size_t k = 0; k < outputs; k++) {
-                row[k] = (row[k] - shift[k]) / self->scale[k];
-            }
+    const feature_job *job = context;
+    const mv_verifier *self = job->self;
+    const mv_kernels *kernels = self->kernels;
+    const size_t features = self->features;
+    double *scratch = job->work->rows + thread * mv_view_scratch(self->config.outputs);
+    bool finite = true;
+    for (size_t m = start; m < end && finite; m++) {
+        const float *responses = job->responses + m * features;
+        float *z = job->z + m * features;
+        finite = kernels->all_finite(features, responses);
+        if (finite && self->config.view.kind != MV_VIEW_IDENTITY) {
+            mv_view_features(kernels, self->config.view, self->config.queries, self->config.outputs, responses, z,
+                             scratch);
+            responses = z;
+        }
+        if (finite) {
+            kernels->standardize(features, responses, self->shift, self->inverse, z);
         }
     }
+    job->work->finite[thread] = finite;
 }
 
-void
-mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z, double *row)
+/* Operations of one response in a view, on the scale of mv_pool_pays. */
+enum { VIEW_OPERATIONS = 8 };
+
+mv_status
+mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z, mv_workspace *work)
 {
-    mv_view_features(self->config.view, shape_of(self, models), responses, z, row);
-    standardize_features(self, models, z);
+    feature_job job = {self, responses, z, work};
+    const double operations = (double)models * (double)self->features * VIEW_OPERATIONS;
+    memset(work->finite, true, work->threads * sizeof *work->finite);
+    mv_pool_run(mv_pool_pays(work->threads, operations), models, find_features, &job);
+    for (size_t t = 0; t < work->threads; t++) {
+        if (!work->finite[t]) {
+            return MV_ERROR_RESPONSES;
+        }
+    }
+    return MV_OK;
 }
 
 mv_status
@@ -246,8 +284,11 @@ mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses
     if (!mv_all_finite(responses, models * features)) {
         return MV_ERROR_RESPONSES;
     }
-    mv_view_features(self->config.view, shape_of(self, models), responses, work.z, work.row);
-    double *squares = work.row; /* (K): the view is done with it */
+    for (size_t m = 0; m < models; m++) {
+        mv_view_features(self->kernels, self->config.view, self->config.queries, outputs, responses + m * features,
+                         work.z + m * features, work.rows);
+    }
+    double *squares = work.rows; /* (K): the view is done with it */
     memset(squares, 0, outputs * sizeof *squares);
     double total = 0.0;
     for (size_t i = 0; i < features; i++) {
@@ -268,6 +309,7 @@ mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses
     for (size_t k = 0; k < outputs; k++) {
         self->scale[k] = (float)fmax(sqrt(squares[k] / count), least);
     }
+    mv_verifier_invert_scale(self);
     return MV_OK;
 }
 
@@ -285,13 +327,12 @@ find_logits(mv_verifier *self, size_t models, const float *responses, mv_workspa
     if (!status) {
         status = mv_workspace_prepare(self, models, work);
     }
+    if (!status) {
+        status = mv_verifier_features(self, models, responses, work->z, work);
+    }
     if (status) {
         return status;
     }
-    if (!mv_all_finite(responses, models * self->features)) {
-        return MV_ERROR_RESPONSES;
-    }
-    mv_verifier_features(self, models, responses, work->z, work->row);
     self->kind->forward(self, work, models);
     return mv_all_finite(work->logits, models * self->units) ? MV_OK : MV_ERROR_LOSS;
 }
@@ -392,20 +433,47 @@ find_loss(const mv_verifier *self, size_t models, const uint8_t *roles, const mv
     return loss;
 }
 
+typedef struct gradient_job {
+    const mv_verifier *self;
+    const float *responses;
+    float *gradient;
+    mv_workspace *work;
+} gradient_job;
+
+static void
+find_response_gradients(void *context, size_t start, size_t end, size_t thread)
+{
+    const gradient_job *job = context;
+    const mv_verifier *self = job->self;
+    const size_t features = self->features;
+    double *scratch = job->work->rows + thread * mv_view_scratch(self->config.outputs);
+    for (size_t m = start; m < end; m++) {
+        float *z_gradient = job->work->z_gradient + m * features;
+        float *gradient = job->gradient + m * features;
+        const bool identity = self->config.view.kind == MV_VIEW_IDENTITY;
+        self->kernels->scale(features, z_gradient, self->inverse, identity ? gradient : z_gradient);
+        if (!identity) {
+            mv_view_response_gradient(self->kernels, self->config.view, self->config.queries, self->config.outputs,
+                                      job->responses + m * features, z_gradient, gradient, scratch);
+        }
+    }
+}
+
 /* work->z_gradient to the gradient with respect to the raw responses */
 static void
 find_response_gradient(const mv_verifier *self, size_t models, const float *responses, const mv_step_options *options,
                        mv_workspace *work, float *gradient)
 {
-    const size_t outputs = self->config.outputs;
+    gradient_job job = {self, responses, gradient, work};
+    const double operations = (double)models * (double)self->features * VIEW_OPERATIONS;
     mv_augment_backward(self, models, options, work);
-    for (size_t i = 0; i < models * self->config.queries; i++) {
-        for (size_t k = 0; k < outputs; k++) {
-            work->z_gradient[i * outputs + k] /= self->scale[k];
-        }
-    }
-    mv_view_response_gradient(self->config.view, shape_of(self, models), responses, work->z_gradient, gradient,
-                              work->row);
+    mv_pool_run(mv_pool_pays(work->threads, operations), models, find_response_gradients, &job);
+}
+
+void
+mv_verifier_update(mv_verifier *self, const mv_adam_step *adam, size_t start, size_t count, const float *gradient)
+{
+    self->kernels->adam(adam, count, gradient, self->parameters + start, self->first + start, self->second + start);
 }
 
 mv_status
@@ -413,32 +481,31 @@ mv_verifier_step(mv_verifier *self, size_t models, const float *responses, const
                  const mv_step_options *options, float *gradient, double *loss)
 {
     mv_workspace work;
+    mv_adam_step adam;
     mv_status status = check_step(self, models, roles, options);
     if (!status) {
         status = mv_workspace_prepare(self, models, &work);
     }
+    if (!status) {
+        status = mv_verifier_features(self, models, responses, work.z, &work);
+    }
     if (status) {
         return status;
     }
-    if (!mv_all_finite(responses, models * self->features)) {
-        return MV_ERROR_RESPONSES;
-    }
-    mv_verifier_features(self, models, responses, work.z, work.row);
     mv_augment(self, models, roles, options, &work);
     self->kind->forward(self, &work, models);
     const double value = find_loss(self, models, roles, options, &work);
     if (!isfinite(value)) {
         return MV_ERROR_LOSS;
     }
-    self->kind->backward(self, &work, models, options->update, gradient != NULL);
+    adam = mv_adam_prepare(self->adam_steps + 1, options->learning_rate, options->weight_decay);
+    self->kind->backward(self, &work, models, options->update ? &adam : NULL, gradient != NULL);
     if (gradient) {
         find_response_gradient(self, models, responses, options, &work, gradient);
     }
     if (options->update) {
         self->steps++;
         self->adam_steps++;
-        mv_adam_update(self->adam_steps, options->learning_rate, options->weight_decay, self->count, self->parameters,
-                       self->gradient, self->first, self->second);
     }
     *loss = value;
     return MV_OK;

@@ -5,10 +5,12 @@
 #include "metav.h"
 #include "mv_gemm.h"
 #include "mv_memory.h"
+#include "mv_view.h"
 
 /* Scratch of one call, carved from the handle's arena for M models. A kind gives each model `units` logits: one, or one
  * per query. */
 typedef struct mv_workspace {
+    size_t threads;    /* at most; what there is of scratch */
     float *z;          /* (M, D) standardised features; `matched` centres them in place */
     float *z_gradient; /* (M, D) */
     float *logits;     /* (M, units) */
@@ -19,7 +21,10 @@ typedef struct mv_workspace {
     float *keep;     /* (M, N) factor of dropout: 0 or 1 / (1 - p) */
     float *share;    /* (M) weight of the mixed-in negative */
     size_t *partner; /* (M) its index */
-    double *row;     /* scratch of the views */
+    double *rows;    /* (threads, mv_view_scratch) */
+    bool *finite;    /* (threads) what each found */
+    float *gradient; /* (gradient_count) of the parameters that backward does not update while it goes */
+    float *scratch;  /* of the matrix products */
 } mv_workspace;
 
 /* What a kind is: sizes and names of its parameters, initialisation, forward, backward. */
@@ -35,8 +40,10 @@ typedef struct mv_kind {
     size_t (*list)(const mv_verifier *self, mv_parameter *list);
     /* logits from z */
     void (*forward)(mv_verifier *self, mv_workspace *work, size_t models);
-    /* self->gradient if with_parameters, z_gradient if with_input; after forward on the same workspace */
-    void (*backward)(mv_verifier *self, mv_workspace *work, size_t models, bool with_parameters, bool with_input);
+    /* Floats of work->gradient. */
+    size_t (*gradient_count)(const mv_verifier *self);
+    /* Updates the parameters unless adam is NULL; z_gradient if with_input. After forward on the same workspace. */
+    void (*backward)(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input);
 } mv_kind;
 
 extern const mv_kind mv_kind_mlp, mv_kind_local, mv_kind_matched;
@@ -52,15 +59,16 @@ typedef struct mv_matched {
 struct mv_verifier {
     mv_verifier_config config;
     const mv_kind *kind;
-    const mv_gemm_kernels *gemm;
+    const mv_kernels *kernels;
     uint64_t steps;      /* updates so far: the counter of the augmentation */
     uint64_t adam_steps; /* the same since Adam began anew */
     size_t features;     /* D */
     size_t units;
-    size_t count;                                  /* of trainable parameters */
-    float *parameters, *gradient, *first, *second; /* (count) */
-    float *shift;                                  /* (D) */
-    float *scale;                                  /* (K) */
+    size_t count;                       /* of trainable parameters */
+    float *parameters, *first, *second; /* (count) */
+    float *shift;                       /* (D) */
+    float *scale;                       /* (K) */
+    float *inverse;                     /* (D) 1 / scale, once for every feature */
     mv_matched matched;
     mv_arena arena;
 };
@@ -68,8 +76,15 @@ struct mv_verifier {
 /* Sets up the workspace for `models`; MV_ERROR_MEMORY or MV_ERROR_SIZE. */
 mv_status mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work);
 
-/* z of raw responses, which the caller has found finite. */
-void mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z, double *row);
+/* z (M, D) of raw responses; MV_ERROR_RESPONSES. */
+mv_status mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z,
+                               mv_workspace *work);
+
+/* Adam on `count` parameters from number `start` on. */
+void mv_verifier_update(mv_verifier *self, const mv_adam_step *adam, size_t start, size_t count, const float *gradient);
+
+/* To be called when scale has changed. */
+void mv_verifier_invert_scale(mv_verifier *self);
 
 /* Stable log(1 + exp(x)) and 1 / (1 + exp(-x)). */
 double mv_softplus(double x);

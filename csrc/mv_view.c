@@ -1,6 +1,5 @@
 #include "mv_view.h"
 
-#include "mv_finite.h"
 #include "mv_memory.h"
 
 #include <math.h>
@@ -18,6 +17,8 @@ enum { MAX_DECIMALS = 8, MAX_TOP = 1000000000 };
 
 /* One row on its way through a view. */
 typedef struct mv_row {
+    const mv_kernels *kernels;
+    int parameter; /* the view's d or k */
     size_t outputs;
     bool given; /* the row holds probabilities, not logits */
     const float *r;
@@ -26,77 +27,6 @@ typedef struct mv_row {
     double *gradient;  /* d loss / d log p or d loss / d p (outputs) */
     bool *top;         /* member of the top set (outputs) */
 } mv_row;
-
-/* Names ---------------------------------------------------------------------------------------------------------- */
-
-static const struct {
-    const char *name;
-    mv_view_kind kind;
-    int least, most; /* range of the parameter; none where least > most */
-} views[] = {
-    {"identity", MV_VIEW_IDENTITY, 1, 0}, {"identity_round", MV_VIEW_IDENTITY_ROUND, 0, MAX_DECIMALS},
-    {"logprob", MV_VIEW_LOGPROB, 1, 0},   {"round", MV_VIEW_ROUND, 0, MAX_DECIMALS},
-    {"topk", MV_VIEW_TOPK, 1, MAX_TOP},   {"label", MV_VIEW_LABEL, 1, 0},
-};
-
-/* Reads "(digits)" up to the end of the text; false if it is not that. Values too large become MAX_TOP + 1. */
-static bool
-parse_parameter(const char *text, int *parameter)
-{
-    if (*text != '(') {
-        return false;
-    }
-    const char *digit = text + 1;
-    long value = 0;
-    for (; *digit >= '0' && *digit <= '9'; digit++) {
-        value = value > MAX_TOP / 10 ? MAX_TOP + 1L : value * 10 + (*digit - '0');
-    }
-    *parameter = (int)(value > MAX_TOP ? MAX_TOP + 1L : value);
-    return digit > text + 1 && digit[0] == ')' && digit[1] == '\0';
-}
-
-mv_status
-mv_view_parse(const char *text, mv_view *view)
-{
-    const size_t length = strcspn(text, "(");
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
-        if (strlen(views[i].name) != length || strncmp(views[i].name, text, length) != 0) {
-            continue;
-        }
-        int parameter = 0;
-        const bool has_parameter = views[i].least <= views[i].most;
-        if (has_parameter ? !parse_parameter(text + length, &parameter) : text[length] != '\0') {
-            return MV_ERROR_VIEW_NAME;
-        }
-        if (has_parameter && (parameter < views[i].least || parameter > views[i].most)) {
-            return MV_ERROR_VIEW_PARAMETER;
-        }
-        *view = (mv_view){views[i].kind, parameter};
-        return MV_OK;
-    }
-    return MV_ERROR_VIEW_NAME;
-}
-
-static bool
-is_identity(mv_view view)
-{
-    return view.kind == MV_VIEW_IDENTITY || view.kind == MV_VIEW_IDENTITY_ROUND;
-}
-
-mv_status
-mv_view_check(mv_view view, size_t outputs)
-{
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
-        if (views[i].kind == view.kind) {
-            const bool has_parameter = views[i].least <= views[i].most;
-            if (has_parameter && (view.parameter < views[i].least || view.parameter > views[i].most)) {
-                return MV_ERROR_VIEW_PARAMETER;
-            }
-            return is_identity(view) || outputs >= 2 ? MV_OK : MV_ERROR_VIEW_OUTPUTS;
-        }
-    }
-    return MV_ERROR_VIEW_NAME;
-}
 
 /* Probabilities -------------------------------------------------------------------------------------------------- */
 
@@ -205,37 +135,58 @@ probability_gradient(const mv_row *row, float *response_gradient)
 /* The views, one row each ---------------------------------------------------------------------------------------- */
 
 static void
-identity_round_features(const float *r, size_t outputs, int decimals, float *f)
+identity_features(mv_row *row, float *f)
 {
-    const double unit = pow(10.0, decimals);
-    for (size_t j = 0; j < outputs; j++) {
-        f[j] = (float)(rint(r[j] * unit) / unit);
+    memcpy(f, row->r, row->outputs * sizeof *f);
+}
+
+static void
+identity_gradient(mv_row *row, const float *g, float *response_gradient)
+{
+    memcpy(response_gradient, g, row->outputs * sizeof *g);
+}
+
+static void
+identity_round_features(mv_row *row, float *f)
+{
+    const double unit = pow(10.0, row->parameter);
+    for (size_t j = 0; j < row->outputs; j++) {
+        f[j] = (float)(rint(row->r[j] * unit) / unit);
     }
 }
 
 static void
 logprob_features(mv_row *row, float *f)
 {
+    if (!row->given) {
+        row->kernels->log_softmax(row->outputs, (float)log(MV_PROBABILITY_FLOOR), row->r, f);
+        return;
+    }
     find_probabilities(row);
-    const double least = log(MV_PROBABILITY_FLOOR);
     for (size_t j = 0; j < row->outputs; j++) {
-        if (row->given) {
-            f[j] = logf((float)larger(row->p[j], MV_PROBABILITY_FLOOR));
-        }
-        else {
-            f[j] = (float)larger(row->r[j] - row->normalizer, least);
-        }
+        f[j] = logf((float)larger(row->p[j], MV_PROBABILITY_FLOOR));
     }
 }
 
+/* The gradient of log max(p, floor). */
 static void
-logprob_gradient(mv_row *row, const float *g, double floor, float *response_gradient)
+clamped_gradient(mv_row *row, const float *g, double floor, float *response_gradient)
 {
+    if (!row->given) {
+        row->kernels->log_softmax_gradient(row->outputs, (float)floor, row->r, g, response_gradient);
+        return;
+    }
     find_probabilities(row);
     for (size_t j = 0; j < row->outputs; j++) {
         row->gradient[j] = g[j];
     }
     log_gradient(row, floor, response_gradient);
+}
+
+static void
+logprob_gradient(mv_row *row, const float *g, float *response_gradient)
+{
+    clamped_gradient(row, g, MV_PROBABILITY_FLOOR, response_gradient);
 }
 
 static double
@@ -245,14 +196,20 @@ rounding_floor(int decimals)
 }
 
 static void
-round_features(mv_row *row, int decimals, float *f)
+round_features(mv_row *row, float *f)
 {
     find_probabilities(row);
-    const double unit = pow(10.0, decimals);
-    const double floor = rounding_floor(decimals);
+    const double unit = pow(10.0, row->parameter);
+    const double floor = rounding_floor(row->parameter);
     for (size_t j = 0; j < row->outputs; j++) {
         f[j] = (float)log(larger(rint(row->p[j] * unit) / unit, floor));
     }
+}
+
+static void
+round_gradient(mv_row *row, const float *g, float *response_gradient)
+{
+    clamped_gradient(row, g, rounding_floor(row->parameter), response_gradient);
 }
 
 /* Marks the `count` largest probabilities; returns what each of the others gets, 0 if there are none. */
@@ -280,8 +237,9 @@ find_top(mv_row *row, size_t count)
 }
 
 static void
-topk_features(mv_row *row, size_t count, float *f)
+topk_features(mv_row *row, float *f)
 {
+    const size_t count = (size_t)row->parameter;
     find_probabilities(row);
     const double share = find_top(row, count);
     for (size_t j = 0; j < row->outputs; j++) {
@@ -290,8 +248,9 @@ topk_features(mv_row *row, size_t count, float *f)
 }
 
 static void
-topk_gradient(mv_row *row, const float *g, size_t count, float *response_gradient)
+topk_gradient(mv_row *row, const float *g, float *response_gradient)
 {
+    const size_t count = (size_t)row->parameter;
     find_probabilities(row);
     const double share = find_top(row, count);
     double others = 0.0; /* d loss / d (sum of the rest) */
@@ -309,7 +268,7 @@ topk_gradient(mv_row *row, const float *g, size_t count, float *response_gradien
 }
 
 static void
-label_features(const mv_row *row, float *f)
+label_features(mv_row *row, float *f)
 {
     memset(f, 0, row->outputs * sizeof *f);
     f[largest(row->r, row->outputs)] = 1.0f;
@@ -336,7 +295,102 @@ label_gradient(mv_row *row, const float *g, float *response_gradient)
     log_gradient(row, floor, response_gradient);
 }
 
-/* All rows ------------------------------------------------------------------------------------------------------- */
+/* The table ------------------------------------------------------------------------------------------------------ */
+
+/* A view is one row here: its name, the range of its parameter (none where least > most), whether it reads a row as a
+ * distribution, and its two functions on one row. */
+static const struct rules {
+    mv_view_kind kind;
+    const char *name;
+    int least, most;
+    bool distribution;
+    void (*features)(mv_row *row, float *f);
+    void (*gradient)(mv_row *row, const float *g, float *response_gradient);
+} views[] = {
+    {MV_VIEW_IDENTITY, "identity", 1, 0, false, identity_features, identity_gradient},
+    {MV_VIEW_IDENTITY_ROUND, "identity_round", 0, MAX_DECIMALS, false, identity_round_features, identity_gradient},
+    {MV_VIEW_LOGPROB, "logprob", 1, 0, true, logprob_features, logprob_gradient},
+    {MV_VIEW_ROUND, "round", 0, MAX_DECIMALS, true, round_features, round_gradient},
+    {MV_VIEW_TOPK, "topk", 1, MAX_TOP, true, topk_features, topk_gradient},
+    {MV_VIEW_LABEL, "label", 1, 0, true, label_features, label_gradient},
+};
+
+enum { VIEWS = sizeof views / sizeof *views };
+
+static const struct rules *
+find_rules(mv_view_kind kind)
+{
+    for (size_t i = 0; i < VIEWS; i++) {
+        if (views[i].kind == kind) {
+            return &views[i];
+        }
+    }
+    return NULL;
+}
+
+static bool
+has_parameter(const struct rules *rules)
+{
+    return rules->least <= rules->most;
+}
+
+static bool
+accepts(const struct rules *rules, int parameter)
+{
+    return !has_parameter(rules) || (parameter >= rules->least && parameter <= rules->most);
+}
+
+/* Reads "(digits)" up to the end of the text; false if it is not that. Values too large become MAX_TOP + 1. */
+static bool
+parse_parameter(const char *text, int *parameter)
+{
+    if (*text != '(') {
+        return false;
+    }
+    const char *digit = text + 1;
+    long value = 0;
+    for (; *digit >= '0' && *digit <= '9'; digit++) {
+        value = value > MAX_TOP / 10 ? MAX_TOP + 1L : value * 10 + (*digit - '0');
+    }
+    *parameter = (int)(value > MAX_TOP ? MAX_TOP + 1L : value);
+    return digit > text + 1 && digit[0] == ')' && digit[1] == '\0';
+}
+
+mv_status
+mv_view_parse(const char *text, mv_view *view)
+{
+    const size_t length = strcspn(text, "(");
+    for (size_t i = 0; i < VIEWS; i++) {
+        if (strlen(views[i].name) != length || strncmp(views[i].name, text, length) != 0) {
+            continue;
+        }
+        int parameter = 0;
+        if (has_parameter(&views[i]) ? !parse_parameter(text + length, &parameter) : text[length] != '\0') {
+            return MV_ERROR_VIEW_NAME;
+        }
+        if (!accepts(&views[i], parameter)) {
+            return MV_ERROR_VIEW_PARAMETER;
+        }
+        *view = (mv_view){views[i].kind, parameter};
+        return MV_OK;
+    }
+    return MV_ERROR_VIEW_NAME;
+}
+
+mv_status
+mv_view_check(mv_view view, size_t outputs)
+{
+    const struct rules *rules = find_rules(view.kind);
+    if (!rules) {
+        return MV_ERROR_VIEW_NAME;
+    }
+    if (!accepts(rules, view.parameter)) {
+        return MV_ERROR_VIEW_PARAMETER;
+    }
+    return !rules->distribution || outputs >= 2 ? MV_OK : MV_ERROR_VIEW_OUTPUTS;
+}
+
+/* All rows of one model ------------------------------------------------------------------------------------------- */
 
 size_t
 mv_view_scratch(size_t outputs)
@@ -346,87 +400,42 @@ mv_view_scratch(size_t outputs)
 }
 
 static mv_row
-make_row(size_t outputs, double *scratch)
+make_row(const mv_kernels *kernels, mv_view view, size_t outputs, double *scratch)
 {
     return (mv_row){
-        .outputs = outputs, .p = scratch, .gradient = scratch + outputs, .top = (bool *)(scratch + 2 * outputs)};
+        .kernels = kernels,
+        .parameter = view.parameter,
+        .outputs = outputs,
+        .p = scratch,
+        .gradient = scratch + outputs,
+        .top = (bool *)(scratch + 2 * outputs),
+    };
 }
 
 void
-mv_view_features(mv_view view, mv_shape shape, const float *responses, float *features, double *scratch)
+mv_view_features(const mv_kernels *kernels, mv_view view, size_t queries, size_t outputs, const float *responses,
+                 float *features, double *scratch)
 {
-    const size_t outputs = shape.outputs;
-    const size_t size = shape.queries * outputs;
-    if (view.kind == MV_VIEW_IDENTITY) {
-        memcpy(features, responses, shape.models * size * sizeof *features);
-        return;
-    }
-    mv_row row = make_row(outputs, scratch);
-    for (size_t m = 0; m < shape.models; m++) {
-        const float *model = responses + m * size;
-        row.given = !is_identity(view) && are_probabilities(model, shape.queries, outputs);
-        for (size_t n = 0; n < shape.queries; n++) {
-            float *f = features + m * size + n * outputs;
-            row.r = model + n * outputs;
-            switch (view.kind) {
-            case MV_VIEW_IDENTITY:
-                break;
-            case MV_VIEW_IDENTITY_ROUND:
-                identity_round_features(row.r, outputs, view.parameter, f);
-                break;
-            case MV_VIEW_LOGPROB:
-                logprob_features(&row, f);
-                break;
-            case MV_VIEW_ROUND:
-                round_features(&row, view.parameter, f);
-                break;
-            case MV_VIEW_TOPK:
-                topk_features(&row, (size_t)view.parameter, f);
-                break;
-            case MV_VIEW_LABEL:
-                label_features(&row, f);
-                break;
-            }
-        }
+    const struct rules *rules = find_rules(view.kind);
+    mv_row row = make_row(kernels, view, outputs, scratch);
+    row.given = rules->distribution && are_probabilities(responses, queries, outputs);
+    for (size_t n = 0; n < queries; n++) {
+        row.r = responses + n * outputs;
+        rules->features(&row, features + n * outputs);
     }
 }
 
 void
-mv_view_response_gradient(mv_view view, mv_shape shape, const float *responses, const float *feature_gradient,
-                          float *response_gradient, double *scratch)
+mv_view_response_gradient(const mv_kernels *kernels, mv_view view, size_t queries, size_t outputs,
+                          const float *responses, const float *feature_gradient, float *response_gradient,
+                          double *scratch)
 {
-    const size_t outputs = shape.outputs;
-    const size_t size = shape.queries * outputs;
-    if (is_identity(view)) {
-        memcpy(response_gradient, feature_gradient, shape.models * size * sizeof *response_gradient);
-        return;
-    }
-    mv_row row = make_row(outputs, scratch);
-    for (size_t m = 0; m < shape.models; m++) {
-        const float *model = responses + m * size;
-        row.given = are_probabilities(model, shape.queries, outputs);
-        for (size_t n = 0; n < shape.queries; n++) {
-            const float *g = feature_gradient + m * size + n * outputs;
-            float *dr = response_gradient + m * size + n * outputs;
-            row.r = model + n * outputs;
-            switch (view.kind) {
-            case MV_VIEW_IDENTITY:
-            case MV_VIEW_IDENTITY_ROUND:
-                break;
-            case MV_VIEW_LOGPROB:
-                logprob_gradient(&row, g, MV_PROBABILITY_FLOOR, dr);
-                break;
-            case MV_VIEW_ROUND:
-                logprob_gradient(&row, g, rounding_floor(view.parameter), dr);
-                break;
-            case MV_VIEW_TOPK:
-                topk_gradient(&row, g, (size_t)view.parameter, dr);
-                break;
-            case MV_VIEW_LABEL:
-                label_gradient(&row, g, dr);
-                break;
-            }
-        }
+    const struct rules *rules = find_rules(view.kind);
+    mv_row row = make_row(kernels, view, outputs, scratch);
+    row.given = rules->distribution && are_probabilities(responses, queries, outputs);
+    for (size_t n = 0; n < queries; n++) {
+        row.r = responses + n * outputs;
+        rules->gradient(&row, feature_gradient + n * outputs, response_gradient + n * outputs);
     }
 }
 
@@ -444,14 +453,14 @@ check_call(mv_view view, mv_shape shape, const float *responses, size_t *count)
     if (status) {
         return status;
     }
-    return mv_all_finite(responses, *count) ? MV_OK : MV_ERROR_RESPONSES;
+    return mv_kernels_get()->all_finite(*count, responses) ? MV_OK : MV_ERROR_RESPONSES;
 }
 
 mv_status
 mv_view_forward(mv_view view, mv_shape shape, const float *responses, float *features)
 {
     size_t count;
-    mv_status status = check_call(view, shape, responses, &count);
+    const mv_status status = check_call(view, shape, responses, &count);
     if (status) {
         return status;
     }
@@ -459,7 +468,10 @@ mv_view_forward(mv_view view, mv_shape shape, const float *responses, float *fea
     if (!scratch) {
         return MV_ERROR_MEMORY;
     }
-    mv_view_features(view, shape, responses, features, scratch);
+    const size_t size = shape.queries * shape.outputs;
+    for (size_t at = 0; at < count; at += size) {
+        mv_view_features(mv_kernels_get(), view, shape.queries, shape.outputs, responses + at, features + at, scratch);
+    }
     mv_free(scratch);
     return MV_OK;
 }
@@ -469,18 +481,22 @@ mv_view_backward(mv_view view, mv_shape shape, const float *responses, const flo
                  float *response_gradient)
 {
     size_t count;
-    mv_status status = check_call(view, shape, responses, &count);
+    const mv_status status = check_call(view, shape, responses, &count);
     if (status) {
         return status;
     }
-    if (!mv_all_finite(feature_gradient, count)) {
+    if (!mv_kernels_get()->all_finite(count, feature_gradient)) {
         return MV_ERROR_GRADIENT;
     }
     double *scratch = mv_alloc(mv_view_scratch(shape.outputs) * sizeof *scratch);
     if (!scratch) {
         return MV_ERROR_MEMORY;
     }
-    mv_view_response_gradient(view, shape, responses, feature_gradient, response_gradient, scratch);
+    const size_t size = shape.queries * shape.outputs;
+    for (size_t at = 0; at < count; at += size) {
+        mv_view_response_gradient(mv_kernels_get(), view, shape.queries, shape.outputs, responses + at,
+                                  feature_gradient + at, response_gradient + at, scratch);
+    }
     mv_free(scratch);
     return MV_OK;
 }

@@ -3,6 +3,7 @@
 #define MV_VIEW_H
 
 #include "metav.h"
+#include "mv_cpu.h"
 
 /* Probabilities below this count as this. */
 #define MV_PROBABILITY_FLOOR 1e-5
@@ -12,9 +13,11 @@ size_t mv_view_scratch(size_t outputs);
 
 mv_status mv_view_check(mv_view view, size_t outputs);
 
-/* All models; responses are finite, the view has passed mv_view_check. */
-void mv_view_features(mv_view view, mv_shape shape, const float *responses, float *features, double *scratch);
-void mv_view_response_gradient(mv_view view, mv_shape shape, const float *responses, const float *feature_gradient,
-                               float *response_gradient, double *scratch);
+/* One model's (queries, outputs) numbers; they are finite, the view has passed mv_view_check. No overlap. */
+void mv_view_features(const mv_kernels *kernels, mv_view view, size_t queries, size_t outputs, const float *responses,
+                      float *features, double *scratch);
+void mv_view_response_gradient(const mv_kernels *kernels, mv_view view, size_t queries, size_t outputs,
+                               const float *responses, const float *feature_gradient, float *response_gradient,
+                               double *scratch);
 
 #endif

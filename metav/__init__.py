@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from metav.fingerprinting import fingerprint
     from metav.fingerprints import Fingerprint, load
     from metav.optimization import OptimizationOptions
+    from metav.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
     from metav.tasks import Classification, Generation, Regression, Task
     from metav.verdicts import Decision, Verdict, verify
     from metav.zoo import Zoo, build_suspects, build_zoo
@@ -31,6 +32,7 @@ __all__ = [
     "ArtefactError",
     "CacheError",
     "Classification",
+    "CpuInfo",
     "Decision",
     "Evaluation",
     "Fingerprint",
@@ -50,10 +52,13 @@ __all__ = [
     "__version__",
     "build_suspects",
     "build_zoo",
+    "cpu_info",
     "evaluate",
     "fingerprint",
+    "get_num_threads",
     "load",
     "obfuscations",
+    "set_num_threads",
     "verify",
 ]
 
@@ -66,6 +71,7 @@ _HOMES = {
     "fingerprinting": "fingerprint",
     "fingerprints": "Fingerprint load",
     "optimization": "OptimizationOptions",
+    "processor": "CpuInfo cpu_info get_num_threads set_num_threads",
     "tasks": "Classification Generation Regression Task",
     "verdicts": "Decision Verdict verify",
     "zoo": "Zoo build_suspects build_zoo",

@@ -17,6 +17,15 @@ ROLE_NEGATIVE: Final = 0
 ROLE_POSITIVE: Final = 1
 ROLE_OWNER: Final = 2
 
+def cpu_info() -> dict[str, Any]:
+    """Instruction set in use (isa), usable ones (isas, best first), cpus of this process, threads."""
+
+def get_num_threads() -> int:
+    """Threads that one call may use."""
+
+def set_num_threads(threads: int, /) -> None:
+    """Threads that one call may use, its own included; results do not depend on them."""
+
 def apply_view(responses: Tensor, view: str, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
     """Features (M, N, K) of raw responses (M, N, K) under a view.
 

@@ -33,6 +33,7 @@ NAMES = sorted(
     }
     | {"Fingerprint", "Verdict", "Decision", "Evaluation"}
     | {"build_zoo", "build_suspects", "fingerprint", "load", "verify", "evaluate"}
+    | {"CpuInfo", "cpu_info", "get_num_threads", "set_num_threads"}
 )
 
 

@@ -66,7 +66,7 @@ static int
 module_exec(PyObject *module)
 {
     module_state *state = get_state(module);
-    if (tensor_import_numpy() < 0) {
+    if (read_environment() < 0 || tensor_import_numpy() < 0 || PyModule_AddFunctions(module, processor_methods) < 0) {
         return -1;
     }
     state->dlpack_name = PyUnicode_InternFromString("__dlpack__");
@@ -115,6 +115,7 @@ static void
 module_free(void *module)
 {
     (void)module_clear((PyObject *)module);
+    mv_pool_stop();
 }
 
 static PyModuleDef_Slot module_slots[] = {

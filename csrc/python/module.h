@@ -58,5 +58,9 @@ void leave_handle(atomic_bool *busy);
 extern PyType_Spec verifier_spec;
 extern PyType_Spec query_optimizer_spec;
 extern PyMethodDef view_methods[];
+extern PyMethodDef processor_methods[];
+
+/* Follows METAV_ISA and METAV_NUM_THREADS; -1 with ImportError if they make no sense here. */
+int read_environment(void);
 
 #endif

@@ -1,11 +1,18 @@
 /* The C core without Python: laws, refusals, and every allocation failing once. Build with -DMV_TEST_ALLOCATIONS. */
+#define _POSIX_C_SOURCE 200809L /* fork */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#ifndef _WIN32
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 #include "../../csrc/metav.h"
+#include "../../csrc/mv_cpu.h"
 #include "../../csrc/mv_gemm.h"
 #include "../../csrc/mv_memory.h"
+#include "../../csrc/mv_pool.h"
 #include "../../csrc/mv_random.h"
 #include "harness.h"
 
@@ -188,54 +195,162 @@ test_a_copy_is_independent_and_equal(void)
     mv_query_optimizer_destroy(NULL);
 }
 
-static void
-test_kernels_equal_plain_sums(void)
+/* The largest distance of two products from sums in double, on the scale of their rounding error. */
+static double
+distance(size_t rows, size_t columns, size_t length, const float *a, size_t a_row, size_t a_step, const float *b,
+         size_t b_row, size_t b_step, const float *c)
 {
-    static const size_t shapes[][3] = {{1, 1, 1}, {3, 5, 2}, {7, 400, 33}, {2, 1000, 64}, {500, 3, 40}, {4, 9, 800}};
-    const mv_gemm_kernels *kernels = mv_gemm_select();
+    double worst = 0.0;
+    for (size_t i = 0; i < rows * columns; i++) {
+        double sum = 0.0;
+        for (size_t k = 0; k < length; k++) {
+            sum += (double)a[i / columns * a_row + k * a_step] * b[i % columns * b_row + k * b_step];
+        }
+        worst = fmax(worst, fabs(sum - c[i]) / sqrt((double)length));
+    }
+    return worst;
+}
+
+/* The products of a layer of `shape` = rows, inputs, outputs with some threads; fills result with all of them. */
+static void
+run_products(const size_t shape[3], size_t threads, float *result)
+{
+    const size_t m = shape[0];
+    const size_t k = shape[1];
+    const size_t n = shape[2];
+    float *x = mv_alloc_floats(m * k + k * n + m * n + k * n);
+    float *scratch = mv_alloc_floats(mv_gemm_scratch(threads, m, n));
+    float *w = x + m * k;
+    float *dy = w + k * n;
+    float *second = dy + m * n;
+    float *y = result;
+    float *dx = y + m * n;
+    float *first = dx + m * k;
+    const mv_adam_step adam = mv_adam_prepare(1, 0.5, 0.0);
+    fill(x, m * k + k * n + m * n, 1);
+    memset(second, 0, k * n * sizeof *second);
+    memset(first, 0, k * n * sizeof *first);
+    mv_gemm_forward(mv_kernels_get(), threads, m, k, n, x, w, y);
+    CHECK(distance(m, n, k, x, k, 1, w, 1, n, y) < 3e-6);
+    mv_gemm_backward job = {mv_kernels_get(), m, k, n, dy, dx, NULL, x, w, first, second, scratch};
+    mv_gemm_run_backward(&job, threads);
+    CHECK(distance(m, k, n, dy, n, 1, w, n, 1, dx) < 3e-6);
+    job.dx = NULL;
+    job.adam = &adam;
+    mv_gemm_run_backward(&job, threads);
+    for (size_t i = 0; i < k * n; i++) {
+        first[i] *= 10.0f; /* the first moment began at a tenth of the gradient */
+    }
+    CHECK(distance(k, n, m, x, 1, k, dy, 1, n, first) < 3e-6);
+    mv_free(x);
+    mv_free(scratch);
+}
+
+static void
+test_products_equal_plain_sums(void)
+{
+    static const size_t shapes[][3] = {{1, 1, 1},    {3, 5, 2},    {7, 400, 33},  {2, 1000, 64}, {500, 3, 40},
+                                       {4, 9, 800},  {13, 99, 17}, {6, 130, 128}, {1, 97, 130},  {24, 2000, 100},
+                                       {12, 96, 32}, {5, 20, 66}};
+    const char *names[MV_MAX_ISAS];
+    const size_t isas = mv_isa_list(names);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        const size_t m = shapes[s][0];
-        const size_t k = shapes[s][1];
-        const size_t n = shapes[s][2];
-        float *x = mv_alloc_floats(m * k);
-        float *w = mv_alloc_floats(k * n);
-        float *y = mv_alloc_floats(m * n);
-        float *out = mv_alloc_floats(m * k + k * n + m * n);
-        fill(x, m * k, 1);
-        fill(w, k * n, 2);
-        fill(y, m * n, 3);
-        double worst = 0.0;
-        kernels->forward(m, k, n, x, w, out);
-        for (size_t i = 0; i < m * n; i++) {
-            double sum = 0.0;
-            for (size_t j = 0; j < k; j++) {
-                sum += (double)x[i / n * k + j] * w[j * n + i % n];
+        const size_t size =
+            shapes[s][0] * shapes[s][2] + shapes[s][0] * shapes[s][1] + shapes[s][1] * shapes[s][2];
+        float *alone = mv_alloc_floats(size);
+        float *shared = mv_alloc_floats(size);
+        for (size_t i = 0; i < isas; i++) {
+            CHECK(mv_set_isa(names[i]) == MV_OK && strcmp(mv_get_isa(), names[i]) == 0);
+            run_products(shapes[s], 1, alone);
+            for (size_t threads = 2; threads <= 5; threads++) {
+                run_products(shapes[s], threads, shared);
+                CHECK(memcmp(alone, shared, size * sizeof *alone) == 0);
             }
-            worst = fmax(worst, fabs(sum - out[i]) / sqrt((double)k));
         }
-        kernels->weight_gradient(m, k, n, x, y, out);
-        for (size_t i = 0; i < k * n; i++) {
-            double sum = 0.0;
-            for (size_t j = 0; j < m; j++) {
-                sum += (double)x[j * k + i / n] * y[j * n + i % n];
-            }
-            worst = fmax(worst, fabs(sum - out[i]) / sqrt((double)m));
-        }
-        kernels->input_gradient(m, k, n, y, w, out);
-        for (size_t i = 0; i < m * k; i++) {
-            double sum = 0.0;
-            for (size_t j = 0; j < n; j++) {
-                sum += (double)y[i / k * n + j] * w[i % k * n + j];
-            }
-            worst = fmax(worst, fabs(sum - out[i]) / sqrt((double)n));
-        }
-        CHECK(worst < 3e-6);
-        mv_free(x);
-        mv_free(w);
-        mv_free(y);
-        mv_free(out);
+        mv_free(alone);
+        mv_free(shared);
+    }
+    CHECK(mv_set_isa("mmx") == MV_ERROR_ISA);
+    CHECK(mv_set_isa(NULL) == MV_OK);
+}
+
+enum { ITEMS = 10000 };
+
+static void
+count_items(void *context, size_t start, size_t end, size_t thread)
+{
+    unsigned char *visits = context;
+    (void)thread;
+    for (size_t i = start; i < end; i++) {
+        visits[i]++;
     }
 }
+
+/* A caller that finds the pool taken must do its work alone, not wait. */
+static void
+share_items(void *context, size_t start, size_t end, size_t thread)
+{
+    unsigned char *visits = context;
+    (void)thread;
+    for (size_t i = start; i < end; i++) {
+        mv_pool_run(4, 10, count_items, visits + 10 * i);
+    }
+}
+
+static void
+test_the_pool_does_every_item_once(void)
+{
+    unsigned char *visits = mv_alloc(ITEMS);
+    for (size_t threads = 1; threads <= 9; threads++) {
+        mv_pool_run(threads, ITEMS, count_items, visits);
+        mv_pool_run(threads, 2, count_items, visits);
+        mv_pool_run(threads, ITEMS / 10, share_items, visits);
+        mv_pool_run(threads, 0, count_items, visits);
+        for (size_t i = 0; i < ITEMS; i++) {
+            CHECK(visits[i] == (i < 2 ? 3 : 2));
+            visits[i] = 0;
+        }
+        if (threads % 4 == 0) {
+            mv_pool_stop();
+            mv_pool_stop();
+        }
+    }
+    mv_free(visits);
+    CHECK(mv_set_threads(0) == MV_ERROR_OPTION && mv_set_threads(MV_MAX_THREADS + 1) == MV_ERROR_OPTION);
+    CHECK(mv_set_threads(3) == MV_OK && mv_get_threads() == 3);
+    CHECK(mv_pool_pays(3, 10.0) == 1 && mv_pool_pays(3, 1e12) == 3);
+    CHECK(mv_cpu_count() >= 1);
+    mv_pool_stop();
+}
+
+/* The thread sanitizer does not support threads in the child of a fork. */
+#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
+#define HAS_FORK 1
+static void
+test_a_forked_child_starts_its_own_pool(void)
+{
+    unsigned char *visits = mv_alloc(ITEMS);
+    mv_pool_run(3, ITEMS, count_items, visits);
+    (void)fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+        bool whole = true;
+        mv_pool_run(3, ITEMS, count_items, visits);
+        for (size_t i = 0; i < ITEMS; i++) {
+            whole = whole && visits[i] == 2;
+        }
+        mv_free(visits);
+        mv_pool_stop();
+        _exit(whole ? 0 : 1);
+    }
+    int status = 1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    mv_pool_run(3, ITEMS, count_items, visits);
+    CHECK(visits[0] == 2 && visits[ITEMS - 1] == 2);
+    mv_pool_stop();
+    mv_free(visits);
+}
+#endif
 
 static void
 test_queries_stay_within_their_limits(void)
@@ -387,7 +502,11 @@ main(void)
     test_impossible_sizes_are_refused();
     test_gradients_equal_finite_differences();
     test_a_copy_is_independent_and_equal();
-    test_kernels_equal_plain_sums();
+    test_products_equal_plain_sums();
+    test_the_pool_does_every_item_once();
+#ifdef HAS_FORK
+    test_a_forked_child_starts_its_own_pool();
+#endif
     test_queries_stay_within_their_limits();
     test_loading_is_all_or_nothing();
     test_every_allocation_may_fail();

@@ -1,0 +1,432 @@
+/* Every kernel, once. The including file has defined the instruction set:
+ *
+ *   vec, LANES                      a vector of LANES floats
+ *   TILE_ROWS                       rows of one tile of a product; TILE_ROWS * 2 sums and 3 more must fit the registers
+ *   REGISTERS                       sums that a tile may keep
+ *   v_zero() v_set(x)               all lanes 0, all lanes x
+ *   v_load(p) v_store(p, v)         any alignment
+ *   v_load_part(p, n, fill)         the first n <= LANES lanes, the others `fill`
+ *   v_store_part(p, n, v)
+ *   FREE_MASKS                      1 where these two cost no more than v_load and v_store
+ *   v_add v_sub v_mul v_div v_max v_min (a, b);  v_max and v_min give b where a is NaN
+ *   v_fma(a, b, c)                  a * b + c
+ *   v_round(a)                      to the nearest integer
+ *   v_power_of_two(a)               2^a of integers in [-126, 127]
+ *   v_if_greater(a, b, x, y)        a > b ? x : y, lane by lane
+ *   v_adam(m, v, epsilon)           m / (sqrt(v) + epsilon) for v in [1e-36, 1e38], within 3e-7 of it
+ *   v_sum(a) v_largest(a)           over the lanes
+ *   v_transpose(in, in_row, out, out_row)   a block of BLOCK x BLOCK floats
+ *   UNROLL                          unrolls the next loop fully
+ *   NAME                            the table's name
+ */
+#include "mv_kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Inlined even where the compiler would not, so that the number of rows is a constant. */
+#if defined(_MSC_VER)
+#define INLINED static __forceinline
+#else
+#define INLINED static inline __attribute__((always_inline))
+#endif
+
+/* Parts ----------------------------------------------------------------------------------------------------------- */
+
+/* n <= LANES lanes from p. */
+INLINED vec
+load_upto(const float *p, size_t n, float fill)
+{
+    return !FREE_MASKS && n >= LANES ? v_load(p) : v_load_part(p, n, fill);
+}
+
+INLINED void
+store_upto(float *p, size_t n, vec v)
+{
+    if (!FREE_MASKS && n >= LANES) {
+        v_store(p, v);
+    }
+    else {
+        v_store_part(p, n, v);
+    }
+}
+
+INLINED size_t
+upto(size_t n, size_t most)
+{
+    return n < most ? n : most;
+}
+
+/* Products -------------------------------------------------------------------------------------------------------- */
+
+/* One tile of `rows` x (vectors * LANES), the last vector with `last` lanes; both numbers are constants here. */
+INLINED void
+multiply_tile(const int rows, const int vectors, size_t last, const mv_product *at, size_t column)
+{
+    vec sum[REGISTERS];
+    const float *a = at->a;
+    const float *b = at->b + column;
+    float *c = at->c + column;
+    UNROLL
+    for (int i = 0; i < rows * vectors; i++) {
+        sum[i] = v_zero();
+    }
+    for (size_t k = 0; k < at->length; k++) {
+        vec row[8];
+        UNROLL
+        for (int v = 0; v < vectors - 1; v++) {
+            row[v] = v_load(b + v * LANES);
+        }
+        row[vectors - 1] = load_upto(b + (vectors - 1) * LANES, last, 0.0f);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vec factor = v_set(a[(size_t)r * at->a_row]);
+            UNROLL
+            for (int v = 0; v < vectors; v++) {
+                sum[r * vectors + v] = v_fma(factor, row[v], sum[r * vectors + v]);
+            }
+        }
+        a += at->a_step;
+        b += at->b_row;
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        float *out = c + (size_t)r * at->c_row;
+        UNROLL
+        for (int v = 0; v < vectors; v++) {
+            const size_t lanes = v < vectors - 1 ? LANES : last;
+            vec value = sum[r * vectors + v];
+            if (at->accumulate) {
+                value = v_add(load_upto(out + v * LANES, lanes, 0.0f), value);
+            }
+            store_upto(out + v * LANES, lanes, value);
+        }
+    }
+}
+
+/* All columns of `rows` rows, `vectors` vectors at a time and then what is left in one tile. */
+INLINED void
+multiply_rows(const int rows, const int vectors, const mv_product *product)
+{
+    const size_t width = (size_t)vectors * LANES;
+    size_t column = 0;
+    for (; column + width <= product->columns; column += width) {
+        multiply_tile(rows, vectors, LANES, product, column);
+    }
+    const size_t rest = product->columns - column;
+    const size_t whole = rest ? (rest - 1) / LANES : 0;
+    const size_t last = rest - whole * LANES;
+#define LEFT(count)                                                                                                    \
+    if (vectors >= (count) && rest && whole == (count) - 1) {                                                          \
+        multiply_tile(rows, count, last, product, column);                                                             \
+    }
+    LEFT(1)
+    LEFT(2)
+    LEFT(3)
+    LEFT(4)
+    LEFT(5)
+    LEFT(6)
+    LEFT(7)
+    LEFT(8)
+#undef LEFT
+}
+
+/* Few rows take many columns at once: a chain of sums alone would wait for itself. */
+static void
+multiply(const mv_product *product)
+{
+    switch (product->rows) {
+#define ROWS(rows)                                                                                                     \
+    case rows:                                                                                                         \
+        multiply_rows(rows, REGISTERS / rows >= 8 ? 8 : REGISTERS / rows >= 4 ? 4 : 2, product);                       \
+        break;
+        ROWS(1)
+        ROWS(2)
+        ROWS(3)
+        ROWS(4)
+#if TILE_ROWS > 4
+        ROWS(5)
+        ROWS(6)
+#endif
+#if TILE_ROWS > 6
+        ROWS(7)
+        ROWS(8)
+        ROWS(9)
+        ROWS(10)
+        ROWS(11)
+        ROWS(12)
+#endif
+#undef ROWS
+    }
+}
+
+static void
+transpose(size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row)
+{
+    const size_t whole_rows = rows - rows % BLOCK;
+    const size_t whole_columns = columns - columns % BLOCK;
+    for (size_t i = 0; i < whole_rows; i += BLOCK) {
+        for (size_t j = 0; j < whole_columns; j += BLOCK) {
+            v_transpose(in + i * in_row + j, in_row, out + j * out_row + i, out_row);
+        }
+    }
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = i < whole_rows ? whole_columns : 0; j < columns; j++) {
+            out[j * out_row + i] = in[i * in_row + j];
+        }
+    }
+}
+
+static double
+rectify(size_t count, const float *bias, const float *weight, float *y)
+{
+    vec total = v_zero();
+    for (size_t j = 0; j < count; j += LANES) {
+        const size_t n = upto(count - j, LANES);
+        const vec sum = v_add(load_upto(y + j, n, 0.0f), load_upto(bias + j, n, 0.0f));
+        const vec h = v_max(v_zero(), sum); /* the second argument where one is NaN: an overflow must be seen */
+        store_upto(y + j, n, h);
+        total = v_fma(load_upto(weight + j, n, 0.0f), h, total);
+    }
+    return v_sum(total);
+}
+
+/* Features -------------------------------------------------------------------------------------------------------- */
+
+static bool
+all_finite(size_t count, const float *values)
+{
+    const uint32_t exponent = UINT32_C(0x7F800000);
+    uint32_t found = 0;
+    for (size_t i = 0; i < count; i++) { /* no early exit: the loop vectorises */
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        found |= (uint32_t)((bits & exponent) == exponent);
+    }
+    return !found;
+}
+
+static void
+standardize(size_t count, const float *f, const float *shift, const float *inverse, float *z)
+{
+    for (size_t i = 0; i < count; i += LANES) {
+        const size_t n = upto(count - i, LANES);
+        const vec centred = v_sub(load_upto(f + i, n, 0.0f), load_upto(shift + i, n, 0.0f));
+        store_upto(z + i, n, v_mul(centred, load_upto(inverse + i, n, 0.0f)));
+    }
+}
+
+static void
+scale(size_t count, const float *z, const float *inverse, float *out)
+{
+    for (size_t i = 0; i < count; i += LANES) {
+        const size_t n = upto(count - i, LANES);
+        store_upto(out + i, n, v_mul(load_upto(z + i, n, 0.0f), load_upto(inverse + i, n, 0.0f)));
+    }
+}
+
+/* exp(x) for x <= 0, within 1 ulp above -87; below that almost 0 (Cephes' polynomial). */
+INLINED vec
+v_exp(vec x)
+{
+    x = v_max(x, v_set(-87.0f));
+    const vec n = v_round(v_mul(x, v_set(1.44269504f)));
+    vec r = v_fma(n, v_set(-0.693359375f), x);
+    r = v_fma(n, v_set(2.12194440e-4f), r);
+    vec p = v_set(1.9875691500e-4f);
+    p = v_fma(p, r, v_set(1.3981999507e-3f));
+    p = v_fma(p, r, v_set(8.3334519073e-3f));
+    p = v_fma(p, r, v_set(4.1665795894e-2f));
+    p = v_fma(p, r, v_set(1.6666665459e-1f));
+    p = v_fma(p, r, v_set(5.0000001201e-1f));
+    p = v_fma(p, v_mul(r, r), v_add(r, v_set(1.0f)));
+    return v_mul(p, v_power_of_two(n));
+}
+
+/* A row that fits one vector stays in a register; its lanes beyond the row count for 1e-38 each in a sum of at least 1. */
+INLINED vec
+exponentials(size_t outputs, const float *r, float *most, float *sum)
+{
+    const vec row = load_upto(r, outputs, -INFINITY);
+    *most = v_largest(row);
+    const vec e = v_exp(v_sub(row, v_set(*most)));
+    *sum = v_sum(e);
+    return e;
+}
+
+/* Writes exp(r - most) to e, which may be NULL; most is the largest r. */
+INLINED void
+write_exponentials(size_t outputs, const float *r, float *e, float *most, float *sum)
+{
+    vec largest = v_set(-INFINITY);
+    for (size_t j = 0; j < outputs; j += LANES) {
+        largest = v_max(largest, load_upto(r + j, upto(outputs - j, LANES), -INFINITY));
+    }
+    *most = v_largest(largest);
+    vec total = v_zero();
+    for (size_t j = 0; j < outputs; j += LANES) {
+        const size_t n = upto(outputs - j, LANES);
+        const vec value = v_exp(v_sub(load_upto(r + j, n, -INFINITY), v_set(*most)));
+        total = v_add(total, value);
+        if (e) {
+            store_upto(e + j, n, value);
+        }
+    }
+    *sum = v_sum(total);
+}
+
+static void
+log_softmax(size_t outputs, float least, const float *r, float *f)
+{
+    float most;
+    float sum;
+    if (outputs <= LANES) {
+        (void)exponentials(outputs, r, &most, &sum);
+    }
+    else {
+        write_exponentials(outputs, r, NULL, &most, &sum);
+    }
+    const vec log_sum = v_set(logf(sum));
+    for (size_t j = 0; j < outputs; j += LANES) {
+        const size_t n = upto(outputs - j, LANES);
+        const vec value = v_sub(v_sub(load_upto(r + j, n, 0.0f), v_set(most)), log_sum);
+        store_upto(f + j, n, v_max(value, v_set(least)));
+    }
+}
+
+static void
+log_softmax_gradient(size_t outputs, float least, const float *r, const float *g, float *response_gradient)
+{
+    float most;
+    float sum;
+    if (outputs <= LANES) {
+        const vec e = exponentials(outputs, r, &most, &sum);
+        const vec own = v_if_greater(e, v_set(least * sum), load_upto(g, outputs, 0.0f), v_zero());
+        store_upto(response_gradient, outputs, v_sub(own, v_mul(e, v_set(v_sum(own) / sum))));
+        return;
+    }
+    float *e = response_gradient; /* until the last loop */
+    write_exponentials(outputs, r, e, &most, &sum);
+    const vec floor = v_set(least * sum);
+    vec total = v_zero();
+    for (size_t j = 0; j < outputs; j += LANES) {
+        const size_t n = upto(outputs - j, LANES);
+        total = v_add(total, v_if_greater(load_upto(e + j, n, 0.0f), floor, load_upto(g + j, n, 0.0f), v_zero()));
+    }
+    const vec share = v_set(v_sum(total) / sum);
+    for (size_t j = 0; j < outputs; j += LANES) {
+        const size_t n = upto(outputs - j, LANES);
+        const vec value = load_upto(e + j, n, 0.0f);
+        const vec own = v_if_greater(value, floor, load_upto(g + j, n, 0.0f), v_zero());
+        store_upto(response_gradient + j, n, v_sub(own, v_mul(value, share)));
+    }
+}
+
+/* Updates --------------------------------------------------------------------------------------------------------- */
+
+/* Smallest and largest second moment that the direction is computed from: beyond them the result is 0 or absurd. */
+#define LEAST_SECOND 1e-36f
+#define MOST_SECOND 1e38f
+
+typedef struct adam_constants {
+    vec beta1, beta2, rest1, rest2, first, epsilon;
+} adam_constants;
+
+/* The bias correction of the second moment moves into epsilon and the first one's:
+ * m c1 / (sqrt(v) c2 + e) = m (c1 / c2) / (sqrt(v) + e / c2). */
+INLINED adam_constants
+adam_prepare(const mv_adam_step *step)
+{
+    return (adam_constants){
+        .beta1 = v_set(step->beta1),
+        .beta2 = v_set(step->beta2),
+        .rest1 = v_set((float)(1.0 - MV_ADAM_BETA1)),
+        .rest2 = v_set((float)(1.0 - MV_ADAM_BETA2)),
+        .first = v_set(step->first / step->second),
+        .epsilon = v_set((float)MV_ADAM_EPSILON / step->second),
+    };
+}
+
+/* Updates both moments; returns what Adam subtracts at rate 1. */
+INLINED vec
+adam_direction(const adam_constants *adam, vec gradient, vec *first, vec *second)
+{
+    *first = v_fma(adam->beta1, *first, v_mul(adam->rest1, gradient));
+    *second = v_fma(adam->beta2, *second, v_mul(v_mul(adam->rest2, gradient), gradient));
+    const vec v = v_min(v_max(*second, v_set(LEAST_SECOND)), v_set(MOST_SECOND));
+    return v_adam(v_mul(*first, adam->first), v, adam->epsilon);
+}
+
+static void
+adam(const mv_adam_step *step, size_t count, const float *restrict gradient, float *restrict parameters,
+     float *restrict first, float *restrict second)
+{
+    const adam_constants constants = adam_prepare(step);
+    for (size_t i = 0; i < count; i += LANES) {
+        const size_t n = upto(count - i, LANES);
+        vec m = load_upto(first + i, n, 0.0f);
+        vec v = load_upto(second + i, n, 0.0f);
+        const vec move = adam_direction(&constants, load_upto(gradient + i, n, 0.0f), &m, &v);
+        const vec kept = v_mul(v_set(step->keep), load_upto(parameters + i, n, 0.0f));
+        store_upto(first + i, n, m);
+        store_upto(second + i, n, v);
+        store_upto(parameters + i, n, v_sub(kept, v_mul(v_set(step->rate), move)));
+    }
+}
+
+static void
+update_query(const mv_adam_step *step, const mv_query *query)
+{
+    const adam_constants constants = adam_prepare(step);
+    const bool limited = isfinite(query->radius);
+    for (size_t i = 0; i < query->features; i += LANES) {
+        const size_t n = upto(query->features - i, LANES);
+        vec m = load_upto(query->first + i, n, 0.0f);
+        vec v = load_upto(query->second + i, n, 0.0f);
+        const vec move = adam_direction(&constants, load_upto(query->gradient + i, n, 0.0f), &m, &v);
+        vec lower = load_upto(query->lower + i, n, 0.0f);
+        vec upper = load_upto(query->upper + i, n, 0.0f);
+        const vec range = v_sub(upper, lower);
+        vec x = v_sub(load_upto(query->master + i, n, 0.0f), v_mul(v_mul(v_set(step->rate), range), move));
+        if (limited) {
+            const vec natural = load_upto(query->natural + i, n, 0.0f);
+            const vec reach = v_mul(v_set(query->radius), range);
+            lower = v_max(lower, v_sub(natural, reach));
+            upper = v_min(upper, v_add(natural, reach));
+        }
+        x = v_min(v_max(x, lower), upper);
+        store_upto(query->first + i, n, m);
+        store_upto(query->second + i, n, v);
+        store_upto(query->master + i, n, x);
+        store_upto(query->clamped + i, n, x);
+    }
+}
+
+static void
+add_noise(mv_stream stream, float deviation, size_t start, size_t count, float *values)
+{
+    /* Four 16-bit uniforms of variance 1/12 each; their mean sum is 4 * 32767.5. */
+    const float unit = deviation * 1.7320508f * 0x1p-16f;
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t bits = mv_random_bits(stream, start + i);
+        const int32_t sum =
+            (int32_t)((bits & 0xFFFF) + ((bits >> 16) & 0xFFFF) + ((bits >> 32) & 0xFFFF) + (bits >> 48));
+        values[i] += unit * ((float)sum - 131070.0f);
+    }
+}
+
+const mv_kernels TABLE = {
+    .name = NAME,
+    .tile_rows = TILE_ROWS,
+    .multiply = multiply,
+    .transpose = transpose,
+    .rectify = rectify,
+    .all_finite = all_finite,
+    .standardize = standardize,
+    .scale = scale,
+    .log_softmax = log_softmax,
+    .log_softmax_gradient = log_softmax_gradient,
+    .adam = adam,
+    .update_query = update_query,
+    .add_noise = add_noise,
+};
