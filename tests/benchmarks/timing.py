@@ -119,6 +119,8 @@ def available_threads() -> int:
 
 def set_threads(count: int) -> None:
     """The same number of threads for both sides."""
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] + count > available_threads() + 0.5:
+        progress("warning: other programs keep the CPUs busy; with several threads such times mean nothing")
     torch.set_num_threads(count)
     if hasattr(metav, "set_num_threads"):  # a core without a thread pool has one thread
         metav.set_num_threads(count)
