@@ -48,10 +48,11 @@ typedef struct mv_kernels {
     void (*standardize)(size_t count, const float *f, const float *shift, const float *inverse, float *z);
     /* out = z * inverse; the same may be both */
     void (*scale)(size_t count, const float *z, const float *inverse, float *out);
-    /* f = max(log softmax(r), least) */
-    void (*log_softmax)(size_t outputs, float least, const float *r, float *f);
+    /* f = max(log softmax(r), least) of every row of (rows, outputs) */
+    void (*log_softmax)(size_t rows, size_t outputs, float least, const float *r, float *f);
     /* response_gradient of log max(p, least), p = softmax(r): own - p * sum(own), own = p > least ? g : 0 */
-    void (*log_softmax_gradient)(size_t outputs, float least, const float *r, const float *g, float *response_gradient);
+    void (*log_softmax_gradient)(size_t rows, size_t outputs, float least, const float *r, const float *g,
+                                 float *response_gradient);
 
     /* AdamW in place */
     void (*adam)(const mv_adam_step *step, size_t count, const float *gradient, float *parameters, float *first,

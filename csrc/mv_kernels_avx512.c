@@ -34,6 +34,7 @@ enum { LANES = 16, BLOCK = 16 };
 #define v_add(a, b) _mm512_add_ps(a, b)
 #define v_sub(a, b) _mm512_sub_ps(a, b)
 #define v_mul(a, b) _mm512_mul_ps(a, b)
+#define v_div(a, b) _mm512_div_ps(a, b)
 #define v_max(a, b) _mm512_max_ps(a, b)
 #define v_min(a, b) _mm512_min_ps(a, b)
 #define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
@@ -42,6 +43,13 @@ enum { LANES = 16, BLOCK = 16 };
 #define v_if_greater(a, b, x, y) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x)
 #define v_sum(a) _mm512_reduce_add_ps(a)
 #define v_largest(a) _mm512_reduce_max_ps(a)
+
+static inline vec
+v_split(vec a, vec *exponent)
+{
+    *exponent = _mm512_getexp_ps(a);
+    return _mm512_getmant_ps(a, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+}
 
 static inline __mmask16
 first_lanes(size_t n)

@@ -48,6 +48,7 @@ enum { BLOCK = 4 };
 #define v_add(a, b) ((a) + (b))
 #define v_sub(a, b) ((a) - (b))
 #define v_mul(a, b) ((a) * (b))
+#define v_div(a, b) ((a) / (b))
 #define v_fma(a, b, c) ((a) * (b) + (c))
 #define v_max(a, b) v_if_greater(a, b, a, b)
 #define v_min(a, b) v_if_greater(b, a, a, b)
@@ -97,6 +98,21 @@ v_power_of_two(vec a)
         float power;
         memcpy(&power, &bits, sizeof power);
         lane(a, i) = power;
+    }
+    return a;
+}
+
+static inline vec
+v_split(vec a, vec *exponent)
+{
+    for (int i = 0; i < LANES; i++) {
+        uint32_t bits;
+        float x = lane(a, i);
+        memcpy(&bits, &x, sizeof bits);
+        lane(*exponent, i) = (float)((int32_t)(bits >> 23) - 127);
+        bits = (bits & UINT32_C(0x007FFFFF)) | UINT32_C(0x3F800000);
+        memcpy(&x, &bits, sizeof x);
+        lane(a, i) = x;
     }
     return a;
 }

@@ -30,6 +30,7 @@ enum { LANES = 4, BLOCK = 4 };
 #define v_add(a, b) vaddq_f32(a, b)
 #define v_sub(a, b) vsubq_f32(a, b)
 #define v_mul(a, b) vmulq_f32(a, b)
+#define v_div(a, b) vdivq_f32(a, b)
 #define v_fma(a, b, c) vfmaq_f32(c, a, b)
 #define v_round(a) vrndnq_f32(a)
 #define v_if_greater(a, b, x, y) vbslq_f32(vcgtq_f32(a, b), x, y)
@@ -54,6 +55,15 @@ static inline vec
 v_power_of_two(vec a)
 {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(a), vdupq_n_s32(127)), 23));
+}
+
+static inline vec
+v_split(vec a, vec *exponent)
+{
+    const int32x4_t bits = vreinterpretq_s32_f32(a);
+    const int32x4_t fraction = vandq_s32(bits, vdupq_n_s32(0x007FFFFF));
+    *exponent = vcvtq_f32_s32(vsubq_s32(vshrq_n_s32(bits, 23), vdupq_n_s32(127)));
+    return vreinterpretq_f32_s32(vorrq_s32(fraction, vdupq_n_s32(0x3F800000)));
 }
 
 static inline vec

@@ -12,6 +12,7 @@
  *   v_fma(a, b, c)                  a * b + c
  *   v_round(a)                      to the nearest integer
  *   v_power_of_two(a)               2^a of integers in [-126, 127]
+ *   v_split(a, &exponent)           a = mantissa * 2^exponent with the mantissa, returned, in [1, 2); a is normal
  *   v_if_greater(a, b, x, y)        a > b ? x : y, lane by lane
  *   v_adam(m, v, epsilon)           m / (sqrt(v) + epsilon) for v in [1e-36, 1e38], within 3e-7 of it
  *   v_sum(a) v_largest(a)           over the lanes
@@ -243,20 +244,129 @@ v_exp(vec x)
     return v_mul(p, v_power_of_two(n));
 }
 
-/* A row that fits one vector stays in a register; its lanes beyond the row count for 1e-38 each in a sum of at least 1. */
+/* log(x) of normal x > 0, within 1 ulp (Cephes' polynomial). */
 INLINED vec
-exponentials(size_t outputs, const float *r, float *most, float *sum)
+v_log(vec x)
 {
-    const vec row = load_upto(r, outputs, -INFINITY);
-    *most = v_largest(row);
-    const vec e = v_exp(v_sub(row, v_set(*most)));
-    *sum = v_sum(e);
-    return e;
+    vec exponent;
+    vec m = v_split(x, &exponent);
+    const vec root = v_set(1.41421356f);
+    exponent = v_if_greater(m, root, v_add(exponent, v_set(1.0f)), exponent);
+    m = v_sub(v_if_greater(m, root, v_mul(m, v_set(0.5f)), m), v_set(1.0f));
+    vec p = v_set(7.0376836292e-2f);
+    p = v_fma(p, m, v_set(-1.1514610310e-1f));
+    p = v_fma(p, m, v_set(1.1676998740e-1f));
+    p = v_fma(p, m, v_set(-1.2420140846e-1f));
+    p = v_fma(p, m, v_set(1.4249322787e-1f));
+    p = v_fma(p, m, v_set(-1.6668057665e-1f));
+    p = v_fma(p, m, v_set(2.0000714765e-1f));
+    p = v_fma(p, m, v_set(-2.4999993993e-1f));
+    p = v_fma(p, m, v_set(3.3333331174e-1f));
+    const vec square = v_mul(m, m);
+    p = v_mul(v_mul(p, m), square);
+    p = v_fma(exponent, v_set(-2.12194440e-4f), p);
+    p = v_fma(square, v_set(-0.5f), p);
+    return v_fma(exponent, v_set(0.693359375f), v_add(m, p));
 }
 
-/* Writes exp(r - most) to e, which may be NULL; most is the largest r. */
+/* Short rows are worked on LANES at a time, one per lane, in a tile of (outputs, LANES): no sum across lanes. */
+enum { TILE_OUTPUTS = 64 };
+
+INLINED bool
+fits_tile(size_t outputs)
+{
+    return (int)LANES == (int)BLOCK && outputs <= TILE_OUTPUTS;
+}
+
+/* tile of `rows` rows at r; the lanes of rows that are not there hold zeros. */
 INLINED void
-write_exponentials(size_t outputs, const float *r, float *e, float *most, float *sum)
+load_tile(size_t rows, size_t outputs, const float *r, float *tile)
+{
+    float block[LANES * LANES];
+    for (size_t j = 0; j < outputs; j += LANES) {
+        const size_t n = upto(outputs - j, LANES);
+        for (size_t i = 0; i < LANES; i++) {
+            v_store(block + i * LANES, i < rows ? load_upto(r + i * outputs + j, n, 0.0f) : v_zero());
+        }
+        v_transpose(block, LANES, tile + j * LANES, LANES);
+    }
+}
+
+INLINED void
+store_tile(size_t rows, size_t outputs, const float *tile, float *f)
+{
+    float block[LANES * LANES];
+    for (size_t j = 0; j < outputs; j += LANES) {
+        const size_t n = upto(outputs - j, LANES);
+        v_transpose(tile + j * LANES, LANES, block, LANES);
+        for (size_t i = 0; i < rows; i++) {
+            store_upto(f + i * outputs + j, n, v_load(block + i * LANES));
+        }
+    }
+}
+
+/* Replaces a tile by exp(tile - most), most the largest of a row. */
+INLINED void
+exponentiate_tile(size_t outputs, float *tile, vec *most, vec *sum)
+{
+    *most = v_set(-INFINITY);
+    for (size_t j = 0; j < outputs; j++) {
+        *most = v_max(*most, v_load(tile + j * LANES));
+    }
+    *sum = v_zero();
+    for (size_t j = 0; j < outputs; j++) {
+        const vec e = v_exp(v_sub(v_load(tile + j * LANES), *most));
+        v_store(tile + j * LANES, e);
+        *sum = v_add(*sum, e);
+    }
+}
+
+INLINED void
+log_softmax_tile(size_t rows, size_t outputs, float least, const float *r, float *f)
+{
+    float tile[TILE_OUTPUTS * LANES];
+    float e[TILE_OUTPUTS * LANES];
+    vec most;
+    vec sum;
+    load_tile(rows, outputs, r, tile);
+    memcpy(e, tile, outputs * LANES * sizeof *e);
+    exponentiate_tile(outputs, e, &most, &sum);
+    const vec log_sum = v_log(sum);
+    for (size_t j = 0; j < outputs; j++) {
+        const vec value = v_sub(v_sub(v_load(tile + j * LANES), most), log_sum);
+        v_store(tile + j * LANES, v_max(value, v_set(least)));
+    }
+    store_tile(rows, outputs, tile, f);
+}
+
+INLINED void
+log_softmax_gradient_tile(size_t rows, size_t outputs, float least, const float *r, const float *g,
+                          float *response_gradient)
+{
+    float e[TILE_OUTPUTS * LANES];
+    float own[TILE_OUTPUTS * LANES];
+    vec most;
+    vec sum;
+    load_tile(rows, outputs, r, e);
+    load_tile(rows, outputs, g, own);
+    exponentiate_tile(outputs, e, &most, &sum);
+    const vec floor = v_mul(v_set(least), sum);
+    vec total = v_zero();
+    for (size_t j = 0; j < outputs; j++) {
+        const vec kept = v_if_greater(v_load(e + j * LANES), floor, v_load(own + j * LANES), v_zero());
+        v_store(own + j * LANES, kept);
+        total = v_add(total, kept);
+    }
+    const vec share = v_div(total, sum);
+    for (size_t j = 0; j < outputs; j++) {
+        v_store(own + j * LANES, v_sub(v_load(own + j * LANES), v_mul(v_load(e + j * LANES), share)));
+    }
+    store_tile(rows, outputs, own, response_gradient);
+}
+
+/* Long rows: writes exp(r - most) to e, which may be NULL; most is the largest r. */
+INLINED void
+exponentiate_row(size_t outputs, const float *r, float *e, float *most, float *sum)
 {
     vec largest = v_set(-INFINITY);
     for (size_t j = 0; j < outputs; j += LANES) {
@@ -266,6 +376,7 @@ write_exponentials(size_t outputs, const float *r, float *e, float *most, float 
     vec total = v_zero();
     for (size_t j = 0; j < outputs; j += LANES) {
         const size_t n = upto(outputs - j, LANES);
+        /* Lanes beyond the row count for 1e-38 each in a sum of at least 1. */
         const vec value = v_exp(v_sub(load_upto(r + j, n, -INFINITY), v_set(*most)));
         total = v_add(total, value);
         if (e) {
@@ -276,16 +387,11 @@ write_exponentials(size_t outputs, const float *r, float *e, float *most, float 
 }
 
 static void
-log_softmax(size_t outputs, float least, const float *r, float *f)
+log_softmax_row(size_t outputs, float least, const float *r, float *f)
 {
     float most;
     float sum;
-    if (outputs <= LANES) {
-        (void)exponentials(outputs, r, &most, &sum);
-    }
-    else {
-        write_exponentials(outputs, r, NULL, &most, &sum);
-    }
+    exponentiate_row(outputs, r, NULL, &most, &sum);
     const vec log_sum = v_set(logf(sum));
     for (size_t j = 0; j < outputs; j += LANES) {
         const size_t n = upto(outputs - j, LANES);
@@ -295,18 +401,12 @@ log_softmax(size_t outputs, float least, const float *r, float *f)
 }
 
 static void
-log_softmax_gradient(size_t outputs, float least, const float *r, const float *g, float *response_gradient)
+log_softmax_gradient_row(size_t outputs, float least, const float *r, const float *g, float *response_gradient)
 {
     float most;
     float sum;
-    if (outputs <= LANES) {
-        const vec e = exponentials(outputs, r, &most, &sum);
-        const vec own = v_if_greater(e, v_set(least * sum), load_upto(g, outputs, 0.0f), v_zero());
-        store_upto(response_gradient, outputs, v_sub(own, v_mul(e, v_set(v_sum(own) / sum))));
-        return;
-    }
     float *e = response_gradient; /* until the last loop */
-    write_exponentials(outputs, r, e, &most, &sum);
+    exponentiate_row(outputs, r, e, &most, &sum);
     const vec floor = v_set(least * sum);
     vec total = v_zero();
     for (size_t j = 0; j < outputs; j += LANES) {
@@ -319,6 +419,36 @@ log_softmax_gradient(size_t outputs, float least, const float *r, const float *g
         const vec value = load_upto(e + j, n, 0.0f);
         const vec own = v_if_greater(value, floor, load_upto(g + j, n, 0.0f), v_zero());
         store_upto(response_gradient + j, n, v_sub(own, v_mul(value, share)));
+    }
+}
+
+static void
+log_softmax(size_t rows, size_t outputs, float least, const float *r, float *f)
+{
+    if (!fits_tile(outputs)) {
+        for (size_t i = 0; i < rows; i++) {
+            log_softmax_row(outputs, least, r + i * outputs, f + i * outputs);
+        }
+        return;
+    }
+    for (size_t i = 0; i < rows; i += LANES) {
+        log_softmax_tile(upto(rows - i, LANES), outputs, least, r + i * outputs, f + i * outputs);
+    }
+}
+
+static void
+log_softmax_gradient(size_t rows, size_t outputs, float least, const float *r, const float *g, float *response_gradient)
+{
+    if (!fits_tile(outputs)) {
+        for (size_t i = 0; i < rows; i++) {
+            const size_t at = i * outputs;
+            log_softmax_gradient_row(outputs, least, r + at, g + at, response_gradient + at);
+        }
+        return;
+    }
+    for (size_t i = 0; i < rows; i += LANES) {
+        const size_t at = i * outputs;
+        log_softmax_gradient_tile(upto(rows - i, LANES), outputs, least, r + at, g + at, response_gradient + at);
     }
 }
 

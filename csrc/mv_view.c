@@ -15,9 +15,14 @@
 
 enum { MAX_DECIMALS = 8, MAX_TOP = 1000000000 };
 
+/* All rows of one model. */
+typedef struct mv_rows {
+    const mv_kernels *kernels;
+    size_t queries, outputs;
+} mv_rows;
+
 /* One row on its way through a view. */
 typedef struct mv_row {
-    const mv_kernels *kernels;
     int parameter; /* the view's d or k */
     size_t outputs;
     bool given; /* the row holds probabilities, not logits */
@@ -155,13 +160,23 @@ identity_round_features(mv_row *row, float *f)
     }
 }
 
+/* log max(p, floor) of all rows of a model that answers logits, and its gradient. */
+static void
+logit_features(const mv_rows *rows, const float *r, float *f)
+{
+    rows->kernels->log_softmax(rows->queries, rows->outputs, (float)log(MV_PROBABILITY_FLOOR), r, f);
+}
+
+static void
+logit_gradient(const mv_rows *rows, const float *r, const float *g, float *response_gradient)
+{
+    rows->kernels->log_softmax_gradient(rows->queries, rows->outputs, (float)MV_PROBABILITY_FLOOR, r, g,
+                                        response_gradient);
+}
+
 static void
 logprob_features(mv_row *row, float *f)
 {
-    if (!row->given) {
-        row->kernels->log_softmax(row->outputs, (float)log(MV_PROBABILITY_FLOOR), row->r, f);
-        return;
-    }
     find_probabilities(row);
     for (size_t j = 0; j < row->outputs; j++) {
         f[j] = logf((float)larger(row->p[j], MV_PROBABILITY_FLOOR));
@@ -172,10 +187,6 @@ logprob_features(mv_row *row, float *f)
 static void
 clamped_gradient(mv_row *row, const float *g, double floor, float *response_gradient)
 {
-    if (!row->given) {
-        row->kernels->log_softmax_gradient(row->outputs, (float)floor, row->r, g, response_gradient);
-        return;
-    }
     find_probabilities(row);
     for (size_t j = 0; j < row->outputs; j++) {
         row->gradient[j] = g[j];
@@ -298,7 +309,8 @@ label_gradient(mv_row *row, const float *g, float *response_gradient)
 /* The table ------------------------------------------------------------------------------------------------------ */
 
 /* A view is one row here: its name, the range of its parameter (none where least > most), whether it reads a row as a
- * distribution, and its two functions on one row. */
+ * distribution, and its
+ * two functions on one row. */
 static const struct rules {
     mv_view_kind kind;
     const char *name;
@@ -306,13 +318,17 @@ static const struct rules {
     bool distribution;
     void (*features)(mv_row *row, float *f);
     void (*gradient)(mv_row *row, const float *g, float *response_gradient);
+    /* the same of all rows at once, where they are logits; may be NULL */
+    void (*logit_features)(const mv_rows *rows, const float *r, float *f);
+    void (*logit_gradient)(const mv_rows *rows, const float *r, const float *g, float *response_gradient);
 } views[] = {
-    {MV_VIEW_IDENTITY, "identity", 1, 0, false, identity_features, identity_gradient},
-    {MV_VIEW_IDENTITY_ROUND, "identity_round", 0, MAX_DECIMALS, false, identity_round_features, identity_gradient},
-    {MV_VIEW_LOGPROB, "logprob", 1, 0, true, logprob_features, logprob_gradient},
-    {MV_VIEW_ROUND, "round", 0, MAX_DECIMALS, true, round_features, round_gradient},
-    {MV_VIEW_TOPK, "topk", 1, MAX_TOP, true, topk_features, topk_gradient},
-    {MV_VIEW_LABEL, "label", 1, 0, true, label_features, label_gradient},
+    {MV_VIEW_IDENTITY, "identity", 1, 0, false, identity_features, identity_gradient, NULL, NULL},
+    {MV_VIEW_IDENTITY_ROUND, "identity_round", 0, MAX_DECIMALS, false, identity_round_features, identity_gradient, NULL,
+     NULL},
+    {MV_VIEW_LOGPROB, "logprob", 1, 0, true, logprob_features, logprob_gradient, logit_features, logit_gradient},
+    {MV_VIEW_ROUND, "round", 0, MAX_DECIMALS, true, round_features, round_gradient, NULL, NULL},
+    {MV_VIEW_TOPK, "topk", 1, MAX_TOP, true, topk_features, topk_gradient, NULL, NULL},
+    {MV_VIEW_LABEL, "label", 1, 0, true, label_features, label_gradient, NULL, NULL},
 };
 
 enum { VIEWS = sizeof views / sizeof *views };
@@ -400,10 +416,9 @@ mv_view_scratch(size_t outputs)
 }
 
 static mv_row
-make_row(const mv_kernels *kernels, mv_view view, size_t outputs, double *scratch)
+make_row(mv_view view, size_t outputs, double *scratch)
 {
     return (mv_row){
-        .kernels = kernels,
         .parameter = view.parameter,
         .outputs = outputs,
         .p = scratch,
@@ -417,8 +432,12 @@ mv_view_features(const mv_kernels *kernels, mv_view view, size_t queries, size_t
                  float *features, double *scratch)
 {
     const struct rules *rules = find_rules(view.kind);
-    mv_row row = make_row(kernels, view, outputs, scratch);
+    mv_row row = make_row(view, outputs, scratch);
     row.given = rules->distribution && are_probabilities(responses, queries, outputs);
+    if (!row.given && rules->logit_features) {
+        rules->logit_features(&(mv_rows){kernels, queries, outputs}, responses, features);
+        return;
+    }
     for (size_t n = 0; n < queries; n++) {
         row.r = responses + n * outputs;
         rules->features(&row, features + n * outputs);
@@ -431,8 +450,12 @@ mv_view_response_gradient(const mv_kernels *kernels, mv_view view, size_t querie
                           double *scratch)
 {
     const struct rules *rules = find_rules(view.kind);
-    mv_row row = make_row(kernels, view, outputs, scratch);
+    mv_row row = make_row(view, outputs, scratch);
     row.given = rules->distribution && are_probabilities(responses, queries, outputs);
+    if (!row.given && rules->logit_gradient) {
+        rules->logit_gradient(&(mv_rows){kernels, queries, outputs}, responses, feature_gradient, response_gradient);
+        return;
+    }
     for (size_t n = 0; n < queries; n++) {
         row.r = responses + n * outputs;
         rules->gradient(&row, feature_gradient + n * outputs, response_gradient + n * outputs);

@@ -122,8 +122,7 @@ def set_threads(count: int) -> None:
     if hasattr(os, "getloadavg") and os.getloadavg()[0] + count > available_threads() + 0.5:
         progress("warning: other programs keep the CPUs busy; with several threads such times mean nothing")
     torch.set_num_threads(count)
-    if hasattr(metav, "set_num_threads"):  # a core without a thread pool has one thread
-        metav.set_num_threads(count)
+    metav.set_num_threads(count)
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
