@@ -7,8 +7,8 @@
 /* Sums are cut into parts of this length, which keeps the rounding error of a short sum and the operands in cache. */
 enum { SUM_LENGTH = 384 };
 
-/* Inputs that go back together: a multiple of every tile's rows and columns. */
-enum { INPUT_BLOCK = 96 };
+/* Inputs that go back together, multiples of every tile's rows and columns: more where rows of inputs span pages. */
+enum { INPUT_BLOCK = 192, SMALL_INPUT_BLOCK = 96, MANY_INPUTS = 20000 };
 
 /* What Adam costs a weight, in multiply-adds. */
 #define ADAM_OPERATIONS 16.0
@@ -155,8 +155,9 @@ backward_inputs(void *context, size_t start, size_t end, size_t thread)
     float *transposed = job->scratch + thread * mv_gemm_scratch(1, job->rows, job->outputs);
     float *gradient = transposed + INPUT_BLOCK * job->outputs;
     float *packed = gradient + INPUT_BLOCK * job->outputs;
-    for (size_t input = start; input < end; input += INPUT_BLOCK) {
-        const size_t count = smaller(INPUT_BLOCK, end - input);
+    const size_t block = job->inputs < MANY_INPUTS ? SMALL_INPUT_BLOCK : INPUT_BLOCK;
+    for (size_t input = start; input < end; input += block) {
+        const size_t count = smaller(block, end - input);
         if (job->dx) {
             input_gradient(job, input, count, transposed);
         }

@@ -1,9 +1,19 @@
+#if defined(__linux__)
+#define _DEFAULT_SOURCE /* madvise */
+#endif
 #include "mv_memory.h"
 
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+/* From this size on, pages of this size where the system has them: large matrices are read with long strides. */
+enum { HUGE_PAGE = 1 << 21 };
 
 #ifdef MV_TEST_ALLOCATIONS
 static long test_countdown;
@@ -33,14 +43,20 @@ mv_alloc(size_t bytes)
         return NULL;
     }
 #endif
-    if (bytes > PTRDIFF_MAX - MV_ALIGNMENT) {
+    if (bytes > PTRDIFF_MAX - HUGE_PAGE) {
         return NULL;
     }
-    const size_t size = mv_arena_rounded(bytes ? bytes : 1);
+    const size_t alignment = bytes < HUGE_PAGE ? MV_ALIGNMENT : HUGE_PAGE;
+    const size_t size = ((bytes ? bytes : 1) + alignment - 1) / alignment * alignment;
 #ifdef _WIN32
-    void *memory = _aligned_malloc(size, MV_ALIGNMENT);
+    void *memory = _aligned_malloc(size, alignment);
 #else
-    void *memory = aligned_alloc(MV_ALIGNMENT, size);
+    void *memory = aligned_alloc(alignment, size);
+#endif
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (memory && alignment == HUGE_PAGE) {
+        (void)madvise(memory, size, MADV_HUGEPAGE); /* advice: refused, it changes nothing */
+    }
 #endif
     if (memory) {
         memset(memory, 0, size);

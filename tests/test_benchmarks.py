@@ -15,6 +15,7 @@ import torch
 FOLDER = Path(__file__).parent / "benchmarks"
 QUICK = ("--threads", "1", "--repeats", "1", "--minimum-seconds", "0", "--maximum-seconds", "0.05")
 KEYS = {"case", "threads", "rival", "metav_ms", "torch_ms", "ratio", "wanted"}
+BY_HAND = {"by_hand", "by_hand_ms", "by_hand_ratio"}
 
 
 def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +43,7 @@ def test_joint_step_prints_one_row_for_each_case() -> None:
     rows = rows_of(run("joint_step.py", "--json", "--case", "3x20x4", "--case", "2x784x5"))
     assert [row["case"] for row in rows] == ["3x20x4", "2x784x5"]
     for row in rows:
-        assert set(row) == KEYS
+        assert set(row) == KEYS | BY_HAND
         assert row["threads"] == 1
         assert_consistent(row)
 
@@ -52,6 +53,7 @@ def test_sweep_ends_with_the_worst_case() -> None:
     assert [row["case"] for row in rows] == ["1x10x16", "5x100x3"]
     worst = min(rows, key=lambda row: row["ratio"])
     assert (summary["worst_case"], summary["worst_ratio"]) == (worst["case"], worst["ratio"])
+    assert summary["worst_by_hand_ratio"] == min(row["by_hand_ratio"] for row in rows)
     assert summary["slower"] == sum(row["ratio"] < 1 for row in rows)
 
 

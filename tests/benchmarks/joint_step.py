@@ -4,9 +4,10 @@
     python tests/benchmarks/joint_step.py --sweep --check
     python tests/benchmarks/joint_step.py --roofline
 
-A case is models x responses x hidden. Per case the fastest of three ways to write the step in PyTorch (step_sides.py)
-is the rival; before anything is timed, losses and gradients of both sides must agree, before and after an update. Both
-get torch tensors with random responses and the same number of threads; metav's time is that of the public call.
+A case is models x responses x hidden. `torch_ms` and `ratio` are those of the step as one writes it in PyTorch, with
+autograd; `by_hand_ms` those of the fastest of two steps with every gradient written out (step_sides.py). Before
+anything is timed, losses and gradients of all sides must agree, before and after an update. All get torch tensors with
+random responses and the same number of threads; metav's time is that of the public call.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ from timing import (
     report,
     require_agreement,
     set_threads,
+    significant,
     thread_counts,
 )
 
+AUTOGRAD = "autograd"
 WANTED = {"20x1000x100": 4.0, "128x1000x128": 2.5, "100x10000x256": 2.0, "128x78400x128": 2.0}
 """How many times faster metav shall be; at every other size not slower."""
 
@@ -77,21 +80,27 @@ def check_rivals(case: Case) -> None:
         check_agreement(MetavSide(problem), make(problem))
 
 
-def fastest_rival(problem: Problem, budget: Budget) -> str:
+def fastest_by_hand(problem: Problem, budget: Budget) -> str:
     short = Budget(repeats=3, minimum_seconds=budget.minimum_seconds / 4, maximum_seconds=budget.maximum_seconds / 4)
+    names = [name for name in RIVALS if name != AUTOGRAD]
     if problem.case.megabytes > 500:  # one after the other where all at once would take too much memory
-        medians = {name: interleave({name: make(problem).step}, short)[name] for name, make in RIVALS.items()}
+        medians = {name: interleave({name: RIVALS[name](problem).step}, short)[name] for name in names}
         return min(medians, key=lambda name: medians[name])
-    return fastest({name: make(problem).step for name, make in RIVALS.items()}, short)
+    return fastest({name: RIVALS[name](problem).step for name in names}, short)
 
 
-def measure(case: Case, budget: Budget, rival: str | None) -> Row:
+def measure(case: Case, budget: Budget) -> Row:
     progress(f"{case.name}, view {case.view}, {torch.get_num_threads()} threads")
     check_rivals(case)
     problem = make_problem(case, TIMED_LEARNING_RATE)
-    rival = rival or fastest_rival(problem, budget)
-    medians = interleave({"metav": MetavSide(problem).step, rival: RIVALS[rival](problem).step}, budget)
-    return comparison(case.name, medians, rival, WANTED.get(case.name, 1.0))
+    by_hand = fastest_by_hand(problem, budget)
+    sides = {name: RIVALS[name](problem).step for name in (AUTOGRAD, by_hand)}
+    medians = interleave({"metav": MetavSide(problem).step, **sides}, budget)
+    return comparison(case.name, medians, AUTOGRAD, WANTED.get(case.name, 1.0)) | {
+        "by_hand": by_hand,
+        "by_hand_ms": significant(1e3 * medians[by_hand]),
+        "by_hand_ratio": significant(medians[by_hand] / medians["metav"]),
+    }
 
 
 def run_cases(cases: Iterable[Case], arguments: argparse.Namespace) -> list[Row]:
@@ -102,7 +111,7 @@ def run_cases(cases: Iterable[Case], arguments: argparse.Namespace) -> list[Row]
         if peaks:
             progress(f"{threads} threads: {peaks.operations / 1e9:.0f} GFLOP/s, {peaks.bytes / 1e9:.0f} GB/s")
         for case in cases:
-            row = measure(case, budget_of(arguments), arguments.rival)
+            row = measure(case, budget_of(arguments))
             rows.append(row | (roofline.shares(case, row["metav_ms"], peaks) if peaks else {}))
     return rows
 
@@ -125,6 +134,7 @@ def report_sweep(rows: list[Row], skipped: list[Case], arguments: argparse.Names
         "worst_case": worst["case"],
         "worst_threads": worst["threads"],
         "worst_ratio": worst["ratio"],
+        "worst_by_hand_ratio": min(row["by_hand_ratio"] for row in rows),
         "slower": len(slower),
         "measured": len(rows),
         "skipped": [case.name for case in skipped],
@@ -137,7 +147,6 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser)
     parser.add_argument("--case", action="append", help="models x responses x hidden, e.g. 20x1000x100; repeatable")
-    parser.add_argument("--rival", choices=RIVALS, help="default: the fastest")
     parser.add_argument("--view", choices=TORCH_VIEWS, help="default: identity for responses of pixels, else logprob")
     parser.add_argument("--roofline", action="store_true", help="also the shares of the measured peaks (roofline.py)")
     parser.add_argument("--sweep", action="store_true", help="a grid of sizes, each for a short time")

@@ -323,8 +323,8 @@ test_the_pool_does_every_item_once(void)
     mv_pool_stop();
 }
 
-/* The thread sanitizer does not support threads in the child of a fork. */
-#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
+/* The thread sanitizer and the user emulation of QEMU do not support threads in the child of a fork. */
+#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__) && !defined(MV_TEST_WITHOUT_FORK)
 #define HAS_FORK 1
 static void
 test_a_forked_child_starts_its_own_pool(void)
