@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* Sums are cut into parts of this length, which keeps the rounding error of a short sum and the operands in cache. */
-enum { SUM_LENGTH = 384 };
+enum { SUM_LENGTH = 128 };
 
 /* Inputs that go back together, multiples of every tile's rows and columns: more where rows of inputs span pages. */
 enum { INPUT_BLOCK = 192, SMALL_INPUT_BLOCK = 96, MANY_INPUTS = 20000 };
