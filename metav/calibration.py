@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from metav.errors import InputError
 
 CONFIDENCE = 0.95
+NEAREST_SHARE = 0.1  # of each class: the models between whose means the threshold lies in the middle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,8 @@ def conformal_p_value(logit: float, negatives: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The decision rule, made from models that neither the optimisation nor the selection saw.
+    """The decision rule, made from models that neither the optimisation nor the selection saw, each judged by verifiers
+    that it did not train.
 
     negatives, positives: sorted logits of the calibration models. The score is sigmoid(slope * (logit - threshold)),
     so that it is 0.5 at the threshold.
@@ -106,7 +108,8 @@ def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float =
     """The decision rule from the logits of the calibration share.
 
     positives, negatives: logits (models,) of derived and independent models. The threshold never lets more negatives
-    pass than the conformal rank for target_fpr allows; where the classes are apart, it lies in the middle between them.
+    pass than the conformal rank for target_fpr allows; above that, it lies in the middle between the tenths of the two
+    classes that are nearest to each other.
     InputError on empty or non-finite logits, or target_fpr outside (0, 1).
     """
     if not 0 < target_fpr < 1:
@@ -139,12 +142,16 @@ def _sorted_logits(name: str, values: ArrayLike) -> NDArray[np.float64]:
 def _threshold(positives: NDArray[np.float64], negatives: NDArray[np.float64], target_fpr: float) -> float:
     allowed = max(0, math.floor(_exact(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
     lowest = float(negatives[negatives.size - 1 - allowed])
+    # means of the nearest models: one outlier, the only one of its kind, moves the middle less than an extreme would
+    near_positives = positives[: math.ceil(NEAREST_SHARE * positives.size)]
+    near_negatives = negatives[-math.ceil(NEAREST_SHARE * negatives.size) :]
+    middle = (float(near_positives.mean()) + float(near_negatives.mean())) / 2
     if positives[0] > negatives[-1]:
-        return (float(positives[0]) + float(negatives[-1])) / 2
+        return min(max(middle, float(np.nextafter(negatives[-1], np.inf))), float(positives[0]))
+    # no gap: not below the rule that the rank allows, halfway to the next positive so that equal answers stay outside
     above = positives[positives > lowest]
-    # no gap: the lowest rule that the rank allows, halfway to the next positive so that equal answers stay outside
     just_above = float(np.nextafter(lowest, np.inf))
-    return max(just_above, (lowest + float(above[0])) / 2) if above.size else just_above
+    return max(just_above, middle, (lowest + float(above[0])) / 2 if above.size else -np.inf)
 
 
 def _slope(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:

@@ -270,9 +270,13 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
             raise InputError(f"start, stop, hidden and outputs of {name} must be whole numbers")
         if not 0 <= start < stop <= queries:
             raise InputError(f"{name} reads the queries {start} to {stop}, expected a range within 0 to {queries}")
-        wanted = {"shift": (stop - start, outputs)}
+        paired = f"{name}.reference" in weights
+        read = outputs * (2 if paired else 1)
+        wanted = {"shift": (stop - start, read)}
         if entry["kind"] == "mlp":
-            wanted["weight1"] = ((stop - start) * outputs, hidden)
+            wanted["weight1"] = ((stop - start) * read, hidden)
+        if paired:
+            wanted["reference"] = (stop - start, outputs)
         for key, shape in wanted.items():
             found = weights[f"{name}.{key}"].shape
             if entry["outputs"] != outputs or found != shape:
@@ -322,9 +326,13 @@ def _check_members(fp: Fingerprint) -> None:
                 f"verifier {member.name} reads the queries {member.start} to {member.stop} and was made for "
                 f"{member.verifier.queries}; expected a range within the {len(fp.queries)} queries"
             )
-        if member.verifier.outputs != fp.task.outputs:
+        expected = fp.task.outputs * (1 if member.reference is None else 2)
+        if member.verifier.outputs != expected:
+            raise InputError(f"verifier {member.name} reads {member.verifier.outputs} outputs, expected {expected}")
+        if member.reference is not None and member.reference.shape != (read, fp.task.outputs):
             raise InputError(
-                f"verifier {member.name} reads {member.verifier.outputs} outputs, expected {fp.task.outputs}"
+                f"the reference of verifier {member.name} has shape {member.reference.shape}, expected "
+                f"({read}, {fp.task.outputs})"
             )
         numbers = (member.weight, member.center, member.spread)
         if not all(math.isfinite(number) for number in numbers) or member.weight < 0 or member.spread <= 0:

@@ -1,33 +1,27 @@
-"""The joint optimisation of fingerprint and verifier, the selection of the meta-verifier, and its calibration."""
+"""The joint optimisation of fingerprint and verifier."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from metav import _core
 from metav.calibration import Calibration, calibrate
-from metav.curves import aruc, roc_auc
+from metav.curves import aruc
 from metav.ensembles import Ensemble
 from metav.errors import InputError, ZooError
 from metav.progress import progress_bar
 from metav.randomness import derive_seed
+from metav.selection import Candidate, Shares, as_array, fit_candidates, refit, role_of, select_members
 from metav.transforms import transform_queries
-from metav.verifiers import QUERY_PARTS, VERIFIER_KINDS, FloatArray, Member, MetaVerifier
-from metav.zoo import Zoo, ZooModel
+from metav.verifiers import VERIFIER_KINDS, FloatArray, MetaVerifier
+from metav.zoo import Zoo
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
-FITTED_LOSS = 1e-3  # loss without augmentation at which a verifier has nothing left to learn
-CHECK_EVERY = 25  # updates between two looks at that loss
-AUC_SLACK = 0.02  # a candidate this far below the best on the selection share has no say,
-SEPARATION_CAP = 5.0  # more deviations than this the few models of the selection share cannot tell apart
-SEPARATION_SHARE = 0.85  # nor one that holds the classes apart by less than this share of the best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +36,8 @@ class OptimizationOptions:
     levels: number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
     response-space augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without
     progress before the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries.
-    repeats: final verifiers of each chosen kind, from different initial weights; their logits are averaged.
+    repeats: final verifiers of each chosen kind, whose logits are averaged; each leaves out, and calibrates on, another
+    part of the calibration share.
     """
 
     queries: int = 100
@@ -100,15 +95,6 @@ class OptimizationOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One verifier on one share of the queries, with its quality on the selection share."""
-
-    member: Member
-    auc: float
-    separation: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizationResult:
     """What the optimisation found: queries (N, *input shape), the first `adaptive` optimised; verifier; rule."""
 
@@ -141,7 +127,7 @@ def optimize(
     natural = task.natural_queries(options.queries, seed=derive_seed(seed, "natural")).to(torch.float32)
     view = options.view or task.view
     levels = options.levels if options.levels is not None else getattr(task, "levels", None)
-    start = _as_array(natural)
+    start = as_array(natural)
     if levels is not None:
         start = _to_levels(start, task, levels)
     history: tuple[tuple[int, float], ...] = ()
@@ -152,38 +138,18 @@ def optimize(
         )
         best, history, steps = joint.run(progress)
         queries = np.concatenate([best, start[adaptive:]])
-    shares = _Shares.of(owner, zoo, queries)
-    candidates = _fit_candidates(shares, adaptive, view, options, seed, progress)
-    meta_verifier = _refit(select_members(candidates), shares, view, options, seed)
+    shares = Shares.of(owner, zoo, queries)
+    candidates = fit_candidates(shares, adaptive, view, options, seed, progress)
+    final = refit(select_members(candidates), shares, view, options, seed)
     return OptimizationResult(
         queries=queries,
         adaptive=adaptive,
         outputs=shares.select.shape[2],
-        meta_verifier=meta_verifier,
-        calibration=_calibrate(meta_verifier, shares, target_fpr),
+        meta_verifier=final.meta_verifier,
+        calibration=calibrate(final.positives, final.negatives, target_fpr=target_fpr),
         candidates=tuple(candidates),
         held_out_aruc=history,
         steps=steps,
-    )
-
-
-def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
-    """Weighs the candidates by the square of how far apart they hold the two classes of the selection share.
-
-    Only those close to the best one count, by AUC and by separation.
-    """
-    auc = max(candidate.auc for candidate in candidates) - AUC_SLACK
-    separations = [min(max(candidate.separation, 0.0), SEPARATION_CAP) for candidate in candidates]
-    least = SEPARATION_SHARE * max(separations)
-    gains = [s**2 if c.auc >= auc and s >= least else 0.0 for c, s in zip(candidates, separations, strict=True)]
-    total = sum(gains)
-    if total <= 0:
-        raise ZooError(
-            "no verifier tells derived from independent models on the selection share; "
-            "the zoo is too small or too alike: give more positives and negatives, or more queries"
-        )
-    return MetaVerifier(
-        tuple(replace(c.member, weight=gain / total) for c, gain in zip(candidates, gains, strict=True) if gain > 0)
     )
 
 
@@ -208,7 +174,7 @@ class _JointOptimization:
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "transforms"))
         surrogates = zoo.share("optimize")
         held_out = zoo.share("select")
-        self.roles = bytes([_core.ROLE_OWNER, *(_role(item) for item in surrogates)])
+        self.roles = bytes([_core.ROLE_OWNER, *(role_of(item) for item in surrogates)])
         self.families = ["owner", *(item.family for item in surrogates)]
         self.held_out_roles = np.array([item.is_positive for item in held_out])
         self.queries = start.copy()
@@ -217,7 +183,7 @@ class _JointOptimization:
         self.ensemble = Ensemble([owner, *(item.model for item in surrogates)], tensor, share=share)
         self.held_out = Ensemble([item.model for item in held_out])
         with torch.no_grad():
-            self.cached = _as_array(self.ensemble.responses(tensor))
+            self.cached = as_array(self.ensemble.responses(tensor))
         count, outputs = self.cached.shape[1:]
         # several verifiers: queries that only please one of them would not carry over to the next
         self.verifiers = [
@@ -229,7 +195,7 @@ class _JointOptimization:
         for verifier in self.verifiers:
             verifier.standardize(self.cached)
         self.updater = _core.QueryOptimizer(
-            start, _as_array(task.lower), _as_array(task.upper), radius=options.radius, levels=levels
+            start, as_array(task.lower), as_array(task.upper), radius=options.radius, levels=levels
         )
 
     def run(self, progress: bool | None) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
@@ -261,7 +227,7 @@ class _JointOptimization:
         if self.random.random() < options.transform:
             seen = transform_queries(inputs, self.task.lower, self.task.upper, self.generator)
         answers = self.ensemble.responses(seen, chosen)
-        fresh = _as_array(answers)
+        fresh = as_array(answers)
         self.cached[chosen] = fresh
         settings = options.step_settings()
         roles = bytes(self.roles[index] for index in chosen)
@@ -272,7 +238,7 @@ class _JointOptimization:
             verifier.step(fresh, roles, gradient=own, **settings)
             gradient += own
         (query_gradient,) = torch.autograd.grad(answers, inputs, torch.from_numpy(gradient))
-        self.updater.update(_as_array(query_gradient), self.queries, learning_rate=options.query_learning_rate)
+        self.updater.update(as_array(query_gradient), self.queries, learning_rate=options.query_learning_rate)
 
     def _sample(self) -> list[int]:
         """The owner and as many positives and negatives as wanted, spread over the families."""
@@ -287,139 +253,12 @@ class _JointOptimization:
 
     def _held_out_quality(self) -> tuple[float, float]:
         with torch.no_grad():
-            responses = _as_array(self.held_out.responses(torch.from_numpy(self.queries)))
+            responses = as_array(self.held_out.responses(torch.from_numpy(self.queries)))
         logits = np.mean([verifier.logits(responses) for verifier in self.verifiers], axis=0, dtype=np.float64)
         scores = 1 / (1 + np.exp(-logits))
         derived = self.held_out_roles
         signs = np.where(derived, 1.0, -1.0)
         return aruc(scores[derived], scores[~derived]), -float(np.logaddexp(0, -signs * logits).mean())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shares:
-    """Raw responses of the shares on the final queries, with roles and families."""
-
-    owner: FloatArray
-    optimize: FloatArray
-    optimize_roles: bytes
-    select: FloatArray
-    select_derived: NDArray[np.bool_]
-    calibrate: FloatArray
-    calibrate_derived: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, owner: nn.Module, zoo: Zoo, queries: FloatArray) -> _Shares:
-        tensor = torch.from_numpy(queries)
-
-        def answers(models: Sequence[nn.Module]) -> FloatArray:
-            with torch.no_grad():
-                return _as_array(Ensemble(models).responses(tensor))
-
-        optimize, select, calibration = (zoo.share(name) for name in ("optimize", "select", "calibrate"))
-        own = answers([owner])
-        return cls(
-            owner=own,
-            optimize=np.concatenate([own, answers([item.model for item in optimize])]),
-            optimize_roles=bytes([_core.ROLE_OWNER, *(_role(item) for item in optimize)]),
-            select=answers([item.model for item in select]),
-            select_derived=np.array([item.is_positive for item in select]),
-            calibrate=answers([item.model for item in calibration]),
-            calibrate_derived=np.array([item.is_positive for item in calibration]),
-        )
-
-
-def _fit_candidates(
-    shares: _Shares, adaptive: int, view: str, options: OptimizationOptions, seed: int, progress: bool | None
-) -> list[Candidate]:
-    """Every kind on the optimised, the natural and all queries, trained on one share and judged on another."""
-    count = shares.select.shape[1]
-    parts = {"adaptive": (0, adaptive), "natural": (adaptive, count), "all": (0, count)}
-    kinds = VERIFIER_KINDS if options.verifier == "auto" else (options.verifier,)
-    wanted = [
-        (kind, part, parts[part])
-        for kind in kinds
-        for part in QUERY_PARTS
-        if parts[part][1] > parts[part][0] and not (part == "all" and adaptive in (0, count))
-    ]
-    candidates = []
-    with progress_bar(total=len(wanted), description="verifiers", enabled=progress) as bar:
-        for kind, part, (start, stop) in wanted:
-            verifier = _fit_verifier(
-                kind,
-                shares.optimize,
-                shares.optimize_roles,
-                (start, stop),
-                view,
-                options,
-                derive_seed(seed, kind, part),
-            )
-            candidates.append(_judge(f"{kind}:{part}", verifier, start, stop, shares))
-            bar.update(1)
-    return candidates
-
-
-def _refit(
-    meta_verifier: MetaVerifier, shares: _Shares, view: str, options: OptimizationOptions, seed: int
-) -> MetaVerifier:
-    """The chosen members, trained anew on the optimisation and the selection share, each kind `repeats` times."""
-    responses = np.concatenate([shares.optimize, shares.select])
-    derived = [_core.ROLE_POSITIVE if is_positive else _core.ROLE_NEGATIVE for is_positive in shares.select_derived]
-    roles = shares.optimize_roles + bytes(derived)
-    members = []
-    for member in meta_verifier.members:
-        kind, part = member.name.split(":")
-        repeats = 1 if kind == "matched" else options.repeats
-        for repeat in range(repeats):
-            start = derive_seed(seed, "refit", kind, part, repeat)
-            verifier = _fit_verifier(kind, responses, roles, (member.start, member.stop), view, options, start)
-            members.append(replace(member, verifier=verifier, weight=member.weight / repeats))
-    return MetaVerifier(tuple(members))
-
-
-def _fit_verifier(
-    kind: Any,
-    responses: FloatArray,
-    roles: bytes,
-    part: tuple[int, int],
-    view: str,
-    options: OptimizationOptions,
-    seed: int,
-) -> _core.Verifier:
-    """A verifier of one kind on queries [start, stop), trained until it knows the models given or time is up."""
-    own = np.ascontiguousarray(responses[:, part[0] : part[1]])
-    final = _core.Verifier(kind, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=seed)
-    if kind == "matched":
-        final.standardize(own)
-        negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
-        final.fit_matched(own[0], np.ascontiguousarray(own[negatives]))
-        return final
-    # the view is taken once for all updates: no gradient has to pass it here
-    own = _core.apply_view(own, view)
-    verifier = _core.Verifier(kind, own.shape[1], own.shape[2], hidden=options.hidden, seed=seed)
-    verifier.standardize(own)
-    settings = options.step_settings()
-    for step in range(1, options.refit_steps + 1):
-        verifier.step(own, roles, **settings)
-        if step % CHECK_EVERY == 0 and verifier.step(own, roles, update=False, weights=options.weights) < FITTED_LOSS:
-            break
-    final.load_parameters(verifier.parameters())
-    return final
-
-
-def _judge(name: str, verifier: _core.Verifier, start: int, stop: int, shares: _Shares) -> Candidate:
-    """Quality on the selection share; centre and spread put the classes' means at -1 and +1 there."""
-    bare = Member(name=name, verifier=verifier, start=start, stop=stop, weight=1.0, center=0.0, spread=1.0)
-    logits = bare.raw_logits(shares.select)
-    high, low = logits[shares.select_derived], logits[~shares.select_derived]
-    distance = float(high.mean() - low.mean())
-    deviation = float(np.sqrt((high.var() + low.var()) / 2)) + 1e-9
-    member = replace(bare, center=float(high.mean() + low.mean()) / 2, spread=max(distance / 2, 1e-6))
-    return Candidate(member=member, auc=roc_auc(high, low), separation=distance / deviation)
-
-
-def _calibrate(meta_verifier: MetaVerifier, shares: _Shares, target_fpr: float) -> Calibration:
-    logits = meta_verifier.logits(shares.calibrate)
-    return calibrate(logits[shares.calibrate_derived], logits[~shares.calibrate_derived], target_fpr=target_fpr)
 
 
 def _check_shares(zoo: Zoo) -> None:
@@ -434,10 +273,6 @@ def _check_shares(zoo: Zoo) -> None:
             )
 
 
-def _role(item: ZooModel) -> int:
-    return _core.ROLE_POSITIVE if item.is_positive else _core.ROLE_NEGATIVE
-
-
 def _spread(pools: list[list[int]], count: int, random: np.random.Generator) -> list[int]:
     """Draws without replacement, one pool after the other, so that small families are seen as often as large ones."""
     queues = [list(random.permutation(pool)) for pool in pools]
@@ -450,12 +285,8 @@ def _spread(pools: list[list[int]], count: int, random: np.random.Generator) -> 
     return chosen
 
 
-def _as_array(tensor: Tensor) -> FloatArray:
-    return np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float32)
-
-
 def _to_levels(queries: FloatArray, task: Any, levels: int) -> FloatArray:
-    lower, upper = _as_array(task.lower), _as_array(task.upper)
+    lower, upper = as_array(task.lower), as_array(task.upper)
     step = np.where(upper > lower, (upper - lower) / (levels - 1), 1).astype(np.float32)
     snapped = lower + np.rint((queries - lower) / step) * step
     return np.ascontiguousarray(np.clip(snapped, lower, upper), dtype=np.float32)

@@ -24,6 +24,8 @@ class Member:
     """One verifier of the core and the queries [start, stop) that it reads.
 
     Its logit enters the sum as weight * (logit - center) / spread, so that members of different kinds share one unit.
+    reference: the owner's responses (queries, outputs) to those queries, of a member that also reads how far a response
+    lies from them; its verifier then takes the features of `paired_features`. view: how such a member reads responses.
     """
 
     name: str
@@ -33,10 +35,14 @@ class Member:
     weight: float
     center: float
     spread: float
+    reference: FloatArray | None = None
+    view: str = "identity"
 
     def raw_logits(self, responses: FloatArray) -> NDArray[np.float64]:
         """Logits (models,) of responses (models, queries, outputs), before centring."""
         part = np.ascontiguousarray(responses[:, self.start : self.stop])
+        if self.reference is not None:
+            part = paired_features(part, self.reference, self.view)
         return self.verifier.logits(part).astype(np.float64)
 
     def standard_logits(self, responses: FloatArray) -> NDArray[np.float64]:
@@ -68,12 +74,14 @@ class MetaVerifier:
         return total
 
     def tensors(self) -> dict[str, FloatArray]:
-        """All parameters, keyed "<member number>.<parameter>"."""
-        return {
-            f"verifier.{number}.{name}": value
-            for number, member in enumerate(self.members)
-            for name, value in member.verifier.parameters().items()
-        }
+        """All parameters, keyed "verifier.<member number>.<parameter>", and the references of members that have one."""
+        found: dict[str, FloatArray] = {}
+        for number, member in enumerate(self.members):
+            own = member.verifier.parameters()
+            if member.reference is not None:
+                own["reference"] = member.reference
+            found |= {f"verifier.{number}.{name}": value for name, value in own.items()}
+        return found
 
     def specification(self) -> list[dict[str, Any]]:
         """What, besides the tensors, rebuilds the meta-verifier: one plain dictionary a member."""
@@ -81,9 +89,9 @@ class MetaVerifier:
             {
                 "name": member.name,
                 "kind": member.verifier.kind,
-                "view": member.verifier.view,
+                "view": member.verifier.view if member.reference is None else member.view,
                 "hidden": member.verifier.hidden,
-                "outputs": member.verifier.outputs,
+                "outputs": member.verifier.outputs if member.reference is None else member.reference.shape[1],
                 "start": member.start,
                 "stop": member.stop,
                 "weight": member.weight,
@@ -94,6 +102,17 @@ class MetaVerifier:
         ]
 
 
+def paired_features(responses: FloatArray, owner: FloatArray, view: str) -> FloatArray:
+    """Features (models, queries, 2 * outputs): the responses under a view, and how far each lies from the owner's.
+
+    responses (models, queries, outputs), owner (queries, outputs). A verifier finds derived models on all sides of the
+    owner's answers, which a function that is nearly linear in the answers cannot tell from independent ones.
+    """
+    own = _core.apply_view(owner[None], view)
+    features = _core.apply_view(responses, view)
+    return np.concatenate([features, np.abs(features - own)], axis=2)
+
+
 def restore_meta_verifier(
     specification: Sequence[Mapping[str, Any]], tensors: Mapping[str, FloatArray]
 ) -> MetaVerifier:
@@ -101,14 +120,16 @@ def restore_meta_verifier(
     members = []
     for number, entry in enumerate(specification):
         prefix = f"verifier.{number}."
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        reference = own.pop("reference", None)
         verifier = _core.Verifier(
             entry["kind"],
             int(entry["stop"]) - int(entry["start"]),
-            int(entry["outputs"]),
-            view=entry["view"],
+            int(entry["outputs"]) * (1 if reference is None else 2),
+            view=entry["view"] if reference is None else "identity",
             hidden=int(entry["hidden"]),
         )
-        verifier.load_parameters({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        verifier.load_parameters(own)
         members.append(
             Member(
                 name=str(entry["name"]),
@@ -118,6 +139,8 @@ def restore_meta_verifier(
                 weight=float(entry["weight"]),
                 center=float(entry["center"]),
                 spread=float(entry["spread"]),
+                reference=reference,
+                view="identity" if reference is None else str(entry["view"]),
             )
         )
     return MetaVerifier(tuple(members))

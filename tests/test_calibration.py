@@ -105,10 +105,22 @@ def test_between_separated_classes_the_threshold_lies_in_the_gap(negatives, gap,
     assert found.true_positives.value == 1.0
 
 
-def test_separated_classes_have_the_same_margin_to_the_threshold():
-    tight, wide = np.linspace(-0.1, 0.1, 20), np.linspace(-1, 1, 20)
-    assert calibrate(10 + wide, tight).threshold == pytest.approx((9 + 0.1) / 2)
-    assert calibrate(10 + tight, wide).threshold == pytest.approx((9.9 + 1) / 2)
+def test_the_nearest_tenths_of_separated_classes_have_the_same_margin_to_the_threshold():
+    tight, wide = np.linspace(-0.1, 0.1, 21), np.linspace(-1, 1, 21)  # three models each: steps of 0.01 and of 0.1
+    assert calibrate(10 + wide, tight).threshold == pytest.approx((9.1 + 0.09) / 2)
+    assert calibrate(10 + tight, wide).threshold == pytest.approx((9.91 + 0.9) / 2)
+
+
+def test_of_few_models_the_extremes_have_the_same_margin_to_the_threshold():
+    assert calibrate([2.0, 5.0, 9.0], [-4.0, -1.0, 0.0]).threshold == 1.0
+
+
+def test_one_outlier_does_not_let_the_threshold_pass_the_others():
+    bulk = np.linspace(-3, -2, 90)
+    positives = np.append(np.linspace(1.0, 2.0, 49), -2.5)
+    found = calibrate(positives, bulk)
+    assert found.threshold > -1.5  # the rank alone would let it sink to just above -2.05
+    assert found.false_positives.count == 0
 
 
 @given(positives=logit_lists, negatives=logit_lists, shift=st.integers(-8, 8), power=st.integers(-3, 3))

@@ -11,6 +11,7 @@ import struct
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from small_fingerprints import OUTPUTS, QUERIES, handmade, member, numbers, rule, small_fingerprint
 
 import metav
+from metav import _core
 from metav.errors import ArtefactError, InputError
 from metav.fingerprint_files import DOCUMENT, FORMAT_VERSION, LIMITS, TENSORS, commitment_of, read_file, write_file
 from metav.fingerprints import TaskSpecification, derive_salt, load
@@ -82,6 +84,26 @@ def test_every_verifier_kind_survives_the_file(kind, path):
     fp.save(path)
     responses = numbers(5, QUERIES, OUTPUTS, seed=9)
     assert load(path).logits(responses).tobytes() == fp.logits(responses).tobytes()
+
+
+@pytest.mark.parametrize("view", ["identity", "logprob"])
+def test_a_member_that_reads_distances_from_the_owner_survives_the_file(view, path):
+    reference, verifier = numbers(QUERIES, OUTPUTS, seed=5), _core.Verifier("mlp", QUERIES, 2 * OUTPUTS, hidden=4)
+    verifier.standardize(numbers(5, QUERIES, 2 * OUTPUTS))
+    part = replace(member("mlp", 0, QUERIES), verifier=verifier, reference=reference, view=view)
+    fp = handmade(meta_verifier=MetaVerifier((part,)))
+    fp.save(path)
+    loaded = load(path)
+    responses = numbers(5, QUERIES, OUTPUTS, seed=9)
+    assert loaded.logits(responses).tobytes() == fp.logits(responses).tobytes()
+    assert loaded.to_dict() == fp.to_dict()
+    for name, shape in (("reference", (QUERIES, 2)), ("shift", (QUERIES, OUTPUTS))):
+        fp.save(path)
+        rewrite(path, tensor(f"verifier.0.{name}", np.zeros(shape, F32)))
+        with pytest.raises(ArtefactError, match=rf"verifier\.0\.{name} has shape"):
+            load(path)
+    with pytest.raises(InputError, match=r"the reference of verifier mlp:all has shape \(6, 2\), expected \(6, 3\)"):
+        handmade(meta_verifier=MetaVerifier((replace(part, reference=reference[:, :2]),)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -432,6 +454,7 @@ FORGERIES = {
     "missing shift": (without("verifier.1.shift"), r"verifier\.1\.shift' is missing"),
     "extra weights": (tensor("verifier.0.surprise", np.zeros(5, F32)), "do not fit"),
     "weights of nobody": (tensor("verifier.7.bias", np.zeros(5, F32)), r"tensor verifier\.7\.bias must belong"),
+    "reference of a plain member": (tensor("verifier.0.reference", np.zeros((4, 3), F32)), r"expected \(4, 6\)"),
     "extra tensor": (tensor("surprise", np.zeros(5, F32)), "tensor surprise must belong to a member"),
     "no negatives": (tensor("calibration.negatives", np.zeros(0)), "calibration negatives must be a non-empty sorted"),
     "unsorted": (tensor("calibration.positives", [2.0, 1.0]), "calibration positives must be a non-empty sorted"),

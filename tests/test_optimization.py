@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from metav import _core
 from metav.curves import roc_auc
 from metav.ensembles import Ensemble, run_model
 from metav.errors import InputError, ZooError
-from metav.optimization import Candidate, OptimizationOptions, optimize, select_members
-from metav.verifiers import Member
+from metav.optimization import OptimizationOptions, optimize
+from metav.selection import Candidate, Shares, calibration_parts, refit, select_members
+from metav.verifiers import Member, MetaVerifier, paired_features
 from metav.zoo import Zoo
 
 SMALL = {"queries": 12, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
@@ -90,8 +93,67 @@ def test_a_candidate_that_separates_worse_has_no_say():
 
 
 def test_equal_candidates_share_the_weight():
-    chosen = select_members([candidate(1.0, 9.0), candidate(1.0, 12.0, "local")])
+    chosen = select_members([candidate(1.0, 9.0), candidate(1.0, 12.0)])
     assert [member.weight for member in chosen.members] == [0.5, 0.5]
+
+
+def test_other_kinds_count_only_where_no_mlp_comes_close():
+    others = [candidate(1.0, 9.0, "local"), candidate(1.0, 9.0, "matched")]
+    assert [member.verifier.kind for member in select_members([candidate(0.99, 3.0), *others]).members] == ["mlp"]
+    chosen = select_members([candidate(0.9, 9.0), *others])
+    assert [member.verifier.kind for member in chosen.members] == ["local", "matched"]
+
+
+def test_every_family_is_spread_over_the_calibration_parts():
+    families = ["distill", "quantize"] * 4 + ["distill"]
+    parts = calibration_parts(families, 3)
+    assert np.bincount(parts).tolist() == [3, 3, 3]
+    for family in set(families):
+        sizes = np.bincount(parts[[name == family for name in families]], minlength=3)
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_calibration_models_are_judged_by_members_that_they_did_not_train():
+    random = np.random.default_rng(0)
+    families = ("distill",) * 6 + ("independent_same_data",) * 6
+    derived = np.array([True] * 6 + [False] * 6)
+
+    def answers(count):
+        return random.standard_normal((count, 4, 2)).astype(np.float32)
+
+    shares = Shares(
+        owner=answers(1),
+        optimize=answers(7),
+        optimize_roles=bytes([_core.ROLE_OWNER, *[_core.ROLE_POSITIVE] * 3, *[_core.ROLE_NEGATIVE] * 3]),
+        select=answers(2),
+        select_derived=np.array([True, False]),
+        calibrate=answers(12),
+        calibrate_derived=derived,
+        calibrate_families=families,
+    )
+    # noise for answers: a member knows the models that it learned by heart, and no others
+    options = OptimizationOptions(queries=4, repeats=2, refit_steps=300, mix=0.0, noise=0.0, dropout=0.0)
+    found = refit(MetaVerifier((candidate(1.0, 1.0).member,)), shares, "identity", options, seed=0)
+    assert [member.weight for member in found.meta_verifier.members] == [0.5, 0.5]
+    for part, member in zip((0, 1), found.meta_verifier.members, strict=True):
+        out = calibration_parts(families, 2) == part
+        logits = MetaVerifier((replace(member, weight=1.0),)).logits(shares.calibrate)
+        assert roc_auc(logits[derived & ~out], logits[~derived & ~out]) == 1.0
+        assert set(logits[derived & out]) <= set(found.positives)
+        assert set(logits[~derived & out]) <= set(found.negatives)
+
+
+@pytest.mark.parametrize(("view", "paired"), [("identity", True), ("logprob", False)])
+def test_an_mlp_reads_the_distance_from_the_owner_unless_it_reads_log_probabilities(view, paired):
+    found = fit(verifier="mlp", view=view)
+    for member in found.meta_verifier.members:
+        assert (member.reference is not None) == paired
+        assert member.verifier.outputs == found.outputs * (2 if paired else 1)
+
+
+def test_paired_features_hold_the_answer_and_its_distance_from_the_owners():
+    owner, given = np.array([[1.0, -2.0]], np.float32), np.array([[[0.5, 1.0]], [[3.0, -2.0]]], np.float32)
+    assert paired_features(given, owner, "identity").tolist() == [[[0.5, 1.0, 0.5, 3.0]], [[3.0, -2.0, 2.0, 0.0]]]
 
 
 def test_candidates_that_separate_nothing_are_refused():
