@@ -4,7 +4,8 @@
 #include <math.h>
 
 typedef struct query_optimizer_object {
-    PyObject_HEAD mv_query_optimizer *handle;
+    PyObject_HEAD
+    mv_query_optimizer *handle;
     atomic_bool busy; /* guards handle */
     int dimensions;   /* of the queries; the shape is one allocation behind the object */
     size_t *shape;
@@ -176,8 +177,10 @@ query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t 
         goto done;
     }
     mv_status status;
-    Py_BEGIN_ALLOW_THREADS status = mv_query_optimizer_update(self->handle, gradient.data, learning_rate, queries.data);
-    Py_END_ALLOW_THREADS leave_handle(&self->busy);
+    Py_BEGIN_ALLOW_THREADS
+    status = mv_query_optimizer_update(self->handle, gradient.data, learning_rate, queries.data);
+    Py_END_ALLOW_THREADS
+    leave_handle(&self->busy);
     const char *range = "learning_rate must be finite and >= 0:";
     result = status ? raise_status(status, status == MV_ERROR_OPTION ? range : NULL) : Py_NewRef(Py_None);
 done:

@@ -4,7 +4,8 @@
 #include <string.h>
 
 typedef struct verifier_object {
-    PyObject_HEAD mv_verifier *handle;
+    PyObject_HEAD
+    mv_verifier *handle;
     PyObject *view;      /* its text, str */
     atomic_bool busy;    /* guards handle */
     atomic_ullong steps; /* of the handle, readable while it is busy */
@@ -169,8 +170,10 @@ verifier_copy(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     mv_status status;
-    Py_BEGIN_ALLOW_THREADS status = mv_verifier_copy(((verifier_object *)self)->handle, &copy);
-    Py_END_ALLOW_THREADS leave(self);
+    Py_BEGIN_ALLOW_THREADS
+    status = mv_verifier_copy(((verifier_object *)self)->handle, &copy);
+    Py_END_ALLOW_THREADS
+    leave(self);
     return status ? raise_status(status, NULL) : wrap(Py_TYPE(self), copy, ((verifier_object *)self)->view);
 }
 
@@ -191,9 +194,10 @@ verifier_standardize(PyObject *self, PyObject *object)
     PyObject *result = NULL;
     if (enter(self)) {
         mv_status status;
-        Py_BEGIN_ALLOW_THREADS status =
-            mv_verifier_standardize(((verifier_object *)self)->handle, responses.shape[0], responses.data);
-        Py_END_ALLOW_THREADS leave(self);
+        Py_BEGIN_ALLOW_THREADS
+        status = mv_verifier_standardize(((verifier_object *)self)->handle, responses.shape[0], responses.data);
+        Py_END_ALLOW_THREADS
+        leave(self);
         result = status ? raise_status(status, NULL) : Py_NewRef(Py_None);
     }
     tensor_release(&responses);
@@ -230,9 +234,11 @@ verifier_fit_matched(PyObject *self, PyObject *const *arguments, Py_ssize_t coun
         goto done;
     }
     mv_status status;
-    Py_BEGIN_ALLOW_THREADS status = mv_verifier_fit_matched(((verifier_object *)self)->handle, owner.data,
-                                                            negatives.shape[0], negatives.data, shrinkage, floor);
-    Py_END_ALLOW_THREADS leave(self);
+    Py_BEGIN_ALLOW_THREADS
+    status = mv_verifier_fit_matched(((verifier_object *)self)->handle, owner.data, negatives.shape[0], negatives.data,
+                                     shrinkage, floor);
+    Py_END_ALLOW_THREADS
+    leave(self);
     const char *ranges = "0 < shrinkage <= 1 and 0 <= floor are needed:";
     result = status ? raise_status(status, status == MV_ERROR_OPTION ? ranges : NULL) : Py_NewRef(Py_None);
 done:
@@ -347,9 +353,11 @@ verifier_step(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyOb
     }
     double loss;
     mv_status status;
-    Py_BEGIN_ALLOW_THREADS status =
+    Py_BEGIN_ALLOW_THREADS
+    status =
         mv_verifier_step(object->handle, responses.shape[0], responses.data, roles, &options, gradient.data, &loss);
-    Py_END_ALLOW_THREADS atomic_store(&object->steps, mv_verifier_get_steps(object->handle));
+    Py_END_ALLOW_THREADS
+    atomic_store(&object->steps, mv_verifier_get_steps(object->handle));
     leave(self);
     const char *ranges = "learning_rate, weights, weight_decay and noise must be finite and >= 0, mix in [0, 1], "
                          "dropout in [0, 1):";
@@ -389,9 +397,10 @@ call_model_function(PyObject *self, model_function function, const call_signatur
         goto done;
     }
     mv_status status;
-    Py_BEGIN_ALLOW_THREADS status =
-        function(((verifier_object *)self)->handle, responses.shape[0], responses.data, out.data);
-    Py_END_ALLOW_THREADS leave(self);
+    Py_BEGIN_ALLOW_THREADS
+    status = function(((verifier_object *)self)->handle, responses.shape[0], responses.data, out.data);
+    Py_END_ALLOW_THREADS
+    leave(self);
     if (status) {
         Py_CLEAR(result);
         raise_status(status, NULL);

@@ -63,9 +63,10 @@ apply_view(PyObject *module, PyObject *const *arguments, Py_ssize_t count, PyObj
     }
     const mv_shape shape = {responses.shape[0], responses.shape[1], responses.shape[2]};
     mv_status status;
-    Py_BEGIN_ALLOW_THREADS status = mv_view_forward(view, shape, responses.data, features.data);
-    Py_END_ALLOW_THREADS if (status)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = mv_view_forward(view, shape, responses.data, features.data);
+    Py_END_ALLOW_THREADS
+    if (status) {
         Py_CLEAR(result);
         raise_status(status, NULL);
     }
@@ -103,9 +104,10 @@ view_gradient(PyObject *module, PyObject *const *arguments, Py_ssize_t count, Py
     }
     const mv_shape shape = {responses.shape[0], responses.shape[1], responses.shape[2]};
     mv_status status;
-    Py_BEGIN_ALLOW_THREADS status = mv_view_backward(view, shape, responses.data, given.data, gradient.data);
-    Py_END_ALLOW_THREADS if (status)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    status = mv_view_backward(view, shape, responses.data, given.data, gradient.data);
+    Py_END_ALLOW_THREADS
+    if (status) {
         Py_CLEAR(result);
         raise_status(status, status == MV_ERROR_GRADIENT ? "feature_gradient:" : NULL);
     }
