@@ -64,7 +64,7 @@ typedef struct dlpack_exchange {
     void (*allocate)(void);
     int (*from_object)(void *object, dlpack_managed_versioned **out); /* owning; -1 with a Python exception */
     void (*to_object)(void);
-    void (*borrow)(void);
+    int (*borrow)(void *object, dlpack_tensor *out); /* may be NULL; *out is valid until the object changes */
     void (*current_stream)(void);
 } dlpack_exchange;
 

@@ -62,6 +62,36 @@ done:
     return result;
 }
 
+/* The state's strings and the arguments of __dlpack__. */
+static int
+add_names(module_state *state)
+{
+    const struct {
+        PyObject **slot;
+        const char *text;
+    } names[] = {
+        {&state->dlpack_name, "__dlpack__"},
+        {&state->exchange_name, "__dlpack_c_exchange_api__"},
+        {&state->grad_name, "requires_grad"},
+        {&state->is_neg_name, "is_neg"},
+        {&state->is_inference_name, "is_inference"},
+        {&state->storage_name, "untyped_storage"},
+        {&state->increment_name, "increment_version"},
+        {&state->tensor_name, "Tensor"},
+        {&state->torch_name, "torch"},
+        {&state->torch_graph_name, "torch.autograd.graph"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        *names[i].slot = PyUnicode_InternFromString(names[i].text);
+        if (!*names[i].slot) {
+            return -1;
+        }
+    }
+    state->dlpack_keywords = Py_BuildValue("(s)", "max_version");
+    state->dlpack_version = Py_BuildValue("(ii)", DLPACK_MAJOR, DLPACK_MINOR);
+    return state->dlpack_keywords && state->dlpack_version ? 0 : -1;
+}
+
 static int
 module_exec(PyObject *module)
 {
@@ -69,14 +99,7 @@ module_exec(PyObject *module)
     if (read_environment() < 0 || tensor_import_numpy() < 0 || PyModule_AddFunctions(module, processor_methods) < 0) {
         return -1;
     }
-    state->dlpack_name = PyUnicode_InternFromString("__dlpack__");
-    state->exchange_name = PyUnicode_InternFromString("__dlpack_c_exchange_api__");
-    state->grad_name = PyUnicode_InternFromString("requires_grad");
-    state->is_neg_name = PyUnicode_InternFromString("is_neg");
-    state->dlpack_keywords = Py_BuildValue("(s)", "max_version");
-    state->dlpack_version = Py_BuildValue("(ii)", DLPACK_MAJOR, DLPACK_MINOR);
-    if (!state->dlpack_name || !state->exchange_name || !state->grad_name || !state->is_neg_name ||
-        !state->dlpack_keywords || !state->dlpack_version) {
+    if (add_names(state) < 0) {
         return -1;
     }
     state->verifier_type = add_type(module, &verifier_spec);
@@ -106,6 +129,12 @@ module_clear(PyObject *module)
     Py_CLEAR(state->exchange_name);
     Py_CLEAR(state->grad_name);
     Py_CLEAR(state->is_neg_name);
+    Py_CLEAR(state->is_inference_name);
+    Py_CLEAR(state->storage_name);
+    Py_CLEAR(state->increment_name);
+    Py_CLEAR(state->tensor_name);
+    Py_CLEAR(state->torch_name);
+    Py_CLEAR(state->torch_graph_name);
     Py_CLEAR(state->dlpack_keywords);
     Py_CLEAR(state->dlpack_version);
     return 0;

@@ -12,12 +12,18 @@
 typedef struct module_state {
     PyTypeObject *verifier_type;
     PyTypeObject *query_optimizer_type;
-    PyObject *dlpack_name;     /* "__dlpack__" */
-    PyObject *exchange_name;   /* "__dlpack_c_exchange_api__" */
-    PyObject *grad_name;       /* "requires_grad" */
-    PyObject *is_neg_name;     /* "is_neg" */
-    PyObject *dlpack_keywords; /* ("max_version",) */
-    PyObject *dlpack_version;  /* (1, 3) */
+    PyObject *dlpack_name;   /* "__dlpack__" */
+    PyObject *exchange_name; /* "__dlpack_c_exchange_api__" */
+    PyObject *grad_name;     /* "requires_grad" */
+    PyObject *is_neg_name;
+    PyObject *is_inference_name;
+    PyObject *storage_name;     /* "untyped_storage" */
+    PyObject *increment_name;   /* "increment_version" */
+    PyObject *tensor_name;      /* "Tensor" */
+    PyObject *torch_name;       /* "torch" */
+    PyObject *torch_graph_name; /* "torch.autograd.graph" */
+    PyObject *dlpack_keywords;  /* ("max_version",) */
+    PyObject *dlpack_version;   /* (1, 3) */
 } module_state;
 
 module_state *get_state(PyObject *module);

@@ -119,11 +119,12 @@ query_optimizer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     tensor natural = {0};
     tensor lower = {0};
     tensor upper = {0};
+    const tensor *const used[] = {&natural, &lower, &upper};
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOO|$OO:QueryOptimizer", names, &objects[0], &objects[1],
                                      &objects[2], &radius, &levels) ||
         parse_limits(radius, levels, &config) < 0 || tensor_import(state, objects[0], &natural_spec, &natural) < 0 ||
         tensor_import(state, objects[1], &lower_spec, &lower) < 0 ||
-        tensor_import(state, objects[2], &upper_spec, &upper) < 0) {
+        tensor_import(state, objects[2], &upper_spec, &upper) < 0 || tensor_begin(state, used, 3) < 0) {
         goto done;
     }
     mv_query_optimizer *handle = create_handle(&natural, &lower, &upper, &config);
@@ -165,6 +166,7 @@ query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t 
     PyObject *result = NULL;
     tensor gradient = {0};
     tensor queries = {0};
+    const tensor *const used[] = {&queries, &gradient};
     double learning_rate = 1e-2;
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 ||
         parse_double(values[2], "learning_rate", &learning_rate) < 0 ||
@@ -172,7 +174,7 @@ query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t 
         check_same_shape(&gradient, self->dimensions, self->shape, natural_shape) < 0 ||
         tensor_import(state, values[1], &queries_spec, &queries) < 0 ||
         check_same_shape(&queries, self->dimensions, self->shape, natural_shape) < 0 ||
-        tensor_check_overlap(&queries, (const tensor *const[]){&gradient}, 1) < 0 ||
+        tensor_check_overlap(&queries, used + 1, 1) < 0 || tensor_begin(state, used, 2) < 0 ||
         !enter_handle(&self->busy, "QueryOptimizer")) {
         goto done;
     }
@@ -182,7 +184,12 @@ query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t 
     Py_END_ALLOW_THREADS
     leave_handle(&self->busy);
     const char *range = "learning_rate must be finite and >= 0:";
-    result = status ? raise_status(status, status == MV_ERROR_OPTION ? range : NULL) : Py_NewRef(Py_None);
+    if (status) {
+        raise_status(status, status == MV_ERROR_OPTION ? range : NULL);
+    }
+    else if (tensor_end(used, 2) == 0) {
+        result = Py_NewRef(Py_None);
+    }
 done:
     tensor_release(&gradient);
     tensor_release(&queries);

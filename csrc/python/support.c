@@ -52,6 +52,9 @@ parse_double(PyObject *object, const char *name, double *value)
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Format(PyExc_TypeError, "%s must be a number, got %s", name, Py_TYPE(object)->tp_name);
         }
+        else if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            PyErr_Format(PyExc_ValueError, "%s must be a number that fits a float", name);
+        }
         return -1;
     }
     *value = number;
@@ -80,7 +83,9 @@ parse_size(PyObject *object, const char *name, size_t least, size_t *value)
     }
     PyObject *index = PyNumber_Index(object);
     if (!index) {
-        PyErr_Format(PyExc_TypeError, "%s must be an integer, got %s", name, Py_TYPE(object)->tp_name);
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "%s must be an integer, got %s", name, Py_TYPE(object)->tp_name);
+        }
         return -1;
     }
     int overflow;

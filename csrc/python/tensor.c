@@ -113,6 +113,10 @@ check_shape(const description *d, const tensor_spec *spec, tensor *out)
         PyErr_Format(PyExc_ValueError, "%s has %d dimensions, expected %s", spec->name, d->dimensions, spec->layout);
         return -1;
     }
+    if (d->dimensions && !d->shape) {
+        PyErr_Format(PyExc_BufferError, "%s is exported without a shape; convert it to numpy.ndarray", spec->name);
+        return -1;
+    }
     if (spec->dimensions == TENSOR_ANY ? d->dimensions < 1 : d->dimensions != spec->dimensions) {
         return raise_shape(d, spec);
     }
@@ -121,8 +125,8 @@ check_shape(const description *d, const tensor_spec *spec, tensor *out)
     for (int i = 0; i < d->dimensions; i++) {
         const int64_t size = d->shape[i];
         if (size < 0 || (size && extent > (size_t)PTRDIFF_MAX / sizeof(float) / (size_t)size)) {
-            PyErr_Format(PyExc_ValueError, "%s has an impossible shape: dimension %d is %lld", spec->name, i,
-                         (long long)size);
+            PyErr_Format(PyExc_ValueError, "%s has an impossible shape: dimension %d is %lld; expected %s", spec->name,
+                         i, (long long)size, spec->layout);
             return -1;
         }
         if (spec->dimensions != TENSOR_ANY && spec->shape[i] != TENSOR_ANY && spec->shape[i] != size) {
@@ -158,10 +162,9 @@ static int
 check_memory(const description *d, const tensor_spec *spec, tensor *out)
 {
     if (!is_dense(d, out->count)) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "%s is not contiguous in row-major order; use tensor.contiguous() or numpy.ascontiguousarray(array)",
-            spec->name);
+        const char *remedy = spec->writable ? "results are written to it, so pass a new tensor of this shape"
+                                            : "use tensor.contiguous() or numpy.ascontiguousarray(array)";
+        PyErr_Format(PyExc_ValueError, "%s is not contiguous in row-major order; %s", spec->name, remedy);
         return -1;
     }
     if (out->count && !d->data) {
@@ -169,7 +172,11 @@ check_memory(const description *d, const tensor_spec *spec, tensor *out)
                      spec->name);
         return -1;
     }
-    out->data = d->data ? (float *)((char *)d->data + d->offset) : NULL;
+    if (d->data && (d->offset > PTRDIFF_MAX || (uintptr_t)d->data > UINTPTR_MAX - (uintptr_t)d->offset)) {
+        PyErr_Format(PyExc_BufferError, "%s starts outside of memory; convert it to numpy.ndarray", spec->name);
+        return -1;
+    }
+    out->data = d->data ? (float *)((uintptr_t)d->data + (uintptr_t)d->offset) : NULL;
     if ((uintptr_t)out->data % alignof(float) != 0) {
         PyErr_Format(PyExc_BufferError, "%s is not aligned to %zu bytes; pass a copy", spec->name, alignof(float));
         return -1;
@@ -316,15 +323,26 @@ raise_no_export(const tensor_spec *spec)
     return -1;
 }
 
-/* Turns a producer's exception into ours, unless it is not about the tensor (Ctrl-C, no memory). */
+/* Turns a producer's exception into ours, unless it is not about the tensor (Ctrl-C, no memory). The text of a
+ * BufferError is kept; that of others may be a page of C++. */
 static int
 replace_exception(const tensor_spec *spec)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError)) {
         return -1;
     }
-    PyErr_Clear();
-    return raise_no_export(spec);
+    if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
+        PyErr_Clear();
+        return raise_no_export(spec);
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_Format(PyExc_BufferError, "%s cannot be exported: %S; pass a dense float32 CPU tensor", spec->name,
+                 value ? value : Py_None);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return -1;
 }
 
 static int
@@ -360,6 +378,7 @@ find_exchange(module_state *state, PyObject *object)
 static int
 import_by_exchange(const dlpack_exchange *exchange, PyObject *object, const tensor_spec *spec, tensor *out)
 {
+    out->exchange = exchange;
     dlpack_managed_versioned *managed = NULL;
     if (exchange->from_object(object, &managed) != 0 || !managed) {
         return PyErr_Occurred() ? replace_exception(spec) : raise_no_export(spec);
@@ -406,8 +425,9 @@ import_capsule(PyObject *capsule, const tensor_spec *spec, tensor *out)
         /* The old form cannot say whether it may be written to. */
         return accept(&managed->tensor, DLPACK_FLAG_READ_ONLY, managed, release_legacy, spec, out);
     }
-    PyErr_Format(PyExc_TypeError, "%s: __dlpack__ returned %s, expected an unused DLPack capsule", spec->name,
-                 Py_TYPE(capsule)->tp_name);
+    PyErr_Format(PyExc_TypeError,
+                 "%s: __dlpack__ returned %s, expected an unused DLPack capsule; convert it to numpy.ndarray",
+                 spec->name, Py_TYPE(capsule)->tp_name);
     return -1;
 }
 
@@ -416,7 +436,7 @@ import_by_method(module_state *state, PyObject *object, const tensor_spec *spec,
 {
     PyObject *capsule = call_dlpack(state, object);
     if (!capsule) {
-        return PyErr_ExceptionMatches(PyExc_BufferError) ? -1 : replace_exception(spec);
+        return replace_exception(spec);
     }
     const int result = import_capsule(capsule, spec, out);
     Py_DECREF(capsule);
@@ -445,14 +465,17 @@ check_autograd(module_state *state, PyObject *object, const tensor_spec *spec)
 {
     PyObject *flag;
     if (get_optional(object, state->grad_name, &flag) < 0) {
-        return -1;
+        return replace_exception(spec);
     }
     const int truth = flag ? PyObject_IsTrue(flag) : 0;
     Py_XDECREF(flag);
-    if (truth > 0) {
+    if (truth < 0) {
+        return replace_exception(spec);
+    }
+    if (truth) {
         PyErr_Format(PyExc_BufferError, "%s requires grad, which would be lost; use tensor.detach()", spec->name);
     }
-    return truth == 0 ? 0 : -1;
+    return truth ? -1 : 0;
 }
 
 /* A tensor with the negative bit is exported with the wrong sign. */
@@ -461,17 +484,36 @@ check_negative_bit(module_state *state, PyObject *object, const tensor_spec *spe
 {
     PyObject *method;
     if (get_optional(object, state->is_neg_name, &method) < 0) {
-        return -1;
+        return replace_exception(spec);
     }
     PyObject *flag = method && PyCallable_Check(method) ? PyObject_CallNoArgs(method) : NULL;
     const bool failed = PyErr_Occurred() != NULL;
     Py_XDECREF(method);
     const int truth = failed ? -1 : flag ? PyObject_IsTrue(flag) : 0;
     Py_XDECREF(flag);
-    if (truth > 0) {
+    if (truth < 0) {
+        return replace_exception(spec);
+    }
+    if (truth) {
         PyErr_Format(PyExc_BufferError, "%s has its negative bit set; use tensor.resolve_neg()", spec->name);
     }
-    return truth == 0 ? 0 : -1;
+    return truth ? -1 : 0;
+}
+
+/* Holds the storage of a torch tensor: its owning export does not survive set_ and assignments to .data. */
+static int
+hold_storage(module_state *state, PyObject *object, const tensor_spec *spec, tensor *out)
+{
+    PyObject *method;
+    if (get_optional(object, state->storage_name, &method) < 0) {
+        return replace_exception(spec);
+    }
+    if (!method) {
+        return 0;
+    }
+    out->storage = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    return out->storage ? 0 : replace_exception(spec);
 }
 
 /* Interface ------------------------------------------------------------------------------------------------------- */
@@ -485,21 +527,20 @@ raise_no_tensor(PyObject *object, const tensor_spec *spec)
     return -1;
 }
 
-int
-tensor_import(module_state *state, PyObject *object, const tensor_spec *spec, tensor *out)
+static int
+import_any(module_state *state, PyObject *object, const tensor_spec *spec, tensor *out)
 {
-    *out = (tensor){0};
     if (PyArray_CheckExact(object)) {
         return import_ndarray((PyArrayObject *)object, spec, out);
     }
     const dlpack_exchange *exchange = find_exchange(state, object);
     if (!exchange && PyErr_Occurred()) {
-        return -1;
+        return replace_exception(spec);
     }
     if (!exchange) {
         PyObject *method;
         if (get_optional((PyObject *)Py_TYPE(object), state->dlpack_name, &method) < 0) {
-            return -1;
+            return replace_exception(spec);
         }
         if (!method) {
             return raise_no_tensor(object, spec);
@@ -509,20 +550,141 @@ tensor_import(module_state *state, PyObject *object, const tensor_spec *spec, te
     if (check_autograd(state, object, spec) < 0 || check_negative_bit(state, object, spec) < 0) {
         return -1;
     }
-    return exchange ? import_by_exchange(exchange, object, spec, out) : import_by_method(state, object, spec, out);
+    if (!exchange) {
+        return import_by_method(state, object, spec, out);
+    }
+    return hold_storage(state, object, spec, out) < 0 ? -1 : import_by_exchange(exchange, object, spec, out);
+}
+
+int
+tensor_import(module_state *state, PyObject *object, const tensor_spec *spec, tensor *out)
+{
+    *out = (tensor){.object = Py_NewRef(object), .writable = spec->writable};
+    if (import_any(state, object, spec, out) < 0) {
+        tensor_release(out);
+        return -1;
+    }
+    return 0;
 }
 
 void
 tensor_release(tensor *self)
 {
+    PyObject *type, *value, *traceback; /* a deleter may run Python code */
+    PyErr_Fetch(&type, &value, &traceback);
     if (self->release) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
         self->release(self->owner);
-        PyErr_Restore(type, value, traceback);
     }
+    Py_XDECREF(self->storage);
+    Py_XDECREF(self->object);
+    PyErr_Restore(type, value, traceback);
     *self = (tensor){0};
 }
+
+/* Changes meanwhile ------------------------------------------------------------------------------------------------ */
+
+static bool
+has_shape_of(const tensor *self, int dimensions, const int64_t *shape)
+{
+    bool same = dimensions == self->dimensions;
+    for (int i = 0; same && i < dimensions; i++) {
+        same = shape[i] == (int64_t)self->shape[i];
+    }
+    return same;
+}
+
+/* Whether the object still has the memory that was imported, as far as its framework tells without running Python. */
+static bool
+is_unchanged(const tensor *self)
+{
+    if (!self->object) {
+        return true;
+    }
+    if (PyArray_CheckExact(self->object)) {
+        PyArrayObject *array = (PyArrayObject *)self->object;
+        return PyArray_DATA(array) == (void *)self->data && (size_t)PyArray_SIZE(array) == self->count;
+    }
+    const dlpack_exchange *exchange = self->exchange;
+    if (!exchange || !exchange->borrow) {
+        return true;
+    }
+    dlpack_tensor now;
+    if (exchange->borrow(self->object, &now) != 0) {
+        PyErr_Clear();
+        return false;
+    }
+    return has_shape_of(self, now.ndim, now.shape) &&
+           (!self->count || (uintptr_t)now.data + (uintptr_t)now.byte_offset == (uintptr_t)self->data);
+}
+
+int
+tensor_end(const tensor *const *tensors, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!is_unchanged(tensors[i])) {
+            PyErr_Format(PyExc_BufferError,
+                         "%s was resized or got other memory during the call; pass a copy, or guard it with a lock",
+                         tensors[i]->name);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Calls torch.autograd.graph.increment_version, so that a later backward() does not use overwritten values silently.
+ * Tensors of inference mode have no version. */
+static int
+increment_version(module_state *state, PyObject *object)
+{
+    PyObject *inference = PyObject_CallMethodNoArgs(object, state->is_inference_name);
+    const int truth = inference ? PyObject_IsTrue(inference) : -1;
+    Py_XDECREF(inference);
+    if (truth) {
+        return truth < 0 ? -1 : 0;
+    }
+    PyObject *graph = PyImport_GetModule(state->torch_graph_name);
+    if (!graph) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *done = PyObject_CallMethodOneArg(graph, state->increment_name, object);
+    Py_DECREF(graph);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+/* Nothing to do unless torch is loaded and the object is one of its tensors. */
+static int
+mark_written(module_state *state, const tensor *self)
+{
+    if (!self->object || !self->writable || PyArray_CheckExact(self->object)) {
+        return 0;
+    }
+    PyObject *torch = PyImport_GetModule(state->torch_name);
+    if (!torch) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *type;
+    int is_torch = get_optional(torch, state->tensor_name, &type);
+    Py_DECREF(torch);
+    if (is_torch == 0 && type) {
+        is_torch = PyObject_IsInstance(self->object, type);
+        Py_DECREF(type);
+    }
+    return is_torch > 0 ? increment_version(state, self->object) : is_torch;
+}
+
+int
+tensor_begin(module_state *state, const tensor *const *tensors, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (mark_written(state, tensors[i]) < 0) {
+            return -1;
+        }
+    }
+    return tensor_end(tensors, count);
+}
+
+/* Results ---------------------------------------------------------------------------------------------------------- */
 
 int
 tensor_check_overlap(const tensor *output, const tensor *const *inputs, size_t count)

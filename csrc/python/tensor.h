@@ -6,15 +6,21 @@
 
 enum { TENSOR_MAX_DIMENSIONS = 32, TENSOR_ANY = -1 };
 
-/* A float32, dense, row-major tensor on the CPU. It owns a reference to the framework's tensor until tensor_release, so
- * that dropping the Python object frees nothing. Replacing the storage of a tensor (torch's set_ and resize_) while a
- * call reads it is the caller's mistake, like any change by another thread. A zeroed one is empty, may be released. */
+/* A float32, dense, row-major tensor on the CPU. Until tensor_release it owns references to the framework's tensor and
+ * to its storage, so that neither dropping the Python object nor giving it another storage (torch's set_ and .data)
+ * frees anything. Growing a torch storage in place (resize_) does free the old memory: tensor_begin refuses that before
+ * any work, tensor_end reports it afterwards; in between it is a race in the caller's program, as for torch's own
+ * functions. A zeroed one is empty, may be released. */
 typedef struct tensor {
     float *data;
     int dimensions;
     size_t shape[TENSOR_MAX_DIMENSIONS];
     size_t count; /* product of the shape */
     const char *name;
+    bool writable;
+    PyObject *object;     /* as given; NULL for a new array */
+    PyObject *storage;    /* of a torch tensor */
+    const void *exchange; /* its type's table, if it came that way */
     void *owner;
     void (*release)(void *owner);
 } tensor;
@@ -34,6 +40,14 @@ void tensor_release(tensor *self);
 
 /* -1 with ValueError if `output` shares memory with one of the inputs. */
 int tensor_check_overlap(const tensor *output, const tensor *const *inputs, size_t count);
+
+/* The last thing before the work, when no more Python code runs: tells autograd of the torch tensors that will be
+ * written, then checks that no tensor changed since its import (importing a later argument may have run the caller's
+ * code). -1 with an exception, BufferError for a change. */
+int tensor_begin(module_state *state, const tensor *const *tensors, size_t count);
+
+/* After the work: -1 with BufferError if another thread changed a tensor meanwhile. */
+int tensor_end(const tensor *const *tensors, size_t count);
 
 /* A new ndarray (float32, zeroed), a new reference, and its tensor, which lives as long as the array. */
 PyObject *tensor_create(int dimensions, const size_t *shape, tensor *out);

@@ -96,12 +96,14 @@ parse_seed(PyObject *object, uint64_t *seed)
     }
     PyObject *index = PyNumber_Index(object);
     if (!index) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError, "seed must be an integer, got %s", Py_TYPE(object)->tp_name);
+        }
         return -1;
     }
     const unsigned long long value = PyLong_AsUnsignedLongLong(index);
     Py_DECREF(index);
     if (value == (unsigned long long)-1 && PyErr_Occurred()) {
-        PyErr_Clear();
         PyErr_Format(PyExc_ValueError, "seed must be in 0 ... 2**64 - 1, got %R", object);
         return -1;
     }
@@ -188,17 +190,23 @@ verifier_standardize(PyObject *self, PyObject *object)
 {
     const tensor_spec spec = responses_spec(self, "responses", TENSOR_ANY);
     tensor responses;
+    const tensor *const used[] = {&responses};
     if (tensor_import(state_of(self), object, &spec, &responses) < 0) {
         return NULL;
     }
     PyObject *result = NULL;
-    if (enter(self)) {
+    if (tensor_begin(state_of(self), used, 1) == 0 && enter(self)) {
         mv_status status;
         Py_BEGIN_ALLOW_THREADS
         status = mv_verifier_standardize(((verifier_object *)self)->handle, responses.shape[0], responses.data);
         Py_END_ALLOW_THREADS
         leave(self);
-        result = status ? raise_status(status, NULL) : Py_NewRef(Py_None);
+        if (status) {
+            raise_status(status, NULL);
+        }
+        else if (tensor_end(used, 1) == 0) {
+            result = Py_NewRef(Py_None);
+        }
     }
     tensor_release(&responses);
     return result;
@@ -225,12 +233,14 @@ verifier_fit_matched(PyObject *self, PyObject *const *arguments, Py_ssize_t coun
     PyObject *result = NULL;
     tensor owner = {0};
     tensor negatives = {0};
+    const tensor *const used[] = {&owner, &negatives};
     double shrinkage = 0.2;
     double floor = 1e-2;
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 ||
         parse_double(values[2], "shrinkage", &shrinkage) < 0 || parse_double(values[3], "floor", &floor) < 0 ||
         tensor_import(state_of(self), values[0], &owner_spec, &owner) < 0 ||
-        tensor_import(state_of(self), values[1], &negatives_spec, &negatives) < 0 || !enter(self)) {
+        tensor_import(state_of(self), values[1], &negatives_spec, &negatives) < 0 ||
+        tensor_begin(state_of(self), used, 2) < 0 || !enter(self)) {
         goto done;
     }
     mv_status status;
@@ -240,7 +250,12 @@ verifier_fit_matched(PyObject *self, PyObject *const *arguments, Py_ssize_t coun
     Py_END_ALLOW_THREADS
     leave(self);
     const char *ranges = "0 < shrinkage <= 1 and 0 <= floor are needed:";
-    result = status ? raise_status(status, status == MV_ERROR_OPTION ? ranges : NULL) : Py_NewRef(Py_None);
+    if (status) {
+        raise_status(status, status == MV_ERROR_OPTION ? ranges : NULL);
+    }
+    else if (tensor_end(used, 2) == 0) {
+        result = Py_NewRef(Py_None);
+    }
 done:
     tensor_release(&owner);
     tensor_release(&negatives);
@@ -273,7 +288,9 @@ parse_weights(PyObject *object, mv_step_options *options)
     }
     if (!PyTuple_Check(object) ||
         !PyArg_ParseTuple(object, "ddd", &options->owner, &options->positive, &options->negative)) {
-        PyErr_Clear();
+        if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_TypeError)) {
+            return -1;
+        }
         PyErr_Format(PyExc_TypeError, "weights must be a tuple of three numbers (owner, positives, negatives), got %R",
                      object);
         return -1;
@@ -332,6 +349,7 @@ verifier_step(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyOb
     PyObject *result = NULL;
     tensor responses = {0};
     tensor gradient = {0};
+    const tensor *const used[] = {&gradient, &responses};
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 || parse_step(values, &options) < 0 ||
         tensor_import(state_of(self), values[STEP_RESPONSES], &spec, &responses) < 0) {
         goto done;
@@ -344,11 +362,11 @@ verifier_step(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyOb
         tensor_spec gradient_spec = responses_spec(self, "gradient", (int64_t)responses.shape[0]);
         gradient_spec.writable = true;
         if (tensor_import(state_of(self), values[STEP_GRADIENT], &gradient_spec, &gradient) < 0 ||
-            tensor_check_overlap(&gradient, (const tensor *const[]){&responses}, 1) < 0) {
+            tensor_check_overlap(&gradient, used + 1, 1) < 0) {
             goto done;
         }
     }
-    if (!enter(self)) {
+    if (tensor_begin(state_of(self), used, 2) < 0 || !enter(self)) {
         goto done;
     }
     double loss;
@@ -361,7 +379,12 @@ verifier_step(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyOb
     leave(self);
     const char *ranges = "learning_rate, weights, weight_decay and noise must be finite and >= 0, mix in [0, 1], "
                          "dropout in [0, 1):";
-    result = status ? raise_status(status, status == MV_ERROR_OPTION ? ranges : NULL) : PyFloat_FromDouble(loss);
+    if (status) {
+        raise_status(status, status == MV_ERROR_OPTION ? ranges : NULL);
+    }
+    else if (tensor_end(used, 2) == 0) {
+        result = PyFloat_FromDouble(loss);
+    }
 done:
     tensor_release(&responses);
     tensor_release(&gradient);
@@ -392,7 +415,9 @@ call_model_function(PyObject *self, model_function function, const call_signatur
         .writable = true,
     };
     result = tensor_output(state_of(self), values[1], &out_spec, &out);
-    if (!result || tensor_check_overlap(&out, (const tensor *const[]){&responses}, 1) < 0 || !enter(self)) {
+    const tensor *const used[] = {&out, &responses};
+    if (!result || tensor_check_overlap(&out, used + 1, 1) < 0 || tensor_begin(state_of(self), used, 2) < 0 ||
+        !enter(self)) {
         Py_CLEAR(result);
         goto done;
     }
@@ -404,6 +429,9 @@ call_model_function(PyObject *self, model_function function, const call_signatur
     if (status) {
         Py_CLEAR(result);
         raise_status(status, NULL);
+    }
+    else if (tensor_end(used, 2) < 0) {
+        Py_CLEAR(result);
     }
 done:
     tensor_release(&responses);
@@ -495,8 +523,9 @@ add_item(PyObject *self, PyObject *item, parameter_load *load)
     const char *name;
     PyObject *value;
     if (!PyTuple_Check(item) || !PyArg_ParseTuple(item, "sO", &name, &value)) {
-        PyErr_Clear();
-        PyErr_SetString(PyExc_TypeError, "parameters must be a mapping from names (str) to tensors");
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_SetString(PyExc_TypeError, "parameters must be a mapping from names (str) to tensors");
+        }
         return -1;
     }
     const mv_parameter *own = find_own(load, name);
@@ -525,9 +554,10 @@ add_items(PyObject *self, PyObject *mapping, parameter_load *load)
 {
     PyObject *items = PyMapping_Items(mapping);
     if (!items) {
-        PyErr_Clear();
-        PyErr_Format(PyExc_TypeError, "parameters must be a mapping from names to tensors, got %s",
-                     Py_TYPE(mapping)->tp_name);
+        if (PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Format(PyExc_TypeError, "parameters must be a mapping from names to tensors, got %s",
+                         Py_TYPE(mapping)->tp_name);
+        }
         return -1;
     }
     PyObject *iterator = PyObject_GetIter(items);
@@ -554,12 +584,16 @@ verifier_load_parameters(PyObject *self, PyObject *mapping)
 {
     verifier_object *object = (verifier_object *)self;
     parameter_load load = {.count = 0};
+    const tensor *used[MV_MAX_PARAMETERS];
     PyObject *result = NULL;
     if (!enter(self)) {
         return NULL;
     }
     load.own_count = mv_verifier_parameters(object->handle, load.own);
-    if (add_items(self, mapping, &load) == 0) {
+    for (size_t i = 0; i < MV_MAX_PARAMETERS; i++) {
+        used[i] = load.tensors + i;
+    }
+    if (add_items(self, mapping, &load) == 0 && tensor_begin(state_of(self), used, load.count) == 0) {
         const char *culprit = NULL;
         const mv_status status = mv_verifier_load(object->handle, load.given, load.count, &culprit);
         result = status ? raise_status(status, culprit) : Py_NewRef(Py_None);

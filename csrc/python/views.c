@@ -57,7 +57,8 @@ apply_view(PyObject *module, PyObject *const *arguments, Py_ssize_t count, PyObj
     }
     const tensor_spec spec = same_shape("out", &responses, true);
     result = tensor_output(state, values[2], &spec, &features);
-    if (!result || tensor_check_overlap(&features, (const tensor *const[]){&responses}, 1) < 0) {
+    const tensor *const used[] = {&features, &responses};
+    if (!result || tensor_check_overlap(&features, used + 1, 1) < 0 || tensor_begin(state, used, 2) < 0) {
         Py_CLEAR(result);
         goto done;
     }
@@ -69,6 +70,9 @@ apply_view(PyObject *module, PyObject *const *arguments, Py_ssize_t count, PyObj
     if (status) {
         Py_CLEAR(result);
         raise_status(status, NULL);
+    }
+    else if (tensor_end(used, 2) < 0) {
+        Py_CLEAR(result);
     }
 done:
     tensor_release(&responses);
@@ -98,7 +102,8 @@ view_gradient(PyObject *module, PyObject *const *arguments, Py_ssize_t count, Py
         goto done;
     }
     result = tensor_output(state, values[3], &spec, &gradient);
-    if (!result || tensor_check_overlap(&gradient, (const tensor *const[]){&responses, &given}, 2) < 0) {
+    const tensor *const used[] = {&gradient, &responses, &given};
+    if (!result || tensor_check_overlap(&gradient, used + 1, 2) < 0 || tensor_begin(state, used, 3) < 0) {
         Py_CLEAR(result);
         goto done;
     }
@@ -110,6 +115,9 @@ view_gradient(PyObject *module, PyObject *const *arguments, Py_ssize_t count, Py
     if (status) {
         Py_CLEAR(result);
         raise_status(status, status == MV_ERROR_GRADIENT ? "feature_gradient:" : NULL);
+    }
+    else if (tensor_end(used, 3) < 0) {
+        Py_CLEAR(result);
     }
 done:
     tensor_release(&responses);
