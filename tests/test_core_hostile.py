@@ -142,7 +142,7 @@ def test_an_argument_of_another_shape_is_refused_by_name(entry: Entry, name: str
     for wrong in (arrays[name][..., :-1].copy(), arrays[name][None]):
         if wrong.ndim != arrays[name].ndim and name in entry.any_rank:
             continue
-        with pytest.raises(ValueError, match="expected|must have") as caught:
+        with pytest.raises(ValueError, match=r"expected|must have") as caught:
             entry.call(entry.make(), arrays | {name: wrong})
         bounds = {"natural", "lower", "upper"}
         named = bounds if name in bounds else {name, "out", "gradient", "feature_gradient", "roles", "queries"}
@@ -280,7 +280,7 @@ def test_another_thread_that_replaces_the_storage_does_no_harm() -> None:
 
 
 def test_a_handle_in_use_is_refused_with_a_remedy() -> None:
-    """While load_parameters reads its tensors, the handle belongs to it; both another thread and a callback are told."""
+    """While load_parameters reads its tensors, the handle belongs to it; a thread and a callback are told."""
     verifier = _core.Verifier("local", *SHAPE[1:])
     parameters: dict[str, Any] = dict(verifier.parameters())
     responses = np.ones(SHAPE, np.float32)
