@@ -67,7 +67,7 @@ class Hostile:
     ) -> None:
         self.memory = np.ones(24, dtype=np.float32) if memory is None else memory
         self.shape = (ctypes.c_int64 * len(shape))(*shape)
-        self.deleted = 0
+        self.exported = self.deleted = 0
         self.deleter = DELETER(self._count)
         dense = [1] * len(shape)
         for index in range(len(shape) - 2, -1, -1):
@@ -94,6 +94,7 @@ class Hostile:
         self.deleted += 1
 
     def __dlpack__(self, **_: Any) -> Any:
+        self.exported += 1
         return new_capsule(ctypes.addressof(self.managed), self.name, None)
 
 
