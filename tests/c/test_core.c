@@ -430,6 +430,7 @@ use_everything(mv_verifier_kind kind, const float *responses)
     mv_verifier *verifier = NULL;
     mv_verifier *copy = NULL;
     mv_query_optimizer *optimizer = NULL;
+    const char *culprit;
     double loss;
     for (size_t i = 0; i < FEATURES; i++) {
         lower[i] = -100.0f;
@@ -445,6 +446,11 @@ use_everything(mv_verifier_kind kind, const float *responses)
     status = status ? status : mv_verifier_step(verifier, MODELS, responses, roles, &plain, out, &loss);
     status = status ? status : mv_verifier_copy(verifier, &copy);
     status = status ? status : mv_verifier_scores(copy, MODELS, responses, out);
+    status = status ? status : mv_verifier_logits(verifier, MODELS, responses, out);
+    if (!status) {
+        mv_parameter list[MV_MAX_PARAMETERS];
+        status = mv_verifier_load(copy, list, mv_verifier_parameters(verifier, list), &culprit);
+    }
     status = status ? status : mv_query_optimizer_create(&query_config, responses, lower, upper, &optimizer);
     status = status ? status : mv_query_optimizer_update(optimizer, responses, 0.1, out);
     mv_query_optimizer_destroy(optimizer);

@@ -1,0 +1,123 @@
+/* Handles in several threads at once, for ThreadSanitizer: different handles share nothing that is written. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../csrc/metav.h"
+#include "harness.h"
+
+enum { THREADS = 4, STEPS = 5, MODELS = 40, QUERIES = 30, OUTPUTS = 10, COUNT = MODELS * QUERIES * OUTPUTS };
+
+/* What one thread works on; it reads `responses`, which all share. */
+typedef struct job {
+    mv_verifier_kind kind;
+    const float *responses;
+    float gradient[COUNT], scores[MODELS], queries[COUNT];
+    mv_status status;
+} job;
+
+static void
+train(job *self, mv_verifier *verifier)
+{
+    uint8_t roles[MODELS];
+    const mv_step_options options = {.learning_rate = 1e-2,
+                                     .owner = 1.0,
+                                     .positive = 1.0,
+                                     .negative = 1.0,
+                                     .mix = 0.2,
+                                     .noise = 0.1,
+                                     .dropout = 0.1,
+                                     .update = true};
+    for (size_t i = 0; i < MODELS; i++) {
+        roles[i] = (uint8_t)(i % MV_ROLE_COUNT);
+    }
+    for (int step = 0; step < STEPS && !self->status; step++) {
+        double loss;
+        self->status = mv_verifier_step(verifier, MODELS, self->responses, roles, &options, self->gradient, &loss);
+    }
+    if (!self->status) {
+        self->status = mv_verifier_scores(verifier, MODELS, self->responses, self->scores);
+    }
+}
+
+static void
+move_queries(job *self)
+{
+    const mv_query_config config = {MODELS, QUERIES * OUTPUTS, 0.5, 256};
+    float lower[QUERIES * OUTPUTS], upper[QUERIES * OUTPUTS];
+    mv_query_optimizer *optimizer = NULL;
+    for (size_t i = 0; i < QUERIES * OUTPUTS; i++) {
+        lower[i] = -1.0f;
+        upper[i] = 1.0f;
+    }
+    self->status = mv_query_optimizer_create(&config, self->responses, lower, upper, &optimizer);
+    for (int step = 0; step < STEPS && !self->status; step++) {
+        self->status = mv_query_optimizer_update(optimizer, self->gradient, 0.1, self->queries);
+    }
+    mv_query_optimizer_destroy(optimizer);
+}
+
+static void *
+work(void *argument)
+{
+    job *self = argument;
+    const mv_verifier_config config = {self->kind, QUERIES, OUTPUTS, 16, {MV_VIEW_LOGPROB, 0}, 7};
+    mv_verifier *verifier = NULL;
+    self->status = mv_verifier_create(&config, &verifier);
+    if (!self->status) {
+        self->status = mv_verifier_standardize(verifier, MODELS, self->responses);
+    }
+    if (!self->status && self->kind == MV_VERIFIER_MATCHED) {
+        const float *negatives = self->responses + QUERIES * OUTPUTS;
+        self->status = mv_verifier_fit_matched(verifier, self->responses, MODELS - 1, negatives, 0.2, 0.01);
+    }
+    if (!self->status) {
+        train(self, verifier);
+    }
+    if (!self->status) {
+        move_queries(self);
+    }
+    mv_verifier_destroy(verifier);
+    return NULL;
+}
+
+/* Each kind alone, then in all threads at once: bit for bit the same. */
+static void
+test_different_handles_work_at_once(mv_verifier_kind kind, const float *responses)
+{
+    pthread_t threads[THREADS];
+    job *jobs = calloc(THREADS + 1, sizeof *jobs);
+    CHECK(jobs != NULL);
+    if (!jobs) {
+        return;
+    }
+    for (size_t i = 0; i <= THREADS; i++) {
+        jobs[i].kind = kind;
+        jobs[i].responses = responses;
+    }
+    work(&jobs[THREADS]);
+    for (size_t i = 0; i < THREADS; i++) {
+        CHECK(pthread_create(&threads[i], NULL, work, &jobs[i]) == 0);
+    }
+    for (size_t i = 0; i < THREADS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK(jobs[i].status == MV_OK);
+        CHECK(memcmp(jobs[i].scores, jobs[THREADS].scores, sizeof jobs[i].scores) == 0);
+        CHECK(memcmp(jobs[i].queries, jobs[THREADS].queries, sizeof jobs[i].queries) == 0);
+    }
+    free(jobs);
+}
+
+int
+main(void)
+{
+    static float responses[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        responses[i] = (float)((i * 7919) % 1000) / 1000.0f - 0.5f;
+    }
+    for (int kind = MV_VERIFIER_MLP; kind <= MV_VERIFIER_MATCHED; kind++) {
+        test_different_handles_work_at_once((mv_verifier_kind)kind, responses);
+    }
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
