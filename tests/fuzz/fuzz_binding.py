@@ -13,6 +13,8 @@ from pathlib import Path
 
 from cases import run_case
 
+from metav import _core
+
 CORPUS = Path(__file__).parent / "corpus" / "binding"
 
 
@@ -48,6 +50,7 @@ def run_atheris(options: list[str]) -> None:
     def run_one(data: bytes) -> None:
         run_case(data)
 
+    print(f"fuzzing {_core.__file__}", file=sys.stderr)  # the build that was meant, not another on the path
     atheris.instrument_func(run_case)
     atheris.Setup([sys.argv[0], *options], run_one)
     atheris.Fuzz()
