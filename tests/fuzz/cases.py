@@ -51,7 +51,8 @@ def lying_capsule(choice: Bytes, array: Any) -> Hostile:
     """A capsule with some fields changed, always over memory that is larger than any small shape."""
     memory = np.zeros(ROOM, np.float32)
     memory[: array.size] = array.reshape(-1)
-    shape, strides = list(array.shape), "dense"
+    shape = list(array.shape)
+    strides: Any = "dense"
     fields: dict[str, Any] = {}
     for _ in range(1 + choice.next(3)):
         field = choice.next(13)
@@ -64,6 +65,8 @@ def lying_capsule(choice: Bytes, array: Any) -> Hostile:
             shape = [*shape, 1 + value % 2] if value % 3 else shape[:-1]
         else:
             fields |= spoiled_field(field, value)
+    if strides != "dense":  # as many as the shape has by now
+        strides = [*strides, *shape][: len(shape)]
     producer = Hostile(shape=tuple(shape), strides=strides, memory=memory, **fields)
     if choice.next(16) == 15:
         producer.managed.shape = None
