@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 FUZZ = Path(__file__).parent / "fuzz"
 CORE = Path(__file__).parents[1] / "csrc"
@@ -26,6 +28,13 @@ def test_a_seed_of_the_binding_obeys_the_laws(path: Path) -> None:
 def test_mutated_seeds_obey_the_laws_and_reach_every_outcome() -> None:
     outcomes = fuzz_binding.run_random(3000, seed=1)
     assert set(outcomes) >= {"done", "BufferError", "TypeError", "ValueError"}
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.binary(max_size=48))
+def test_any_bytes_obey_the_laws(data: bytes) -> None:
+    """As above, but a failure is made small."""
+    cases.run_case(data)
 
 
 def test_the_seeds_of_the_core_run_under_sanitizers(tmp_path: Path) -> None:
