@@ -42,19 +42,33 @@ def build(compiler: str, sources: list[Path], program: Path, *flags: str) -> sub
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_the_core_passes_its_c_tests(name: str, mode: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=MODES)
+def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Path]]:
+    """A mode, and the core's objects compiled for it, once for all programs."""
     compiler = find_compiler()
+    mode: str = request.param
     flags, runner = MODES[mode]
     if runner and shutil.which(runner[0]) is None:
         pytest.skip(f"{runner[0]} is not installed")
-    probe = tmp_path / "probe.c"
+    folder = tmp_path_factory.mktemp(mode)
+    probe = folder / "probe.c"
     probe.write_text("int main(void) { return 0; }\n")
-    if build(compiler, [probe], tmp_path / "probe", *flags).returncode != 0:
+    if build(compiler, [probe], folder / "probe", *flags).returncode != 0:
         pytest.skip(f"{compiler} cannot link the sanitizers")
-    sources = [TESTS / f"{name}.c", *sorted(CORE.glob("mv_*.c"))]
-    built = build(compiler, sources, tmp_path / name, *flags, *WARNINGS, "-DMV_TEST_ALLOCATIONS")
+    objects = []
+    for source in sorted(CORE.glob("mv_*.c")):
+        objects.append(folder / f"{source.stem}.o")
+        built = build(compiler, [source], objects[-1], "-c", *flags, *WARNINGS, "-DMV_TEST_ALLOCATIONS")
+        assert built.returncode == 0, built.stderr
+    return mode, objects
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_core_passes_its_c_tests(name: str, core: tuple[str, list[Path]], tmp_path: Path) -> None:
+    mode, objects = core
+    flags, runner = MODES[mode]
+    sources = [TESTS / f"{name}.c", *objects]
+    built = build(find_compiler(), sources, tmp_path / name, *flags, *WARNINGS, "-DMV_TEST_ALLOCATIONS")
     assert built.returncode == 0, built.stderr
     environment = {**os.environ, **OPTIONS}
     environment.pop("LD_PRELOAD", None)
@@ -71,7 +85,7 @@ def test_both_compilers_find_nothing_to_warn_of(tmp_path: Path) -> None:
     clang = next((path for name in ("clang", "clang-19", "clang-14") if (path := shutil.which(name))), None)
     if clang is None:
         pytest.skip("clang is not installed")
-    for path in [*CORE.glob("mv_*.c"), *TESTS.glob("test_*.c")]:
+    for path in [*CORE.glob("mv_*.c"), *TESTS.glob("test_*.c"), *TESTS.parent.glob("fuzz/*.c")]:
         built = build(clang, [path], tmp_path / "object", "-c", "-O2", *WARNINGS, "-DMV_TEST_ALLOCATIONS")
         assert built.returncode == 0, built.stderr
 
