@@ -79,8 +79,9 @@ read_environment(void)
 
 /* Functions -------------------------------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(cpu_info_doc, "cpu_info()\n--\n\n"
-                           "Instruction set in use (isa), usable ones (isas, best first), cpus of this process, threads.");
+PyDoc_STRVAR(cpu_info_doc,
+             "cpu_info()\n--\n\n"
+             "Instruction set in use (isa), usable ones (isas, best first), cpus of this process, threads.");
 
 static PyObject *
 cpu_info(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(arguments))

@@ -249,14 +249,13 @@ run_products(const size_t shape[3], size_t threads, float *result)
 static void
 test_products_equal_plain_sums(void)
 {
-    static const size_t shapes[][3] = {{1, 1, 1},    {3, 5, 2},    {7, 400, 33},  {2, 1000, 64}, {500, 3, 40},
-                                       {4, 9, 800},  {13, 99, 17}, {6, 130, 128}, {1, 97, 130},  {24, 2000, 100},
-                                       {12, 96, 32}, {5, 20, 66}};
+    static const size_t shapes[][3] = {{1, 1, 1},    {3, 5, 2},       {7, 400, 33}, {2, 1000, 64},
+                                       {500, 3, 40}, {4, 9, 800},     {13, 99, 17}, {6, 130, 128},
+                                       {1, 97, 130}, {24, 2000, 100}, {12, 96, 32}, {5, 20, 66}};
     const char *names[MV_MAX_ISAS];
     const size_t isas = mv_isa_list(names);
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        const size_t size =
-            shapes[s][0] * shapes[s][2] + shapes[s][0] * shapes[s][1] + shapes[s][1] * shapes[s][2];
+        const size_t size = shapes[s][0] * shapes[s][2] + shapes[s][0] * shapes[s][1] + shapes[s][1] * shapes[s][2];
         float *alone = mv_alloc_floats(size);
         float *shared = mv_alloc_floats(size);
         for (size_t i = 0; i < isas; i++) {
