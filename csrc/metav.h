@@ -95,18 +95,9 @@ void mv_pool_stop(void);
  * slack lets answers rounded to two decimals pass. Gradients include the normalisation, and are zero where max() is at
  * its floor.
  */
-typedef enum mv_view_kind {
-    MV_VIEW_IDENTITY,
-    MV_VIEW_IDENTITY_ROUND,
-    MV_VIEW_LOGPROB,
-    MV_VIEW_ROUND,
-    MV_VIEW_TOPK,
-    MV_VIEW_LABEL
-} mv_view_kind;
-
 typedef struct mv_view {
-    mv_view_kind kind;
-    int parameter; /* d or k; 0 where the view has none */
+    const struct mv_view_rules *rules; /* from mv_view_parse */
+    int parameter;                     /* d or k; 0 where the view has none */
 } mv_view;
 
 typedef struct mv_shape {
@@ -138,12 +129,20 @@ mv_status mv_view_backward(mv_view view, mv_shape shape, const float *responses,
  *
  * All have shift (N, K), initially 0, and scale (K), initially 1.
  */
-typedef enum mv_verifier_kind { MV_VERIFIER_MLP, MV_VERIFIER_LOCAL, MV_VERIFIER_MATCHED } mv_verifier_kind;
+typedef struct mv_kind mv_kind;
+
+enum { MV_MAX_KINDS = 16 };
+
+/* The kind of this name; NULL if there is none. */
+const mv_kind *mv_kind_find(const char *name);
+const char *mv_kind_get_name(const mv_kind *kind);
+/* Fills `names` with all kinds; returns how many. */
+size_t mv_kind_list(const char *names[MV_MAX_KINDS]);
 
 enum { MV_ROLE_NEGATIVE = 0, MV_ROLE_POSITIVE = 1, MV_ROLE_OWNER = 2, MV_ROLE_COUNT = 3 };
 
 typedef struct mv_verifier_config {
-    mv_verifier_kind kind;
+    const mv_kind *kind; /* NULL is MV_ERROR_KIND */
     size_t queries, outputs;
     size_t hidden; /* used by mlp only, >= 1 */
     mv_view view;

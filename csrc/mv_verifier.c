@@ -5,6 +5,7 @@
 #include "mv_finite.h"
 #include "mv_pool.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -30,18 +31,45 @@ mv_sigmoid(double x)
 
 /* Life ------------------------------------------------------------------------------------------------------------ */
 
-static const mv_kind *
-find_kind(mv_verifier_kind kind)
+/* The table of kinds: a new one is a file that defines mv_kind_<name>, and its name here. */
+#define KINDS(entry) entry(mlp) entry(local) entry(matched)
+
+#define DECLARE(name) extern const mv_kind mv_kind_##name;
+KINDS(DECLARE)
+#undef DECLARE
+
+#define ADDRESS(name) &mv_kind_##name,
+static const mv_kind *const kinds[] = {KINDS(ADDRESS)};
+#undef ADDRESS
+
+enum { KIND_COUNT = sizeof kinds / sizeof *kinds };
+
+static_assert((int)KIND_COUNT <= (int)MV_MAX_KINDS, "mv_kind_list has no room for all kinds");
+
+size_t
+mv_kind_list(const char *names[MV_MAX_KINDS])
 {
-    switch (kind) {
-    case MV_VERIFIER_MLP:
-        return &mv_kind_mlp;
-    case MV_VERIFIER_LOCAL:
-        return &mv_kind_local;
-    case MV_VERIFIER_MATCHED:
-        return &mv_kind_matched;
+    for (size_t i = 0; i < KIND_COUNT; i++) {
+        names[i] = kinds[i]->name;
+    }
+    return KIND_COUNT;
+}
+
+const mv_kind *
+mv_kind_find(const char *name)
+{
+    for (size_t i = 0; i < KIND_COUNT; i++) {
+        if (strcmp(kinds[i]->name, name) == 0) {
+            return kinds[i];
+        }
     }
     return NULL;
+}
+
+const char *
+mv_kind_get_name(const mv_kind *kind)
+{
+    return kind->name;
 }
 
 static mv_status
@@ -62,7 +90,7 @@ mv_status
 mv_verifier_create(const mv_verifier_config *config, mv_verifier **verifier)
 {
     mv_verifier *self = NULL;
-    const mv_kind *kind = find_kind(config->kind);
+    const mv_kind *kind = config->kind;
     size_t features;
     size_t count;
     mv_status status = check_config(config, kind, &features, &count);
@@ -241,7 +269,7 @@ find_features(void *context, size_t start, size_t end, size_t thread)
         const float *responses = job->responses + m * features;
         float *z = job->z + m * features;
         finite = kernels->all_finite(features, responses);
-        if (finite && self->config.view.kind != MV_VIEW_IDENTITY) {
+        if (finite && !mv_view_is_identity(self->config.view)) {
             mv_view_features(kernels, self->config.view, self->config.queries, self->config.outputs, responses, z,
                              scratch);
             responses = z;
@@ -450,7 +478,7 @@ find_response_gradients(void *context, size_t start, size_t end, size_t thread)
     for (size_t m = start; m < end; m++) {
         float *z_gradient = job->work->z_gradient + m * features;
         float *gradient = job->gradient + m * features;
-        const bool identity = self->config.view.kind == MV_VIEW_IDENTITY;
+        const bool identity = mv_view_is_identity(self->config.view);
         self->kernels->scale(features, z_gradient, self->inverse, identity ? gradient : z_gradient);
         if (!identity) {
             mv_view_response_gradient(self->kernels, self->config.view, self->config.queries, self->config.outputs,

@@ -28,7 +28,7 @@ typedef struct mv_workspace {
 } mv_workspace;
 
 /* What a kind is: sizes and names of its parameters, initialisation, forward, backward. */
-typedef struct mv_kind {
+struct mv_kind {
     const char *name;
     bool unit_per_query;
     /* Columns of the hidden layer that the scratch must hold. */
@@ -44,9 +44,10 @@ typedef struct mv_kind {
     size_t (*gradient_count)(const mv_verifier *self);
     /* Updates the parameters unless adam is NULL; z_gradient if with_input. After forward on the same workspace. */
     void (*backward)(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input);
-} mv_kind;
+};
 
-extern const mv_kind mv_kind_mlp, mv_kind_local, mv_kind_matched;
+/* The one with a closed form, which is a part of its handle. */
+extern const mv_kind mv_kind_matched;
 
 /* The closed form's part of `matched`; factor is NULL while rank is 0. */
 typedef struct mv_matched {

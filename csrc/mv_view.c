@@ -311,8 +311,7 @@ label_gradient(mv_row *row, const float *g, float *response_gradient)
 /* A view is one row here: its name, the range of its parameter (none where least > most), whether it reads a row as a
  * distribution, and its
  * two functions on one row. */
-static const struct rules {
-    mv_view_kind kind;
+static const struct mv_view_rules {
     const char *name;
     int least, most;
     bool distribution;
@@ -322,36 +321,24 @@ static const struct rules {
     void (*logit_features)(const mv_rows *rows, const float *r, float *f);
     void (*logit_gradient)(const mv_rows *rows, const float *r, const float *g, float *response_gradient);
 } views[] = {
-    {MV_VIEW_IDENTITY, "identity", 1, 0, false, identity_features, identity_gradient, NULL, NULL},
-    {MV_VIEW_IDENTITY_ROUND, "identity_round", 0, MAX_DECIMALS, false, identity_round_features, identity_gradient, NULL,
-     NULL},
-    {MV_VIEW_LOGPROB, "logprob", 1, 0, true, logprob_features, logprob_gradient, logit_features, logit_gradient},
-    {MV_VIEW_ROUND, "round", 0, MAX_DECIMALS, true, round_features, round_gradient, NULL, NULL},
-    {MV_VIEW_TOPK, "topk", 1, MAX_TOP, true, topk_features, topk_gradient, NULL, NULL},
-    {MV_VIEW_LABEL, "label", 1, 0, true, label_features, label_gradient, NULL, NULL},
+    {"identity", 1, 0, false, identity_features, identity_gradient, NULL, NULL},
+    {"identity_round", 0, MAX_DECIMALS, false, identity_round_features, identity_gradient, NULL, NULL},
+    {"logprob", 1, 0, true, logprob_features, logprob_gradient, logit_features, logit_gradient},
+    {"round", 0, MAX_DECIMALS, true, round_features, round_gradient, NULL, NULL},
+    {"topk", 1, MAX_TOP, true, topk_features, topk_gradient, NULL, NULL},
+    {"label", 1, 0, true, label_features, label_gradient, NULL, NULL},
 };
 
 enum { VIEWS = sizeof views / sizeof *views };
 
-static const struct rules *
-find_rules(mv_view_kind kind)
-{
-    for (size_t i = 0; i < VIEWS; i++) {
-        if (views[i].kind == kind) {
-            return &views[i];
-        }
-    }
-    return NULL;
-}
-
 static bool
-has_parameter(const struct rules *rules)
+has_parameter(const struct mv_view_rules *rules)
 {
     return rules->least <= rules->most;
 }
 
 static bool
-accepts(const struct rules *rules, int parameter)
+accepts(const struct mv_view_rules *rules, int parameter)
 {
     return !has_parameter(rules) || (parameter >= rules->least && parameter <= rules->most);
 }
@@ -387,16 +374,22 @@ mv_view_parse(const char *text, mv_view *view)
         if (!accepts(&views[i], parameter)) {
             return MV_ERROR_VIEW_PARAMETER;
         }
-        *view = (mv_view){views[i].kind, parameter};
+        *view = (mv_view){&views[i], parameter};
         return MV_OK;
     }
     return MV_ERROR_VIEW_NAME;
 }
 
+bool
+mv_view_is_identity(mv_view view)
+{
+    return view.rules->features == identity_features;
+}
+
 mv_status
 mv_view_check(mv_view view, size_t outputs)
 {
-    const struct rules *rules = find_rules(view.kind);
+    const struct mv_view_rules *rules = view.rules;
     if (!rules) {
         return MV_ERROR_VIEW_NAME;
     }
@@ -431,7 +424,7 @@ void
 mv_view_features(const mv_kernels *kernels, mv_view view, size_t queries, size_t outputs, const float *responses,
                  float *features, double *scratch)
 {
-    const struct rules *rules = find_rules(view.kind);
+    const struct mv_view_rules *rules = view.rules;
     mv_row row = make_row(view, outputs, scratch);
     row.given = rules->distribution && are_probabilities(responses, queries, outputs);
     if (!row.given && rules->logit_features) {
@@ -449,7 +442,7 @@ mv_view_response_gradient(const mv_kernels *kernels, mv_view view, size_t querie
                           const float *responses, const float *feature_gradient, float *response_gradient,
                           double *scratch)
 {
-    const struct rules *rules = find_rules(view.kind);
+    const struct mv_view_rules *rules = view.rules;
     mv_row row = make_row(view, outputs, scratch);
     row.given = rules->distribution && are_probabilities(responses, queries, outputs);
     if (!row.given && rules->logit_gradient) {

@@ -34,7 +34,23 @@ add_constants(PyObject *module)
                : 0;
 }
 
-/* The aliases of _core.pyi: Tensor = Any, VerifierKind = Literal["mlp", "local", "matched"]. */
+/* The names of all kinds of verifier, a new reference. */
+static PyObject *
+kind_names(void)
+{
+    const char *names[MV_MAX_KINDS];
+    const size_t count = mv_kind_list(names);
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+    for (size_t i = 0; tuple && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        if (!name || PyTuple_SetItem(tuple, (Py_ssize_t)i, name) < 0) { /* which takes the name in any case */
+            Py_CLEAR(tuple);
+        }
+    }
+    return tuple;
+}
+
+/* The aliases of _core.pyi: Tensor = Any, VerifierKind = Literal[the kinds]. */
 static int
 add_aliases(PyObject *module)
 {
@@ -46,7 +62,7 @@ add_aliases(PyObject *module)
     }
     any = PyObject_GetAttrString(typing, "Any");
     literal = PyObject_GetAttrString(typing, "Literal");
-    names = Py_BuildValue("(sss)", "mlp", "local", "matched");
+    names = kind_names();
     kinds = literal && names ? PyObject_GetItem(literal, names) : NULL;
     if (!any || !kinds || PyModule_AddObjectRef(module, "Tensor", any) < 0 ||
         PyModule_AddObjectRef(module, "VerifierKind", kinds) < 0) {

@@ -48,6 +48,9 @@ int parse_bool(PyObject *object, bool *value);
 /* A size >= least. */
 int parse_size(PyObject *object, const char *name, size_t least, size_t *value);
 
+/* "a, b or c", each between two of `quote`; a new reference. */
+PyObject *join_names(const char *const *names, size_t count, const char *quote);
+
 /* Errors ---------------------------------------------------------------------------------------------------------- */
 
 /* Sets the exception of a failed status; `subject`, if any, precedes the text. Returns NULL. */

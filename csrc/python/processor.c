@@ -6,28 +6,14 @@
 
 /* Environment ------------------------------------------------------------------------------------------------------ */
 
-/* "a, b or c" of the instruction sets of this processor; a new reference. */
-static PyObject *
-usable_isas(void)
-{
-    const char *names[MV_MAX_ISAS];
-    const size_t count = mv_isa_list(names);
-    PyObject *text = PyUnicode_FromString(names[0]);
-    for (size_t i = 1; text && i < count; i++) {
-        PyObject *longer = PyUnicode_FromFormat("%U%s%s", text, i + 1 < count ? ", " : " or ", names[i]);
-        Py_DECREF(text);
-        text = longer;
-    }
-    return text;
-}
-
 static int
 choose_isa(const char *wanted)
 {
     if (!mv_set_isa(wanted && *wanted ? wanted : NULL)) {
         return 0;
     }
-    PyObject *usable = usable_isas();
+    const char *names[MV_MAX_ISAS];
+    PyObject *usable = join_names(names, mv_isa_list(names), "");
     if (usable) {
         PyErr_Format(PyExc_ImportError, "METAV_ISA is '%s', but this processor has %U; set one of these, or unset it",
                      wanted, usable);

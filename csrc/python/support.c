@@ -99,6 +99,19 @@ parse_size(PyObject *object, const char *name, size_t least, size_t *value)
     return 0;
 }
 
+PyObject *
+join_names(const char *const *names, size_t count, const char *quote)
+{
+    PyObject *text = PyUnicode_FromFormat("%s%s%s", quote, names[0], quote);
+    for (size_t i = 1; text && i < count; i++) {
+        const char *joint = i + 1 < count ? ", " : " or ";
+        PyObject *longer = PyUnicode_FromFormat("%U%s%s%s%s", text, joint, quote, names[i], quote);
+        Py_DECREF(text);
+        text = longer;
+    }
+    return text;
+}
+
 /* Errors ---------------------------------------------------------------------------------------------------------- */
 
 static PyObject *

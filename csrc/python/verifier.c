@@ -11,14 +11,6 @@ typedef struct verifier_object {
     atomic_ullong steps; /* of the handle, readable while it is busy */
 } verifier_object;
 
-static const char *const kind_names[] = {
-    [MV_VERIFIER_MLP] = "mlp",
-    [MV_VERIFIER_LOCAL] = "local",
-    [MV_VERIFIER_MATCHED] = "matched",
-};
-
-enum { KIND_COUNT = sizeof kind_names / sizeof *kind_names };
-
 static module_state *
 state_of(PyObject *self)
 {
@@ -76,15 +68,18 @@ wrap(PyTypeObject *type, mv_verifier *handle, PyObject *view)
 }
 
 static int
-parse_kind(const char *text, mv_verifier_kind *kind)
+parse_kind(const char *text, const mv_kind **kind)
 {
-    for (int i = 0; i < KIND_COUNT; i++) {
-        if (strcmp(text, kind_names[i]) == 0) {
-            *kind = (mv_verifier_kind)i;
-            return 0;
-        }
+    *kind = mv_kind_find(text);
+    if (*kind) {
+        return 0;
     }
-    PyErr_Format(PyExc_ValueError, "kind must be 'mlp', 'local' or 'matched', got '%s'", text);
+    const char *names[MV_MAX_KINDS];
+    PyObject *known = join_names(names, mv_kind_list(names), "'");
+    if (known) {
+        PyErr_Format(PyExc_ValueError, "kind must be %U, got '%s'", known, text);
+        Py_DECREF(known);
+    }
     return -1;
 }
 
@@ -158,8 +153,9 @@ static PyObject *
 verifier_repr(PyObject *self)
 {
     const mv_verifier_config *config = config_of(self);
-    return PyUnicode_FromFormat("<metav Verifier kind=%s queries=%zu outputs=%zu view=%U>", kind_names[config->kind],
-                                config->queries, config->outputs, ((verifier_object *)self)->view);
+    return PyUnicode_FromFormat("<metav Verifier kind=%s queries=%zu outputs=%zu view=%U>",
+                                mv_kind_get_name(config->kind), config->queries, config->outputs,
+                                ((verifier_object *)self)->view);
 }
 
 PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\nAn independent verifier in the same state, Adam's included.");
@@ -610,7 +606,7 @@ verifier_load_parameters(PyObject *self, PyObject *mapping)
 static PyObject *
 get_kind(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyUnicode_FromString(kind_names[config_of(self)->kind]);
+    return PyUnicode_FromString(mv_kind_get_name(config_of(self)->kind));
 }
 
 static PyObject *

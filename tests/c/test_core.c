@@ -31,23 +31,31 @@ fill(float *values, size_t count, uint64_t seed)
     mv_random_add_normal(mv_stream_open(seed, MV_RANDOM_INIT, 0), 1.0f, count, values);
 }
 
-static mv_verifier_config
-config_of(mv_verifier_kind kind, mv_view_kind view, int parameter)
+static mv_view
+view_of(const char *text)
 {
-    return (mv_verifier_config){kind, QUERIES, OUTPUTS, 5, {view, parameter}, 7};
+    mv_view view = {0};
+    CHECK(mv_view_parse(text, &view) == MV_OK);
+    return view;
+}
+
+static mv_verifier_config
+config_of(const char *kind, const char *view)
+{
+    return (mv_verifier_config){mv_kind_find(kind), QUERIES, OUTPUTS, 5, view_of(view), 7};
 }
 
 /* A fitted verifier; NULL if something failed. */
 static mv_verifier *
-make_verifier(mv_verifier_kind kind, mv_view_kind view, int parameter, const float *responses)
+make_verifier(const char *kind, const char *view, const float *responses)
 {
-    const mv_verifier_config config = config_of(kind, view, parameter);
+    const mv_verifier_config config = config_of(kind, view);
     mv_verifier *verifier = NULL;
     if (mv_verifier_create(&config, &verifier) != MV_OK) {
         return NULL;
     }
     mv_status status = mv_verifier_standardize(verifier, MODELS, responses);
-    if (!status && kind == MV_VERIFIER_MATCHED) {
+    if (!status && strcmp(kind, "matched") == 0) {
         status = mv_verifier_fit_matched(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
     }
     if (status) {
@@ -63,34 +71,55 @@ test_views_are_parsed(void)
     static const struct {
         const char *text;
         mv_status status;
-        mv_view view;
+        int parameter;
     } cases[] = {
-        {"identity", MV_OK, {MV_VIEW_IDENTITY, 0}},
-        {"identity_round(3)", MV_OK, {MV_VIEW_IDENTITY_ROUND, 3}},
-        {"logprob", MV_OK, {MV_VIEW_LOGPROB, 0}},
-        {"round(0)", MV_OK, {MV_VIEW_ROUND, 0}},
-        {"topk(12)", MV_OK, {MV_VIEW_TOPK, 12}},
-        {"label", MV_OK, {MV_VIEW_LABEL, 0}},
-        {"", MV_ERROR_VIEW_NAME, {0}},
-        {"(", MV_ERROR_VIEW_NAME, {0}},
-        {"round", MV_ERROR_VIEW_NAME, {0}},
-        {"round(", MV_ERROR_VIEW_NAME, {0}},
-        {"round()", MV_ERROR_VIEW_NAME, {0}},
-        {"round(1", MV_ERROR_VIEW_NAME, {0}},
-        {"round(1)x", MV_ERROR_VIEW_NAME, {0}},
-        {"label(1)", MV_ERROR_VIEW_NAME, {0}},
-        {"labels", MV_ERROR_VIEW_NAME, {0}},
-        {"topk(0)", MV_ERROR_VIEW_PARAMETER, {0}},
-        {"round(9)", MV_ERROR_VIEW_PARAMETER, {0}},
-        {"topk(123456789012345678901234567890)", MV_ERROR_VIEW_PARAMETER, {0}},
+        {"identity", MV_OK, 0},
+        {"identity_round(3)", MV_OK, 3},
+        {"logprob", MV_OK, 0},
+        {"round(0)", MV_OK, 0},
+        {"topk(12)", MV_OK, 12},
+        {"label", MV_OK, 0},
+        {"", MV_ERROR_VIEW_NAME, 0},
+        {"(", MV_ERROR_VIEW_NAME, 0},
+        {"round", MV_ERROR_VIEW_NAME, 0},
+        {"round(", MV_ERROR_VIEW_NAME, 0},
+        {"round()", MV_ERROR_VIEW_NAME, 0},
+        {"round(1", MV_ERROR_VIEW_NAME, 0},
+        {"round(1)x", MV_ERROR_VIEW_NAME, 0},
+        {"label(1)", MV_ERROR_VIEW_NAME, 0},
+        {"labels", MV_ERROR_VIEW_NAME, 0},
+        {"topk(0)", MV_ERROR_VIEW_PARAMETER, 0},
+        {"round(9)", MV_ERROR_VIEW_PARAMETER, 0},
+        {"topk(123456789012345678901234567890)", MV_ERROR_VIEW_PARAMETER, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        mv_view view = {MV_VIEW_IDENTITY, 0};
+        mv_view view = {0};
         CHECK(mv_view_parse(cases[i].text, &view) == cases[i].status);
-        if (cases[i].status == MV_OK) {
-            CHECK(view.kind == cases[i].view.kind && view.parameter == cases[i].view.parameter);
+        if (cases[i].status != MV_OK) {
+            CHECK(view.rules == NULL);
+        }
+        else {
+            CHECK(view.rules != NULL && view.parameter == cases[i].parameter);
         }
     }
+}
+
+static void
+test_kinds_are_found_by_their_names(void)
+{
+    const char *names[MV_MAX_KINDS];
+    const size_t kinds = mv_kind_list(names);
+    CHECK(kinds >= 3);
+    for (size_t k = 0; k < kinds; k++) {
+        CHECK(mv_kind_find(names[k]) != NULL && strcmp(mv_kind_get_name(mv_kind_find(names[k])), names[k]) == 0);
+    }
+    CHECK(mv_kind_find("") == NULL && mv_kind_find("MLP") == NULL);
+    const mv_verifier_config config = {NULL, QUERIES, OUTPUTS, 5, view_of("identity"), 7};
+    mv_verifier *verifier = NULL;
+    CHECK(mv_verifier_create(&config, &verifier) == MV_ERROR_KIND && verifier == NULL);
+    mv_view view = {0};
+    float out[COUNT] = {0};
+    CHECK(mv_view_forward(view, (mv_shape){1, QUERIES, OUTPUTS}, out, out) == MV_ERROR_VIEW_NAME);
 }
 
 static void
@@ -112,7 +141,7 @@ test_impossible_sizes_are_refused(void)
                                       {SIZE_MAX / 2, SIZE_MAX / 2, 8},
                                       {(size_t)1 << 40, (size_t)1 << 20, (size_t)1 << 20}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        mv_verifier_config config = config_of(MV_VERIFIER_MLP, MV_VIEW_IDENTITY, 0);
+        mv_verifier_config config = config_of("mlp", "identity");
         config.queries = sizes[i][0];
         config.outputs = sizes[i][1];
         config.hidden = sizes[i][2];
@@ -123,7 +152,7 @@ test_impossible_sizes_are_refused(void)
     float responses[COUNT];
     float out[MODELS];
     fill(responses, COUNT, 1);
-    mv_verifier *verifier = make_verifier(MV_VERIFIER_MLP, MV_VIEW_IDENTITY, 0, responses);
+    mv_verifier *verifier = make_verifier("mlp", "identity", responses);
     CHECK(mv_verifier_scores(verifier, 0, responses, out) == MV_ERROR_SIZE);
     CHECK(mv_verifier_scores(verifier, SIZE_MAX / 4, responses, out) == MV_ERROR_SIZE);
     mv_verifier_destroy(verifier);
@@ -148,13 +177,15 @@ slope(mv_verifier *verifier, const mv_step_options *options, const float *respon
 static void
 test_gradients_equal_finite_differences(void)
 {
-    for (int kind = MV_VERIFIER_MLP; kind <= MV_VERIFIER_MATCHED; kind++) {
+    const char *names[MV_MAX_KINDS];
+    const size_t kinds = mv_kind_list(names);
+    for (size_t k = 0; k < kinds; k++) {
         float responses[COUNT];
         float direction[COUNT];
         float gradient[COUNT];
         fill(responses, COUNT, 3);
         fill(direction, COUNT, 4);
-        mv_verifier *verifier = make_verifier((mv_verifier_kind)kind, MV_VIEW_LOGPROB, 0, responses);
+        mv_verifier *verifier = make_verifier(names[k], "logprob", responses);
         mv_step_options options = plain;
         options.update = false;
         options.mix = 0.4;
@@ -176,10 +207,12 @@ test_gradients_equal_finite_differences(void)
 static void
 test_a_copy_is_independent_and_equal(void)
 {
-    for (int kind = MV_VERIFIER_MLP; kind <= MV_VERIFIER_MATCHED; kind++) {
+    const char *names[MV_MAX_KINDS];
+    const size_t kinds = mv_kind_list(names);
+    for (size_t k = 0; k < kinds; k++) {
         float responses[COUNT];
         fill(responses, COUNT, 5);
-        mv_verifier *verifier = make_verifier((mv_verifier_kind)kind, MV_VIEW_LABEL, 0, responses);
+        mv_verifier *verifier = make_verifier(names[k], "label", responses);
         mv_verifier *copy = NULL;
         double first, second;
         CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &plain, NULL, &first) == MV_OK);
@@ -391,8 +424,8 @@ test_loading_is_all_or_nothing(void)
     float before[MODELS];
     float after[MODELS];
     fill(responses, COUNT, 8);
-    mv_verifier *verifier = make_verifier(MV_VERIFIER_MATCHED, MV_VIEW_IDENTITY, 0, responses);
-    mv_verifier *other = make_verifier(MV_VERIFIER_MATCHED, MV_VIEW_LOGPROB, 0, responses);
+    mv_verifier *verifier = make_verifier("matched", "identity", responses);
+    mv_verifier *other = make_verifier("matched", "logprob", responses);
     mv_parameter list[MV_MAX_PARAMETERS];
     const size_t count = mv_verifier_parameters(other, list);
     const char *culprit = NULL;
@@ -420,9 +453,9 @@ test_loading_is_all_or_nothing(void)
 
 /* Everything that allocates, in one go; the first failure ends it. */
 static mv_status
-use_everything(mv_verifier_kind kind, const float *responses)
+use_everything(const char *kind, const float *responses)
 {
-    const mv_verifier_config config = config_of(kind, MV_VIEW_TOPK, 2);
+    const mv_verifier_config config = config_of(kind, "topk(2)");
     const mv_query_config query_config = {MODELS, FEATURES, INFINITY, 0};
     const mv_shape shape = {MODELS, QUERIES, OUTPUTS};
     float out[COUNT], lower[FEATURES], upper[FEATURES];
@@ -439,7 +472,7 @@ use_everything(mv_verifier_kind kind, const float *responses)
     status = status ? status : mv_view_backward(config.view, shape, responses, responses, out);
     status = status ? status : mv_verifier_create(&config, &verifier);
     status = status ? status : mv_verifier_standardize(verifier, 1, responses);
-    if (kind == MV_VERIFIER_MATCHED) {
+    if (strcmp(kind, "matched") == 0) {
         status = status ? status : mv_verifier_fit_matched(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
     }
     status = status ? status : mv_verifier_step(verifier, MODELS, responses, roles, &plain, out, &loss);
@@ -463,12 +496,14 @@ test_every_allocation_may_fail(void)
 {
     float responses[COUNT];
     fill(responses, COUNT, 9);
-    for (int kind = MV_VERIFIER_MLP; kind <= MV_VERIFIER_MATCHED; kind++) {
+    const char *names[MV_MAX_KINDS];
+    const size_t kinds = mv_kind_list(names);
+    for (size_t k = 0; k < kinds; k++) {
         long n = 0;
         mv_status status;
         do {
             mv_test_fail_allocation(++n);
-            status = use_everything((mv_verifier_kind)kind, responses);
+            status = use_everything(names[k], responses);
             CHECK(status == MV_OK || status == MV_ERROR_MEMORY);
         } while (status == MV_ERROR_MEMORY && n < 1000);
         mv_test_fail_allocation(0);
@@ -484,7 +519,7 @@ test_a_failed_step_leaves_the_handle_usable(void)
     float scores[MODELS];
     double loss;
     fill(responses, COUNT, 10);
-    const mv_verifier_config config = config_of(MV_VERIFIER_MLP, MV_VIEW_IDENTITY, 0);
+    const mv_verifier_config config = config_of("mlp", "identity");
     mv_verifier *verifier = NULL;
     CHECK(mv_verifier_create(&config, &verifier) == MV_OK);
     mv_test_fail_allocation(1);
@@ -503,6 +538,7 @@ int
 main(void)
 {
     test_views_are_parsed();
+    test_kinds_are_found_by_their_names();
     test_every_status_has_a_text();
     test_impossible_sizes_are_refused();
     test_gradients_equal_finite_differences();

@@ -10,7 +10,7 @@ enum { THREADS = 4, STEPS = 5, MODELS = 40, QUERIES = 30, OUTPUTS = 10, COUNT = 
 
 /* What one thread works on; it reads `responses`, which all share. */
 typedef struct job {
-    mv_verifier_kind kind;
+    const char *kind;
     const float *responses;
     float gradient[COUNT], scores[MODELS], queries[COUNT];
     mv_status status;
@@ -61,13 +61,16 @@ static void *
 work(void *argument)
 {
     job *self = argument;
-    const mv_verifier_config config = {self->kind, QUERIES, OUTPUTS, 16, {MV_VIEW_LOGPROB, 0}, 7};
+    mv_verifier_config config = {mv_kind_find(self->kind), QUERIES, OUTPUTS, 16, {0}, 7};
     mv_verifier *verifier = NULL;
-    self->status = mv_verifier_create(&config, &verifier);
+    self->status = mv_view_parse("logprob", &config.view);
+    if (!self->status) {
+        self->status = mv_verifier_create(&config, &verifier);
+    }
     if (!self->status) {
         self->status = mv_verifier_standardize(verifier, MODELS, self->responses);
     }
-    if (!self->status && self->kind == MV_VERIFIER_MATCHED) {
+    if (!self->status && strcmp(self->kind, "matched") == 0) {
         const float *negatives = self->responses + QUERIES * OUTPUTS;
         self->status = mv_verifier_fit_matched(verifier, self->responses, MODELS - 1, negatives, 0.2, 0.01);
     }
@@ -83,7 +86,7 @@ work(void *argument)
 
 /* Each kind alone, then in all threads at once: bit for bit the same. */
 static void
-test_different_handles_work_at_once(mv_verifier_kind kind, const float *responses)
+test_different_handles_work_at_once(const char *kind, const float *responses)
 {
     pthread_t threads[THREADS];
     job *jobs = calloc(THREADS + 1, sizeof *jobs);
@@ -115,8 +118,10 @@ main(void)
     for (size_t i = 0; i < COUNT; i++) {
         responses[i] = (float)((i * 7919) % 1000) / 1000.0f - 0.5f;
     }
-    for (int kind = MV_VERIFIER_MLP; kind <= MV_VERIFIER_MATCHED; kind++) {
-        test_different_handles_work_at_once((mv_verifier_kind)kind, responses);
+    const char *names[MV_MAX_KINDS];
+    const size_t kinds = mv_kind_list(names);
+    for (size_t k = 0; k < kinds; k++) {
+        test_different_handles_work_at_once(names[k], responses);
     }
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;

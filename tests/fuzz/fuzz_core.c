@@ -51,7 +51,7 @@ next_view(input *in)
 {
     static const char *const texts[] = {"identity", "identity_round(2)", "logprob", "round(3)", "topk(2)", "label"};
     char text[24] = {0};
-    mv_view view = {MV_VIEW_IDENTITY, 0};
+    mv_view view = {0};
     if (next(in, 8) == 7) {
         for (size_t i = 0; i + 1 < sizeof text; i++) {
             text[i] = (char)next(in, 256);
@@ -172,9 +172,10 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     input in = {data, size, 0};
+    const char *names[MV_MAX_KINDS];
     const mv_shape shape = {1 + next(&in, 6), 1 + next(&in, 4), 1 + next(&in, 5)};
     const mv_verifier_config config = {
-        .kind = (mv_verifier_kind)next(&in, 3),
+        .kind = mv_kind_find(names[next(&in, mv_kind_list(names))]),
         .queries = shape.queries,
         .outputs = shape.outputs,
         .hidden = 1 + next(&in, 4),
