@@ -457,7 +457,15 @@ def test_regression_and_generation_read_their_arrays(tmp_path, monkeypatch):
 def test_ctrl_c_ends_with_130_and_says_how_to_continue(workplace, tmp_path):
     command = [sys.executable, "-m", "metav.cli", *OWNER[:-1], str(tmp_path / "new.metav")]
     command += ["--cache", str(tmp_path / "zoo"), "--epochs", "40"]
-    running = subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        cwd=workplace,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background ignores Ctrl-C, and its children would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "zoo").glob("*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.1)
