@@ -43,6 +43,11 @@ typedef struct mv_kernels {
     /* y = max(y + bias, 0), NaN stays NaN; returns weight . y */
     double (*rectify)(size_t count, const float *bias, const float *weight, float *y);
 
+    /* The way back through that for one row: dh = h > 0 ? g * weight : 0, and adds dh to bias_gradient and g * h to
+     * weight_gradient */
+    void (*rectify_gradient)(size_t count, float g, const float *weight, const float *h, float *dh,
+                             float *bias_gradient, float *weight_gradient);
+
     bool (*all_finite)(size_t count, const float *values);
     /* z = (f - shift) * inverse; f and z may be the same */
     void (*standardize)(size_t count, const float *f, const float *shift, const float *inverse, float *z);

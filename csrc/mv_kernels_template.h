@@ -192,6 +192,21 @@ rectify(size_t count, const float *bias, const float *weight, float *y)
     return v_sum(total);
 }
 
+static void
+rectify_gradient(size_t count, float g, const float *weight, const float *h, float *dh, float *bias_gradient,
+                 float *weight_gradient)
+{
+    for (size_t j = 0; j < count; j += LANES) {
+        const size_t n = upto(count - j, LANES);
+        const vec unit = load_upto(h + j, n, 0.0f);
+        const vec through = v_mul(v_set(g), load_upto(weight + j, n, 0.0f));
+        const vec change = v_if_greater(unit, v_zero(), through, v_zero());
+        store_upto(dh + j, n, change);
+        store_upto(bias_gradient + j, n, v_add(load_upto(bias_gradient + j, n, 0.0f), change));
+        store_upto(weight_gradient + j, n, v_fma(v_set(g), unit, load_upto(weight_gradient + j, n, 0.0f)));
+    }
+}
+
 /* Features -------------------------------------------------------------------------------------------------------- */
 
 static bool
@@ -551,6 +566,7 @@ const mv_kernels TABLE = {
     .multiply = multiply,
     .transpose = transpose,
     .rectify = rectify,
+    .rectify_gradient = rectify_gradient,
     .all_finite = all_finite,
     .standardize = standardize,
     .scale = scale,

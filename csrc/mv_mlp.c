@@ -1,3 +1,4 @@
+#include "mv_pool.h"
 #include "mv_random.h"
 #include "mv_verifier.h"
 
@@ -76,26 +77,45 @@ mlp_gradient_count(const mv_verifier *self)
     return 2 * self->config.hidden + 1;
 }
 
-/* hidden_gradient, and the gradients of all parameters but weight1: bias1, weight2, bias2, as they lie in the block. */
+typedef struct hidden_job {
+    const mv_verifier *self;
+    mv_workspace *work;
+    size_t models;
+} hidden_job;
+
+/* hidden_gradient, and the gradients of bias1 and weight2, as they lie in the block, of hidden units [start, end) */
 static void
-hidden_gradients(const mv_verifier *self, mv_workspace *work, size_t models)
+hidden_gradients(void *context, size_t start, size_t end, size_t thread)
+{
+    const hidden_job *job = context;
+    const size_t hidden = job->self->config.hidden;
+    const float *weight2 = layout_of(job->self, job->self->parameters).weight2;
+    float *gradient = job->work->gradient;
+    (void)thread;
+    memset(gradient + start, 0, (end - start) * sizeof *gradient);
+    memset(gradient + hidden + start, 0, (end - start) * sizeof *gradient);
+    for (size_t m = 0; m < job->models; m++) {
+        const size_t at = m * hidden + start;
+        job->self->kernels->rectify_gradient(end - start, job->work->logits_gradient[m], weight2 + start,
+                                             job->work->hidden + at, job->work->hidden_gradient + at, gradient + start,
+                                             gradient + hidden + start);
+    }
+}
+
+/* What a hidden unit of a model costs there, on the scale of mv_pool_pays. */
+enum { HIDDEN_OPERATIONS = 16 };
+
+/* hidden_gradient, and the gradients of all parameters but weight1. */
+static void
+find_hidden_gradients(const mv_verifier *self, mv_workspace *work, size_t models)
 {
     const size_t hidden = self->config.hidden;
-    const float *weight2 = layout_of(self, self->parameters).weight2;
-    float *restrict bias1_gradient = work->gradient;
-    float *restrict weight2_gradient = work->gradient + hidden;
+    hidden_job job = {self, work, models};
+    const double operations = (double)models * (double)hidden * HIDDEN_OPERATIONS;
+    mv_pool_run(mv_pool_pays(work->threads, operations), hidden, hidden_gradients, &job);
     double bias2_gradient = 0.0;
-    memset(work->gradient, 0, mlp_gradient_count(self) * sizeof *work->gradient);
     for (size_t m = 0; m < models; m++) {
-        const float g = work->logits_gradient[m];
-        const float *restrict h = work->hidden + m * hidden;
-        float *restrict gradient1 = work->hidden_gradient + m * hidden;
-        for (size_t j = 0; j < hidden; j++) {
-            gradient1[j] = h[j] > 0.0f ? g * weight2[j] : 0.0f;
-            bias1_gradient[j] += gradient1[j];
-            weight2_gradient[j] += g * h[j];
-        }
-        bias2_gradient += g;
+        bias2_gradient += work->logits_gradient[m];
     }
     work->gradient[2 * hidden] = (float)bias2_gradient;
 }
@@ -104,7 +124,7 @@ static void
 mlp_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input)
 {
     const size_t weights = self->features * self->config.hidden;
-    hidden_gradients(self, work, models);
+    find_hidden_gradients(self, work, models);
     mv_gemm_backward job = {
         .kernels = self->kernels,
         .rows = models,
