@@ -175,7 +175,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *names[MV_MAX_KINDS];
     const mv_shape shape = {1 + next(&in, 6), 1 + next(&in, 4), 1 + next(&in, 5)};
     const mv_verifier_config config = {
-        .kind = mv_kind_find(names[next(&in, mv_kind_list(names))]),
+        .kind = mv_kind_find(names[next(&in, (unsigned)mv_kind_list(names))]),
         .queries = shape.queries,
         .outputs = shape.outputs,
         .hidden = 1 + next(&in, 4),
