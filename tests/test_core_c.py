@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 TESTS = Path(__file__).parent / "c"
 CORE = Path(__file__).parents[1] / "csrc"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
+OPTIMISED = ["-O3", "-g", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 # What each program is built with, what runs it, and its environment.
 MODES: dict[str, tuple[list[str], list[str]]] = {
     "asan": (["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"], []),
     "tsan": (["-fsanitize=thread", "-O1", "-g"], []),
-    "valgrind": (["-O1", "-g"], ["valgrind", "--quiet", "--leak-check=full", "--error-exitcode=9"]),
-    "plain": (["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"], []),
+    "valgrind": (OPTIMISED, ["valgrind", "--quiet", "--leak-check=full", "--error-exitcode=9"]),
+    "plain": (OPTIMISED, []),
 }
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=1",
@@ -42,25 +44,45 @@ def build(compiler: str, sources: list[Path], program: Path, *flags: str) -> sub
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
+def build_core(compiler: str, folder: Path, flags: list[str]) -> list[Path]:
+    """The core's objects, compiled side by side."""
+    probe = folder / "probe.c"
+    probe.write_text("int main(void) { return 0; }\n")
+    if build(compiler, [probe], folder / "probe", *flags).returncode != 0:
+        pytest.skip(f"{compiler} cannot link the sanitizers")
+    sources = sorted(CORE.glob("mv_*.c"))
+    objects = [folder / f"{source.stem}.o" for source in sources]
+
+    def compile_one(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+        return build(compiler, [source], target, "-c", *flags, *WARNINGS, "-DMV_TEST_ALLOCATIONS")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for built in pool.map(compile_one, sources, objects):
+            assert built.returncode == 0, built.stderr
+    return objects
+
+
+@pytest.fixture(scope="module")
+def builds() -> dict[tuple[str, ...], list[Path]]:
+    """Objects by flags: modes with the same flags share them."""
+    return {}
+
+
 @pytest.fixture(scope="module", params=MODES)
-def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Path]]:
+def core(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    builds: dict[tuple[str, ...], list[Path]],
+) -> tuple[str, list[Path]]:
     """A mode, and the core's objects compiled for it, once for all programs."""
     compiler = find_compiler()
     mode: str = request.param
     flags, runner = MODES[mode]
     if runner and shutil.which(runner[0]) is None:
         pytest.skip(f"{runner[0]} is not installed")
-    folder = tmp_path_factory.mktemp(mode)
-    probe = folder / "probe.c"
-    probe.write_text("int main(void) { return 0; }\n")
-    if build(compiler, [probe], folder / "probe", *flags).returncode != 0:
-        pytest.skip(f"{compiler} cannot link the sanitizers")
-    objects = []
-    for source in sorted(CORE.glob("mv_*.c")):
-        objects.append(folder / f"{source.stem}.o")
-        built = build(compiler, [source], objects[-1], "-c", *flags, *WARNINGS, "-DMV_TEST_ALLOCATIONS")
-        assert built.returncode == 0, built.stderr
-    return mode, objects
+    if tuple(flags) not in builds:
+        builds[tuple(flags)] = build_core(compiler, tmp_path_factory.mktemp(mode), flags)
+    return mode, builds[tuple(flags)]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -72,8 +94,6 @@ def test_the_core_passes_its_c_tests(name: str, core: tuple[str, list[Path]], tm
     assert built.returncode == 0, built.stderr
     environment = {**os.environ, **OPTIONS}
     environment.pop("LD_PRELOAD", None)
-    if mode == "valgrind":
-        environment["METAV_ISA"] = "avx2"  # it does not know AVX-512
     command = [*runner, str(tmp_path / name)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -8,18 +8,22 @@ written (8 bytes each). A case that fits the caches can therefore exceed the ban
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from step_sides import Case
 from timing import Row, significant
 
-SIDE = 2048
 COPIED_BYTES = 256 << 20
 ATTEMPTS = 8
+COMPILERS = ("gcc", "clang", "cc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +35,27 @@ class Peaks:
 
 
 def measure_peaks() -> Peaks:
-    """Best of some: a large square product in PyTorch, and a large copy (read and write counted)."""
-    a = torch.randn(SIDE, SIDE)
-    product = torch.empty(SIDE, SIDE)
+    """Best of some: multiply-adds in registers (fma_peak.c), and a large copy (read and write counted)."""
     source = torch.ones(COPIED_BYTES // 4)
     target = torch.zeros_like(source)
     threads = torch.get_num_threads()
     arrays = (target.numpy(), source.numpy())
     # NumPy's copy has one thread, PyTorch's as many as wanted
     copy = (lambda: np.copyto(*arrays)) if threads == 1 else (lambda: target.copy_(source))
-    return Peaks(
-        operations=2 * SIDE**3 / _best(lambda: torch.mm(a, a, out=product)),
-        bytes=2 * COPIED_BYTES / _best(copy),
-    )
+    return Peaks(operations=_measure_operations(threads), bytes=2 * COPIED_BYTES / _best(copy))
+
+
+def _measure_operations(threads: int) -> float:
+    """The sum over as many processes at once as there are threads."""
+    compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise SystemExit(f"--roofline compiles a loop to measure the FMA peak: install one of {', '.join(COMPILERS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "fma_peak")
+        source = str(Path(__file__).with_name("fma_peak.c"))
+        subprocess.run([compiler, "-O3", "-march=native", "-ffp-contract=fast", source, "-o", program], check=True)
+        running = [subprocess.Popen([program, "1"], stdout=subprocess.PIPE, text=True) for _ in range(threads)]
+        return sum(float(process.communicate()[0].split()[0]) for process in running)
 
 
 def _best(call: Callable[[], object]) -> float:
