@@ -16,8 +16,22 @@
 
 /* The closed form's memory ---------------------------------------------------------------------------------------- */
 
-void
-mv_matched_free(mv_matched *matched)
+/* What the kind keeps; factor is NULL while rank is 0. */
+typedef struct mv_matched {
+    bool fitted;
+    size_t rank;
+    float *mean, *precision, *filter; /* (D) */
+    float *factor;                    /* (D, rank) */
+} mv_matched;
+
+static mv_matched *
+matched_of(const mv_verifier *self)
+{
+    return self->extra;
+}
+
+static void
+release(mv_matched *matched)
 {
     mv_free(matched->mean);
     mv_free(matched->precision);
@@ -26,15 +40,16 @@ mv_matched_free(mv_matched *matched)
     *matched = (mv_matched){0};
 }
 
-mv_status
-mv_matched_create(size_t features, mv_matched *matched)
+/* Vectors of D zeros, precision 1, rank 0. */
+static mv_status
+allocate(size_t features, mv_matched *matched)
 {
     *matched = (mv_matched){0};
     matched->mean = mv_alloc_floats(features);
     matched->precision = mv_alloc_floats(features);
     matched->filter = mv_alloc_floats(features);
     if (!matched->mean || !matched->precision || !matched->filter) {
-        mv_matched_free(matched);
+        release(matched);
         return MV_ERROR_MEMORY;
     }
     for (size_t i = 0; i < features; i++) {
@@ -43,27 +58,83 @@ mv_matched_create(size_t features, mv_matched *matched)
     return MV_OK;
 }
 
-mv_status
-mv_matched_copy(const mv_matched *matched, size_t features, mv_matched *copy)
+static mv_status
+matched_create(mv_verifier *self)
 {
-    const mv_status status = mv_matched_create(features, copy);
+    self->extra = mv_alloc(sizeof(mv_matched));
+    return self->extra ? allocate(self->features, self->extra) : MV_ERROR_MEMORY;
+}
+
+static void
+matched_destroy(mv_verifier *self)
+{
+    if (self->extra) {
+        release(self->extra);
+        mv_free(self->extra);
+        self->extra = NULL;
+    }
+}
+
+/* Gives a factor of `columns` columns. */
+static mv_status
+resize_factor(mv_verifier *self, size_t columns)
+{
+    float *factor = NULL;
+    size_t size;
+    if (columns) {
+        if (!mv_multiply(self->features, columns, &size)) {
+            return MV_ERROR_SIZE;
+        }
+        factor = mv_alloc_floats(size);
+        if (!factor) {
+            return MV_ERROR_MEMORY;
+        }
+    }
+    mv_free(matched_of(self)->factor);
+    matched_of(self)->factor = factor;
+    matched_of(self)->rank = columns;
+    return MV_OK;
+}
+
+static mv_status
+matched_copy(const mv_verifier *self, mv_verifier *copy)
+{
+    const mv_matched *from = matched_of(self);
+    mv_matched *to = matched_of(copy);
+    const size_t features = self->features;
+    const mv_status status = resize_factor(copy, from->rank);
     if (status) {
         return status;
     }
-    if (matched->rank) {
-        copy->factor = mv_alloc_floats(features * matched->rank);
-        if (!copy->factor) {
-            mv_matched_free(copy);
-            return MV_ERROR_MEMORY;
-        }
-        memcpy(copy->factor, matched->factor, features * matched->rank * sizeof *copy->factor);
+    if (from->rank) {
+        memcpy(to->factor, from->factor, features * from->rank * sizeof *to->factor);
     }
-    copy->rank = matched->rank;
-    copy->fitted = matched->fitted;
-    memcpy(copy->mean, matched->mean, features * sizeof *copy->mean);
-    memcpy(copy->precision, matched->precision, features * sizeof *copy->precision);
-    memcpy(copy->filter, matched->filter, features * sizeof *copy->filter);
+    to->fitted = from->fitted;
+    memcpy(to->mean, from->mean, features * sizeof *to->mean);
+    memcpy(to->precision, from->precision, features * sizeof *to->precision);
+    memcpy(to->filter, from->filter, features * sizeof *to->filter);
     return MV_OK;
+}
+
+static mv_status
+matched_check(const mv_verifier *self)
+{
+    return matched_of(self)->fitted ? MV_OK : MV_ERROR_NOT_FITTED;
+}
+
+/* The list has passed its checks: it holds a factor. */
+static mv_status
+matched_resize(mv_verifier *self, const mv_parameter *list, size_t count)
+{
+    size_t at = 0;
+    while (at + 1 < count && strcmp(list[at].name, "factor") != 0) {
+        at++;
+    }
+    const mv_status status = resize_factor(self, list[at].columns);
+    if (!status) {
+        matched_of(self)->fitted = true;
+    }
+    return status;
 }
 
 /* The kind -------------------------------------------------------------------------------------------------------- */
@@ -71,7 +142,7 @@ mv_matched_copy(const mv_matched *matched, size_t features, mv_matched *copy)
 static size_t
 matched_width(const mv_verifier *self)
 {
-    return self->matched.rank;
+    return matched_of(self)->rank;
 }
 
 static bool
@@ -92,7 +163,7 @@ matched_initialize(mv_verifier *self)
 static size_t
 matched_list(const mv_verifier *self, mv_parameter *list)
 {
-    const mv_matched *matched = &self->matched;
+    const mv_matched *matched = matched_of(self);
     const size_t queries = self->config.queries;
     const size_t outputs = self->config.outputs;
     list[0] = (mv_parameter){"mean", 2, queries, outputs, matched->mean};
@@ -126,7 +197,7 @@ measure(const mv_matched *matched, size_t features, const float *x, const float 
 static void
 matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
 {
-    const mv_matched *matched = &self->matched;
+    const mv_matched *matched = matched_of(self);
     for (size_t m = 0; m < models; m++) {
         for (size_t i = 0; i < self->features; i++) {
             work->z[m * self->features + i] -= matched->mean[i];
@@ -148,7 +219,7 @@ matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
 static void
 explained_part(const mv_verifier *self, mv_workspace *work, size_t models)
 {
-    if (!self->matched.rank) {
+    if (!matched_of(self)->rank) {
         memset(work->z_gradient, 0, models * self->features * sizeof *work->z_gradient);
         return;
     }
@@ -156,10 +227,10 @@ explained_part(const mv_verifier *self, mv_workspace *work, size_t models)
         .kernels = self->kernels,
         .rows = models,
         .inputs = self->features,
-        .outputs = self->matched.rank,
+        .outputs = matched_of(self)->rank,
         .dy = work->hidden,
         .dx = work->z_gradient,
-        .w = self->matched.factor,
+        .w = matched_of(self)->factor,
         .scratch = work->scratch,
     };
     mv_gemm_run_backward(&job, work->threads);
@@ -168,7 +239,7 @@ explained_part(const mv_verifier *self, mv_workspace *work, size_t models)
 static void
 input_gradient(const mv_verifier *self, mv_workspace *work, size_t models)
 {
-    const mv_matched *matched = &self->matched;
+    const mv_matched *matched = matched_of(self);
     explained_part(self, work, models);
     for (size_t m = 0; m < models; m++) {
         const double along = work->inner[2 * m];
@@ -222,6 +293,11 @@ const mv_kind mv_kind_matched = {
     .forward = matched_forward,
     .gradient_count = matched_gradient_count,
     .backward = matched_backward,
+    .create = matched_create,
+    .destroy = matched_destroy,
+    .copy = matched_copy,
+    .check = matched_check,
+    .resize = matched_resize,
 };
 
 /* The closed form ------------------------------------------------------------------------------------------------- */
@@ -395,7 +471,7 @@ mv_verifier_fit_matched(mv_verifier *self, const float *owner, size_t models, co
     if (status) {
         goto done;
     }
-    status = mv_matched_create(self->features, &fit);
+    status = allocate(self->features, &fit);
     if (status) {
         goto done;
     }
@@ -420,12 +496,12 @@ mv_verifier_fit_matched(mv_verifier *self, const float *owner, size_t models, co
     }
     status = fit_closed_form(&fit, self->features, models, work.z_gradient, work.z, shrinkage, floor, scratch);
     if (!status) {
-        const mv_matched old = self->matched;
-        self->matched = fit;
+        const mv_matched old = *matched_of(self);
+        *matched_of(self) = fit;
         fit = old;
     }
 done:
     mv_free(scratch);
-    mv_matched_free(&fit);
+    release(&fit);
     return status;
 }

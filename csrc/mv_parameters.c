@@ -80,27 +80,6 @@ check_list(const mv_parameter *own, size_t own_count, const mv_parameter *list, 
     return MV_OK;
 }
 
-/* Gives `matched` a factor of `columns` columns. */
-static mv_status
-resize_factor(mv_verifier *self, size_t columns)
-{
-    float *factor = NULL;
-    size_t size;
-    if (columns) {
-        if (!mv_multiply(self->features, columns, &size)) {
-            return MV_ERROR_SIZE;
-        }
-        factor = mv_alloc_floats(size);
-        if (!factor) {
-            return MV_ERROR_MEMORY;
-        }
-    }
-    mv_free(self->matched.factor);
-    self->matched.factor = factor;
-    self->matched.rank = columns;
-    return MV_OK;
-}
-
 mv_status
 mv_verifier_load(mv_verifier *self, const mv_parameter *list, size_t count, const char **culprit)
 {
@@ -110,12 +89,11 @@ mv_verifier_load(mv_verifier *self, const mv_parameter *list, size_t count, cons
     if (status) {
         return status;
     }
-    if (self->kind == &mv_kind_matched) {
-        status = resize_factor(self, find_parameter(list, count, "factor")->columns);
+    if (self->kind->resize) {
+        status = self->kind->resize(self, list, count);
         if (status) {
             return status;
         }
-        self->matched.fitted = true;
         own_count = mv_verifier_parameters(self, own);
     }
     for (size_t i = 0; i < own_count; i++) {

@@ -117,7 +117,7 @@ mv_verifier_create(const mv_verifier_config *config, mv_verifier **verifier)
     if (!self->parameters || !self->first || !self->second || !self->shift || !self->scale || !self->inverse) {
         goto done;
     }
-    if (kind == &mv_kind_matched && mv_matched_create(features, &self->matched) != MV_OK) {
+    if (kind->create && kind->create(self) != MV_OK) {
         goto done;
     }
     for (size_t k = 0; k < config->outputs; k++) {
@@ -141,9 +141,8 @@ mv_verifier_copy(const mv_verifier *verifier, mv_verifier **copy)
     if (status) {
         goto done;
     }
-    if (verifier->kind == &mv_kind_matched) {
-        mv_matched_free(&self->matched);
-        status = mv_matched_copy(&verifier->matched, verifier->features, &self->matched);
+    if (verifier->kind->copy) {
+        status = verifier->kind->copy(verifier, self);
         if (status) {
             goto done;
         }
@@ -175,7 +174,9 @@ mv_verifier_destroy(mv_verifier *verifier)
     mv_free(verifier->shift);
     mv_free(verifier->scale);
     mv_free(verifier->inverse);
-    mv_matched_free(&verifier->matched);
+    if (verifier->kind->destroy) {
+        verifier->kind->destroy(verifier);
+    }
     mv_arena_free(&verifier->arena);
     mv_free(verifier);
 }
@@ -344,7 +345,7 @@ mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses
 static mv_status
 check_use(const mv_verifier *self)
 {
-    return self->kind == &mv_kind_matched && !self->matched.fitted ? MV_ERROR_NOT_FITTED : MV_OK;
+    return self->kind->check ? self->kind->check(self) : MV_OK;
 }
 
 /* work->logits (models, units) of raw responses */

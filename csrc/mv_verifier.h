@@ -44,18 +44,16 @@ struct mv_kind {
     size_t (*gradient_count)(const mv_verifier *self);
     /* Updates the parameters unless adam is NULL; z_gradient if with_input. After forward on the same workspace. */
     void (*backward)(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input);
+    /* The rest is NULL where a kind keeps nothing in `extra`. Creates it; MV_ERROR_MEMORY leaves what destroy can free. */
+    mv_status (*create)(mv_verifier *self);
+    void (*destroy)(mv_verifier *self);
+    /* Copies it to a handle that has been created. */
+    mv_status (*copy)(const mv_verifier *self, mv_verifier *copy);
+    /* Is the handle ready to score and to step? */
+    mv_status (*check)(const mv_verifier *self);
+    /* Makes room for the parameters that are about to be loaded, where their size may differ. */
+    mv_status (*resize)(mv_verifier *self, const mv_parameter *list, size_t count);
 };
-
-/* The one with a closed form, which is a part of its handle. */
-extern const mv_kind mv_kind_matched;
-
-/* The closed form's part of `matched`; factor is NULL while rank is 0. */
-typedef struct mv_matched {
-    bool fitted;
-    size_t rank;
-    float *mean, *precision, *filter; /* (D) */
-    float *factor;                    /* (D, rank) */
-} mv_matched;
 
 struct mv_verifier {
     mv_verifier_config config;
@@ -70,7 +68,7 @@ struct mv_verifier {
     float *shift;                       /* (D) */
     float *scale;                       /* (K) */
     float *inverse;                     /* (D) 1 / scale, once for every feature */
-    mv_matched matched;
+    void *extra;                        /* what the kind keeps besides its parameters */
     mv_arena arena;
 };
 
@@ -90,12 +88,5 @@ void mv_verifier_invert_scale(mv_verifier *self);
 /* Stable log(1 + exp(x)) and 1 / (1 + exp(-x)). */
 double mv_softplus(double x);
 double mv_sigmoid(double x);
-
-/* Frees what `matched` owns. */
-void mv_matched_free(mv_matched *matched);
-/* Deep copy into an empty *copy; MV_ERROR_MEMORY leaves *copy freeable. */
-mv_status mv_matched_copy(const mv_matched *matched, size_t features, mv_matched *copy);
-/* Vectors of D zeros, precision 1, rank 0. */
-mv_status mv_matched_create(size_t features, mv_matched *matched);
 
 #endif

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from metav.evaluation import Evaluation, evaluate
     from metav.fingerprinting import fingerprint
     from metav.fingerprints import Fingerprint, load
-    from metav.optimization import OptimizationOptions
+    from metav.optimization_options import OptimizationOptions
     from metav.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
     from metav.tasks import Classification, Generation, Regression, Task
     from metav.verdicts import Decision, Verdict, verify
@@ -70,7 +70,7 @@ _HOMES = {
     "evaluation": "Evaluation evaluate",
     "fingerprinting": "fingerprint",
     "fingerprints": "Fingerprint load",
-    "optimization": "OptimizationOptions",
+    "optimization_options": "OptimizationOptions",
     "processor": "CpuInfo cpu_info get_num_threads set_num_threads",
     "tasks": "Classification Generation Regression Task",
     "verdicts": "Decision Verdict verify",

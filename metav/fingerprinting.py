@@ -20,7 +20,8 @@ from metav.architectures import Architecture, copied
 from metav.digests import state_digest
 from metav.errors import InputError, ModelError, ZooError
 from metav.fingerprints import Fingerprint, TaskSpecification, derive_salt
-from metav.optimization import OptimizationOptions, OptimizationResult, optimize
+from metav.optimization import OptimizationResult, optimize
+from metav.optimization_options import OptimizationOptions
 from metav.randomness import derive_seed, isolated_rng
 from metav.tasks import Task
 from metav.zoo import Zoo, build_zoo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,85 +13,16 @@ from metav import _core
 from metav.calibration import Calibration, calibrate
 from metav.curves import aruc
 from metav.ensembles import Ensemble
-from metav.errors import InputError, ZooError
+from metav.errors import ZooError
+from metav.optimization_options import OptimizationOptions
 from metav.progress import progress_bar
 from metav.randomness import derive_seed
 from metav.selection import Candidate, Shares, as_array, fit_candidates, refit, role_of, select_members
 from metav.transforms import transform_queries
-from metav.verifiers import VERIFIER_KINDS, FloatArray, MetaVerifier
+from metav.verifiers import FloatArray, MetaVerifier
 from metav.zoo import Zoo
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizationOptions:
-    """Everything that steers the joint optimisation; the defaults serve all three tasks.
-
-    queries: number N of queries. adaptive: share of them that is optimised, the rest stays natural. verifier: "auto" or
-    one kind. view: how answers are read, None = the task's own. hidden: width of `mlp`. steps: passes through the
-    sampled surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the verifier per pass.
-    learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in units of the bounds' range).
-    weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range, None = free.
-    levels: number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
-    response-space augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without
-    progress before the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries.
-    repeats: final verifiers of each chosen kind, whose logits are averaged; each leaves out, and calibrates on, another
-    part of the calibration share.
-    """
-
-    queries: int = 100
-    adaptive: float = 0.75
-    verifier: str = "auto"
-    view: str | None = None
-    hidden: int = 64
-    steps: int = 150
-    sampled: int = 8
-    verifier_updates: int = 6
-    learning_rate: float = 3e-3
-    query_learning_rate: float = 3e-2
-    weights: tuple[float, float, float] = (0.5, 1.0, 1.0)
-    weight_decay: float = 1e-2
-    radius: float | None = None
-    levels: int | None = None
-    mix: float = 0.5
-    noise: float = 0.3
-    dropout: float = 0.3
-    transform: float = 0.5
-    evaluate_every: int = 10
-    patience: int = 6
-    refit_steps: int = 400
-    repeats: int = 3
-
-    def __post_init__(self) -> None:
-        counts = (
-            "queries",
-            "hidden",
-            "steps",
-            "sampled",
-            "verifier_updates",
-            "evaluate_every",
-            "refit_steps",
-            "repeats",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("adaptive", "mix", "dropout", "transform"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.verifier != "auto" and self.verifier not in VERIFIER_KINDS:
-            raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
-
-    def step_settings(self) -> dict[str, Any]:
-        """The arguments of one verifier update."""
-        names = ("learning_rate", "weights", "weight_decay", "mix", "noise", "dropout")
-        return {name: getattr(self, name) for name in names}
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return values | {"weights": list(self.weights)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

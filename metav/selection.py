@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +15,11 @@ from metav import _core
 from metav.curves import roc_auc
 from metav.ensembles import Ensemble
 from metav.errors import ZooError
+from metav.optimization_options import OptimizationOptions
 from metav.progress import progress_bar
 from metav.randomness import derive_seed
 from metav.verifiers import QUERY_PARTS, VERIFIER_KINDS, FloatArray, Member, MetaVerifier, paired_features
 from metav.zoo import Zoo, ZooModel
-
-if TYPE_CHECKING:
-    from metav.optimization import OptimizationOptions
 
 FITTED_LOSS = 1e-3  # loss without augmentation at which a verifier has nothing left to learn
 CHECK_EVERY = 25  # updates between two looks at that loss

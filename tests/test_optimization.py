@@ -13,7 +13,8 @@ from metav import _core
 from metav.curves import roc_auc
 from metav.ensembles import Ensemble, run_model
 from metav.errors import InputError, ZooError
-from metav.optimization import OptimizationOptions, optimize
+from metav.optimization import optimize
+from metav.optimization_options import OptimizationOptions
 from metav.selection import Candidate, Shares, calibration_parts, refit, select_members
 from metav.verifiers import Member, MetaVerifier, paired_features
 from metav.zoo import Zoo

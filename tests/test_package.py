@@ -148,7 +148,7 @@ print("torch" in sys.modules, verdict.reason)
     assert run(code, str(tmp_path / "owner.metav")).stdout == "False None\n"
 
 
-@pytest.mark.parametrize("name", ["Classification", "fingerprint", "build_zoo", "obfuscations", "OptimizationOptions"])
+@pytest.mark.parametrize("name", ["Classification", "fingerprint", "build_zoo", "obfuscations"])
 def test_what_needs_torch_says_how_to_get_it(name):
     done = run(
         "import sys; sys.modules['torch'] = None\nimport metav\n"

@@ -21,7 +21,8 @@ from published_metav import fit_published
 from metav.curves import aruc
 from metav.ensembles import Ensemble
 from metav.experiments.scenarios import digits_scenario
-from metav.optimization import OptimizationOptions, optimize
+from metav.optimization import optimize
+from metav.optimization_options import OptimizationOptions
 from metav.zoo import build_suspects, build_zoo
 
 
