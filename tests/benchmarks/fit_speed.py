@@ -16,8 +16,8 @@ import time
 
 import numpy as np
 import torch
-from published_metav import fit_published
 
+from metav.baselines.published import fit_published
 from metav.curves import aruc
 from metav.ensembles import Ensemble
 from metav.experiments.scenarios import digits_scenario

@@ -1,0 +1,219 @@
+"""What all baselines share: how they are fitted on an owner's model, and how they ask a suspect."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from metav import _core
+from metav.ensembles import frozen_copy
+from metav.errors import InputError, ModelError, ZooError
+from metav.randomness import derive_seed, isolated_rng
+from metav.selection import as_array, role_of
+from metav.suspects import Suspect, open_suspect
+from metav.tasks import Task, log_probabilities
+from metav.training import device_of, predict
+from metav.verifiers import FloatArray
+from metav.zoo import Zoo, ZooModel
+
+ALL_TASKS = frozenset({"classification", "regression", "generation"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FitContext:
+    """What a scheme is fitted on: a frozen copy of the owner's model, the task, the surrogates, N queries, a seed."""
+
+    owner: nn.Module
+    task: Task
+    zoo: Zoo
+    queries: int
+    seed: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the owner's model and the surrogates run."""
+        return device_of(self.owner)
+
+    @property
+    def lower(self) -> Tensor:
+        """Lower bound of an input, on the device."""
+        return self.task.lower.to(self.device)
+
+    @property
+    def upper(self) -> Tensor:
+        """Upper bound of an input, on the device."""
+        return self.task.upper.to(self.device)
+
+    def natural(self, count: int) -> Tensor:
+        """`count` natural inputs, float32 (count, *input shape), on the device."""
+        inputs = self.task.natural_queries(count, seed=derive_seed(self.seed, "natural"))
+        return inputs.to(device=self.device, dtype=torch.float32)
+
+    def generator(self, label: str) -> torch.Generator:
+        """A generator of random numbers for one purpose."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, label))
+
+    def surrogates(self, *, snapshots: bool) -> list[ZooModel]:
+        """All models of the zoo that may be trained on; without `snapshots` the fully trained ones."""
+        return surrogates_of(self.zoo, snapshots=snapshots)
+
+
+class Baseline(ABC):
+    """A fingerprinting scheme to compare with: `fit` it on an owner's model, then `score` suspects.
+
+    A subclass names itself and its tasks, and writes `_fit`, which finds the queries, and `_score`, which judges the
+    answers to them. `least_queries`, `least_positives`, `least_negatives`: what it cannot do without.
+    """
+
+    name: ClassVar[str]
+    tasks: ClassVar[frozenset[str]]
+    least_queries: ClassVar[int] = 1
+    least_positives: ClassVar[int] = 0
+    least_negatives: ClassVar[int] = 0
+
+    _queries: FloatArray | None = None
+    _reference: FloatArray
+    _task_name: str
+
+    @final
+    def fit(self, owner: nn.Module, task: Task, zoo: Zoo, *, queries: int, seed: int) -> Self:
+        """Find the queries of an owner's model, and what else the scheme needs; returns itself.
+
+        queries: most inputs that a suspect will be sent. The same seed gives the same result; owner, surrogates and the
+        global random state are untouched. A scheme that needs no surrogates ignores the zoo.
+        InputError on a task that the scheme cannot do, or too few queries; ZooError on too few surrogates.
+        """
+        self._check(owner, task, zoo, queries)
+        self._queries = None
+        with isolated_rng(derive_seed(seed, "baseline", self.name)), torch.enable_grad():
+            context = FitContext(
+                owner=frozen_copy(owner),
+                task=task,
+                zoo=zoo,
+                queries=queries,
+                seed=derive_seed(seed, "baseline", self.name),
+            )
+            found = as_array(self._fit(context))
+            self._task_name = task.name
+            outputs = int(predict(context.owner, torch.from_numpy(found[:1])).numel())
+            self._reference = self._ask(context.owner, found, outputs)
+        self._queries = found
+        return self
+
+    @final
+    def score(self, suspect: nn.Module | Suspect) -> float:
+        """How likely a suspect derives from the owner's model, in [0, 1]: higher is likelier, no threshold is meant.
+
+        suspect: anything that `metav.verify` takes; it is asked for its answers to `queries` alone. InputError before
+        `fit`; SuspectError where it fails, or answers what cannot be scored.
+        """
+        return float(self._score(self._ask(suspect, self.queries, self._reference.shape[1])))
+
+    @property
+    def queries(self) -> FloatArray:
+        """The queries (N, *input shape), float32, in the order of recorded answers; InputError before `fit`."""
+        if self._queries is None:
+            raise InputError(
+                f"{self.name} has no queries yet; call fit(owner, task, zoo, queries=..., seed=...) first."
+            )
+        return self._queries
+
+    @abstractmethod
+    def _fit(self, context: FitContext) -> Tensor:
+        """The queries (N, *input shape); whatever else `_score` needs is kept on the instance."""
+
+    @abstractmethod
+    def _score(self, responses: FloatArray) -> float:
+        """The score of one suspect's responses (N, K) to the queries; `self._reference` holds the owner's."""
+
+    def _ask(self, suspect: nn.Module | Suspect, queries: FloatArray, outputs: int) -> FloatArray:
+        labels = self._task_name == "classification"
+        return open_suspect(suspect).answer(queries, outputs=outputs, labels=labels).responses
+
+    def _check(self, owner: nn.Module, task: Task, zoo: Zoo, queries: int) -> None:
+        if not isinstance(owner, nn.Module):
+            raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model.")
+        if task.name not in self.tasks:
+            raise InputError(
+                f"{self.name} is defined for {', '.join(sorted(self.tasks))}, not for {task.name}; "
+                "take one of the baselines whose `tasks` names it."
+            )
+        if isinstance(queries, bool) or not isinstance(queries, int) or queries < self.least_queries:
+            raise InputError(
+                f"{self.name} needs queries to be a whole number from {self.least_queries}: got {queries!r}."
+            )
+        if not self.least_positives and not self.least_negatives:
+            return
+        if not isinstance(zoo, Zoo):
+            raise ZooError(f"{self.name} learns from surrogates: pass a zoo of metav.build_zoo, not {zoo!r}.")
+        models = surrogates_of(zoo, snapshots=True)
+        positives = sum(entry.is_positive for entry in models)
+        negatives = len(models) - positives
+        if positives < self.least_positives or negatives < self.least_negatives:
+            raise ZooError(
+                f"{self.name} needs at least {self.least_positives} derived and {self.least_negatives} independent "
+                f"surrogates, the zoo has {positives} and {negatives}: build a larger one (positives=, negatives=)."
+            )
+
+
+def surrogates_of(zoo: Zoo, *, snapshots: bool) -> list[ZooModel]:
+    """The models of a zoo that may be trained on: none of the share "test"; without `snapshots` the finished ones."""
+    return [entry for entry in zoo.models if entry.share != "test" and (snapshots or entry.fraction == 1.0)]
+
+
+def models_of(entries: Sequence[ZooModel], is_positive: bool) -> list[nn.Module]:
+    """The modules of one class, in order."""
+    return [entry.model for entry in entries if entry.is_positive is is_positive]
+
+
+def roles_of(entries: Sequence[ZooModel]) -> bytes:
+    """The roles for the core of the owner, followed by these surrogates."""
+    return bytes([_core.ROLE_OWNER, *(role_of(entry) for entry in entries)])
+
+
+def answers_of(models: Sequence[nn.Module], queries: Tensor) -> FloatArray:
+    """Raw responses (models, N, K) to queries (N, *input shape), float32."""
+    return np.stack([as_array(predict(model, queries).reshape(len(queries), -1)) for model in models])
+
+
+def features_of(model: nn.Module, queries: Tensor, task: str) -> Tensor:
+    """Differentiable responses (N, K) of a model: probabilities for a classifier, raw outputs for the other tasks."""
+    outputs: Tensor = model(queries)
+    outputs = outputs.reshape(len(queries), -1)
+    return log_probabilities(outputs).exp() if task == "classification" else outputs
+
+
+def as_features(responses: FloatArray, task: str) -> NDArray[np.float64]:
+    """The same of recorded responses (N, K), whether a classifier answered logits, probabilities or one-hot labels."""
+    return probabilities(responses) if task == "classification" else responses.astype(np.float64)
+
+
+def probabilities(responses: FloatArray) -> NDArray[np.float64]:
+    """Class probabilities (N, K) of a classifier's responses, whatever form they have."""
+    shares = np.exp(_core.apply_view(responses[None], "logprob")[0].astype(np.float64))
+    normalised: NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
+    return normalised
+
+
+def logistic(logit: float) -> float:
+    """The sigmoid in double precision, where a logit of 30 is not yet 1."""
+    return 1.0 / (1.0 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1.0 + math.exp(logit))
+
+
+def agreement(responses: FloatArray, labels: NDArray[np.intp]) -> float:
+    """The share of queries on which the most likely class is the given one: the matching rate of IPGuard."""
+    return float((responses.argmax(axis=1) == labels).mean())
+
+
+def most_natural(task: Task, wanted: int, least: int) -> int:
+    """`wanted` natural inputs, or as many as a task with fewer examples has, but no less than `least`."""
+    examples = getattr(task, "examples", None)
+    return wanted if examples is None else max(least, min(wanted, len(examples)))
