@@ -1,0 +1,125 @@
+"""The attacks of the test suspects beside the ownership obfuscations: one table, and two obfuscations in a row.
+
+Every attack is f(model, task, *, strength, seed, architecture=None, ...) and returns a new module in eval mode; the
+given one, its mode and the global random state are untouched. `strength` lies in (0, 1], from hardly visible to as far
+as a thief would go. `task` is the thief's. No surrogate zoo uses any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from metav.architectures import Architecture
+from metav.errors import ObfuscationError
+from metav.experiments.attack_extraction import double_distill, jbda, knockoff
+from metav.experiments.attack_removal import fine_prune, removal_net, unlearn_fingerprint
+from metav.experiments.attack_structure import permute_latent, permute_neurons, rescale_neurons, rotate_latent
+from metav.obfuscations import ALL_TASKS, OBFUSCATIONS, extract_labels, extract_scores
+from metav.randomness import derive_seed
+from metav.tasks import Task
+
+SUPERVISED = frozenset({"classification", "regression"})
+_LABELS = frozenset({"classification"})
+_GENERATION = frozenset({"generation"})
+
+
+def stacked(
+    model: nn.Module,
+    task: Task,
+    *,
+    first: str,
+    second: str,
+    strength: float,
+    seed: int,
+    architecture: Architecture | None = None,
+) -> nn.Module:
+    """Do two ownership obfuscations one after the other, both at `strength`; `architecture` goes to those that build a
+    new model. Raises ObfuscationError for a name that OBFUSCATIONS lacks or that makes no sense for the task."""
+    for number, family in enumerate((first, second)):
+        entry = OBFUSCATIONS.get(family)
+        if entry is None or not entry.supports(task):
+            raise ObfuscationError(
+                f"{family!r} is no ownership obfuscation for a {task.name} task; choose of "
+                f"{', '.join(name for name, other in OBFUSCATIONS.items() if other.supports(task))}."
+            )
+        options = {"architecture": architecture} if entry.other_architecture else {}
+        model = entry.function(model, task, strength=strength, seed=derive_seed(seed, "stacked", number), **options)
+    return model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attack:
+    """One family of test suspects: its function, the tasks it makes sense for, and what it needs besides them.
+
+    `own_architecture`, `other_architecture`: whether the result may be of the owner's class, of another one.
+    `needs_other`: data of another origin (`other`); `needs_queries`: the leaked fingerprint (`queries`).
+    """
+
+    family: str
+    function: Callable[..., nn.Module]
+    tasks: frozenset[str] = ALL_TASKS
+    own_architecture: bool = True
+    other_architecture: bool = False
+    needs_other: bool = False
+    needs_queries: bool = False
+    strengths: tuple[float, ...] = (0.35, 0.65, 0.95)
+
+    def supports(self, task: Task) -> bool:
+        """Return whether the attack makes sense for a task; an unknown kind of task is treated like regression."""
+        return (task.name if task.name in ALL_TASKS else "regression") in self.tasks
+
+
+ATTACKS: Mapping[str, Attack] = MappingProxyType(
+    {
+        entry.family: entry
+        for entry in (
+            Attack(family="removal_net", function=removal_net, tasks=SUPERVISED),
+            Attack(family="fine_prune", function=fine_prune),
+            Attack(family="permute_neurons", function=permute_neurons),
+            Attack(family="rescale_neurons", function=rescale_neurons),
+            Attack(
+                family="extract_labels_other",
+                function=extract_labels,
+                tasks=_LABELS,
+                own_architecture=False,
+                other_architecture=True,
+            ),
+            Attack(
+                family="extract_scores_other",
+                function=extract_scores,
+                own_architecture=False,
+                other_architecture=True,
+            ),
+            Attack(family="knockoff", function=knockoff, other_architecture=True, needs_other=True),
+            Attack(family="jbda", function=jbda, tasks=SUPERVISED, other_architecture=True),
+            Attack(family="double_distill", function=double_distill, other_architecture=True),
+            Attack(family="unlearn_fingerprint", function=unlearn_fingerprint, needs_queries=True),
+            Attack(family="permute_latent", function=permute_latent, tasks=_GENERATION),
+            Attack(family="rotate_latent", function=rotate_latent, tasks=_GENERATION),
+        )
+    }
+)
+"""All single attacks by name, in a fixed order."""
+
+STACKS: tuple[tuple[str, str], ...] = (
+    ("finetune_all", "quantize"),
+    ("weight_prune", "distill_other"),
+    ("distill_same", "finetune_last"),
+    ("prune_then_finetune", "weight_noise"),
+    ("weight_noise", "extract_scores"),
+    ("adversarial_train", "weight_prune"),
+    ("extract_labels", "finetune_all"),
+    ("retrain_last", "filter_prune"),
+    ("distill_other", "quantize"),
+    ("finetune_all", "distill_same"),
+)
+"""Pairs of obfuscations that test suspects go through, one after the other."""
+
+
+def supported_stacks(task: Task) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of STACKS of which both obfuscations make sense for a task."""
+    return tuple(pair for pair in STACKS if all(OBFUSCATIONS[family].supports(task) for family in pair))
