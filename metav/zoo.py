@@ -236,10 +236,10 @@ def _build(
     progress: bool | None,
     suspects: bool,
 ) -> Zoo:
-    _check_arguments(owner, task, jobs)
+    check_arguments(owner, task, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), single_thread():
-        context = _context(owner, task, tasks, architectures, suspects)
+        context = zoo_context(owner, task, tasks, architectures, suspects)
         owner_metric = float(task.metric(context.owner))
     plan = plan_zoo(
         task,
@@ -265,7 +265,8 @@ def _build(
     )
 
 
-def _check_arguments(owner: nn.Module, task: Task, jobs: int) -> None:
+def check_arguments(owner: nn.Module, task: Task, jobs: int) -> None:
+    """Raise ModelError or InputError for what no zoo can be built from."""
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself.")
     missing = [name for name in _TASK_METHODS if not callable(getattr(task, name, None))]
@@ -278,7 +279,7 @@ def _check_arguments(owner: nn.Module, task: Task, jobs: int) -> None:
         raise InputError(f"jobs must be a whole number from 1, or -1 for one per core, got {jobs!r}.")
 
 
-def _context(
+def zoo_context(
     owner: nn.Module,
     task: Task,
     tasks: tuple[Task | None, Task | None],

@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,12 +132,20 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
 
 
 def train_missing(
-    missing: Mapping[str, PlannedModel], context: ZooContext, store: ZooCache | None, jobs: int
+    missing: Mapping[str, Any],
+    context: Any,
+    store: ZooCache | None,
+    jobs: int,
+    train: Callable[[Any, Any], bytes] | None = None,
 ) -> Iterator[tuple[str, bytes | None]]:
-    """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished."""
+    """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished.
+
+    `train`: a module-level function (planned, context) -> packed model, by default `train_planned` for planned models
+    in a ZooContext. Anything with a `run` may be planned, anything with a `key(planned)` be its context.
+    """
     if jobs == 1 or len(missing) < 2:
         for planned in missing.values():
-            content = train_planned(planned, context)
+            content = (train or train_planned)(planned, context)
             if store is not None:
                 store.store(context.key(planned), content)
             yield planned.run, content
@@ -157,13 +165,15 @@ def train_missing(
             ) from error
         workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         target = None if store is None else str(store.folder)
-        yield from workers(delayed(train_in_worker)(str(file), planned, target) for planned in missing.values())
+        yield from workers(delayed(train_in_worker)(str(file), planned, target, train) for planned in missing.values())
 
 
-def train_in_worker(context_file: str, planned: PlannedModel, folder: str | None) -> tuple[str, bytes | None]:
+def train_in_worker(
+    context_file: str, planned: Any, folder: str | None, train: Callable[[Any, Any], bytes] | None = None
+) -> tuple[str, bytes | None]:
     """Train in a worker process; the result goes to the cache if there is one, else back as bytes."""
     torch.set_num_threads(1)
-    content = train_planned(planned, _load_context(context_file))
+    content = (train or train_planned)(planned, _load_context(context_file))
     if folder is None:
         return planned.run, content
     ZooCache(folder).store(_load_context(context_file).key(planned), content)
@@ -184,11 +194,11 @@ def identity_of(task: Task) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_context(path: str) -> ZooContext:
+def _load_context(path: str) -> Any:
     import cloudpickle
 
     # The file was written by the parent process, moments ago, into its own private folder.
-    return cloudpickle.loads(Path(path).read_bytes())  # type: ignore[no-any-return]
+    return cloudpickle.loads(Path(path).read_bytes())
 
 
 def _positive(planned: PlannedModel, context: ZooContext, strength: float, recorder: SnapshotRecorder) -> nn.Module:
