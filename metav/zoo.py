@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,7 +252,7 @@ def _build(
         shares=shares,
         suspects=suspects,
     )
-    trained = _train_all(plan, context, store, jobs, progress)
+    trained = train_all(plan, context, store, jobs, progress)
     models = tuple(entry for planned in plan for entry in _zoo_models(planned, trained[planned.run], context))
     _warn_of_weak(models, context)
     return Zoo(
@@ -321,10 +321,18 @@ def zoo_context(
     )
 
 
-def _train_all(
-    plan: Sequence[PlannedModel], context: ZooContext, store: ZooCache | None, jobs: int, progress: bool | None
+def train_all(
+    plan: Sequence[Any],
+    context: Any,
+    store: ZooCache | None,
+    jobs: int,
+    progress: bool | None,
+    train: Callable[[Any, Any], bytes] | None = None,
 ) -> dict[str, TrainedModel]:
-    """Return the trained models by run: from the cache where they are, else trained, in this or other processes."""
+    """Return the trained models by run: from the cache where they are, else trained, in this or other processes.
+
+    `train`, `plan` and `context`: see `train_missing`.
+    """
     trained: dict[str, TrainedModel] = {}
     for planned in plan:
         found = None if store is None else store.load(context.key(planned))
@@ -333,7 +341,7 @@ def _train_all(
     missing = {planned.run: planned for planned in plan if planned.run not in trained}
     with progress_bar(total=len(plan), description="zoo", enabled=progress) as bar:
         bar.update(len(trained))
-        for run, content in train_missing(missing, context, store, jobs):
+        for run, content in train_missing(missing, context, store, jobs, train):
             key = context.key(missing[run])
             found = unpack(content, key) if content is not None else store.load(key) if store is not None else None
             if found is None:

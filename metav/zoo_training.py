@@ -121,7 +121,7 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
         snapshots = [(share, copy_, float(context.task.metric(copy_))) for share, copy_ in recorder.snapshots]
         snapshots.append((1.0, model, metric))
     for share, snapshot, _ in snapshots:
-        _check_weights(snapshot, planned, share)
+        check_weights(snapshot, planned.run, share)
     trained = TrainedModel(
         states=tuple(tensor_state(snapshot.state_dict()) for _, snapshot, _ in snapshots),
         fractions=tuple(share for share, _, _ in snapshots),
@@ -229,10 +229,11 @@ def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotReco
     return task.train(model, seed=derive_seed(planned.seed, "training"), **options)
 
 
-def _check_weights(model: nn.Module, planned: PlannedModel, share: float) -> None:
+def check_weights(model: nn.Module, run: str, share: float) -> None:
+    """Raise ModelError for NaN or infinite values; `run` and the `share` of its training name the model."""
     for name, tensor in tensor_state(model.state_dict()).items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(
-                f"{planned.run} at {share:.0%} of its training has NaN or infinite values in {name}; lower the task's "
+                f"{run} at {share:.0%} of its training has NaN or infinite values in {name}; lower the task's "
                 "learning_rate or rescale the data to the order of 1."
             )

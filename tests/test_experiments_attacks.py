@@ -215,8 +215,21 @@ class Looped(nn.Module):
         return self.last(hidden)
 
 
-@pytest.mark.parametrize(("build", "sizes"), [(Twice, [9]), (Looped, [12])])
-def test_layers_used_twice_or_sharing_weights_stay_exact(build, sizes):
+class Uneven(nn.Module):
+    """Adds 24 single units to 24 that another layer reads as 4 channels of 6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse, self.last = nn.Linear(6, 24), nn.Linear(6, 24), nn.Linear(24, 3)
+        self.read = nn.Conv1d(4, 3, 6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps = self.coarse(inputs).reshape(-1, 4, 6)
+        return self.last(torch.relu(self.fine(inputs) + maps.flatten(1))) + self.read(maps).flatten(1)
+
+
+@pytest.mark.parametrize(("build", "sizes"), [(Twice, [9]), (Looped, [12]), (Uneven, [4])])
+def test_layers_used_twice_or_sharing_weights_or_channels_stay_exact(build, sizes):
     with isolated_rng(3):
         model = build().eval()
     task = Generation(torch.rand(30, 3), latent=6)

@@ -164,6 +164,7 @@ def _placeholders(given: Any, count: int) -> Tensor:
 
 
 def _in_memory(task: Task, name: str) -> Any:
-    if not hasattr(task, "with_data") or not isinstance(getattr(task, "targets", None), Tensor):
+    needed = hasattr(task, "with_data") and hasattr(task, "options")
+    if not needed or not isinstance(getattr(task, "targets", None), Tensor):
         raise ObfuscationError(f"{name} needs a task with inputs and targets in memory, got {type(task).__name__}.")
     return task

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from metav.architectures import Architecture, copied
 from metav.errors import InputError, ObfuscationError
-from metav.layers import channel_norms, following_norms, is_transposed, weighted_layers, zero_channels
+from metav.layers import channel_norms, following_norms, weighted_layers, zero_channels
 from metav.obfuscations import check_strength
 from metav.randomness import derive_seed, isolated_rng, single_thread
 from metav.tasks import Generation, Task, log_probabilities
@@ -91,7 +91,7 @@ def fine_prune(
     norm = following_norms(clone).get(id(layer))
     # (parameter, mask of what stays zero) of the layer and of the batch norm behind it.
     zero_channels(layer, channels)
-    masks = [(parameter, parameter.detach() == 0.0) for parameter in layer.parameters(recurse=False)]
+    masks = [(parameter, parameter.detach() == 0.0) for parameter in layer.parameters()]
     for parameter in () if norm is None else norm.parameters(recurse=False):
         parameter.data[channels] = 0.0
         masks.append((parameter, parameter.detach() == 0.0))
@@ -249,16 +249,11 @@ def _activity(model: nn.Module, task: Task, seed: int) -> tuple[nn.Module, Tenso
         finally:
             handle.remove()
         channels = len(channel_norms(layer))
-        if read and read[-1].ndim > 1 and read[-1].shape[1] % channels == 0 and not _splits(layer):
+        if read and read[-1].ndim > 1 and read[-1].shape[1] % channels == 0:
             return layer, read[-1].abs().reshape(len(read[-1]), channels, -1).mean(dim=(0, 2)).cpu()
     raise ObfuscationError(
         "fine_prune finds no hidden layer whose channels the next layer reads one by one; use filter_prune."
     )
-
-
-def _splits(layer: nn.Module) -> bool:
-    """Whether a layer mixes its channels with a group structure that pruning would have to follow."""
-    return is_transposed(layer) and int(getattr(layer, "groups", 1)) > 1
 
 
 def _other_answers(own: Tensor, task: Task, strength: float, generator: torch.Generator) -> Tensor:
@@ -294,7 +289,8 @@ def _clean_batches(
 
 def _training_part(task: Task, name: str) -> tuple[Tensor, Tensor]:
     given: Any = task
-    if task.name == "generation" or not isinstance(getattr(given, "targets", None), Tensor):
+    in_memory = isinstance(getattr(given, "targets", None), Tensor) and hasattr(given, "options")
+    if task.name == "generation" or not in_memory:
         raise ObfuscationError(f"{name} needs inputs with targets in memory, got {task.name}; use fine_prune.")
     indices = given.training_indices
     return given.examples[indices], given.targets[indices]

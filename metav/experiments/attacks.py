@@ -55,13 +55,15 @@ def stacked(
 class Attack:
     """One family of test suspects: its function, the tasks it makes sense for, and what it needs besides them.
 
-    `own_architecture`, `other_architecture`: whether the result may be of the owner's class, of another one.
-    `needs_other`: data of another origin (`other`); `needs_queries`: the leaked fingerprint (`queries`).
+    `needs_training`: False for those that only rewrite weights. `own_architecture`, `other_architecture`: whether the
+    result may be of the owner's class, of another one. `needs_other`: data of another origin (`other`).
+    `needs_queries`: the leaked fingerprint (`queries`).
     """
 
     family: str
     function: Callable[..., nn.Module]
     tasks: frozenset[str] = ALL_TASKS
+    needs_training: bool = True
     own_architecture: bool = True
     other_architecture: bool = False
     needs_other: bool = False
@@ -79,8 +81,9 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
         for entry in (
             Attack(family="removal_net", function=removal_net, tasks=SUPERVISED),
             Attack(family="fine_prune", function=fine_prune),
-            Attack(family="permute_neurons", function=permute_neurons),
-            Attack(family="rescale_neurons", function=rescale_neurons),
+            # Their answers are the owner's: few of them say all.
+            Attack(family="permute_neurons", function=permute_neurons, needs_training=False, strengths=(0.5, 0.95)),
+            Attack(family="rescale_neurons", function=rescale_neurons, needs_training=False, strengths=(0.95,)),
             Attack(
                 family="extract_labels_other",
                 function=extract_labels,
@@ -98,8 +101,8 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
             Attack(family="jbda", function=jbda, tasks=SUPERVISED, other_architecture=True),
             Attack(family="double_distill", function=double_distill, other_architecture=True),
             Attack(family="unlearn_fingerprint", function=unlearn_fingerprint, needs_queries=True),
-            Attack(family="permute_latent", function=permute_latent, tasks=_GENERATION),
-            Attack(family="rotate_latent", function=rotate_latent, tasks=_GENERATION),
+            Attack(family="permute_latent", function=permute_latent, tasks=_GENERATION, needs_training=False),
+            Attack(family="rotate_latent", function=rotate_latent, tasks=_GENERATION, needs_training=False),
         )
     }
 )

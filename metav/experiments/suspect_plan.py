@@ -1,0 +1,247 @@
+"""Which test suspects an experiment judges: obfuscations, attacks, independents and attacked independents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from metav.errors import InputError, ObfuscationError
+from metav.experiments.attacks import ATTACKS, Attack, supported_stacks
+from metav.obfuscations import OBFUSCATIONS
+from metav.randomness import derive_seed
+from metav.tasks import Task
+from metav.zoo_plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, PlannedModel, plan_zoo
+
+STACKED = "stacked"
+ATTACKED = "attacked_independent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Size of a set of suspects.
+
+    `rounds`: how often each obfuscation and attack comes, each time with another strength or architecture. `families`,
+    `attacks`: the obfuscations and attacks to use, in this order (None: all); at most `most_attacks` of the attacks.
+    `stacks`: pairs of obfuscations, at most. `homologous`, `other_architecture`, `other_data`, `attacked`: negatives.
+    `epochs`: factor on the epochs of all trainings.
+    """
+
+    rounds: int
+    families: tuple[str, ...] | None = None
+    attacks: tuple[str, ...] | None = None
+    most_attacks: int | None = None
+    stacks: int
+    homologous: int
+    other_architecture: int
+    other_data: int
+    attacked: int
+    epochs: float = 1.0
+
+
+SCALES: Mapping[str, Scale] = MappingProxyType(
+    {
+        # About 12 + 12, a look at everything that is quick.
+        "smoke": Scale(
+            rounds=1,
+            families=("weight_prune", "finetune_last", "quantize", "distill_other", "extract_scores"),
+            attacks=(
+                "rotate_latent",
+                "unlearn_fingerprint",
+                "removal_net",
+                "knockoff",
+                "fine_prune",
+                "permute_neurons",
+                "jbda",
+                "permute_latent",
+                "double_distill",
+            ),
+            most_attacks=6,
+            stacks=1,
+            homologous=6,
+            other_architecture=2,
+            other_data=2,
+            attacked=2,
+            epochs=0.4,
+        ),
+        "small": Scale(rounds=1, stacks=3, homologous=18, other_architecture=6, other_data=6, attacked=6),
+        "paper": Scale(rounds=3, stacks=10, homologous=100, other_architecture=24, other_data=24, attacked=28),
+    }
+)
+"""Scales by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedAttack:
+    """One attacked model to be.
+
+    `attacks`: names of ATTACKS or OBFUSCATIONS, done one after the other. `base`: the independent model that is
+    attacked, None for the owner's. `architecture` indexes the context's: that of the result.
+    """
+
+    is_positive: bool
+    family: str
+    attacks: tuple[str, ...]
+    strength: float
+    seed: int
+    run: str
+    architecture: int
+    base: PlannedModel | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspectPlan:
+    """The training runs of a set of suspects: `plain` are obfuscations and independents, as of `metav.build_suspects`
+    with the same seed; `attacks` come on top."""
+
+    plain: tuple[PlannedModel, ...]
+    attacks: tuple[PlannedAttack, ...]
+
+
+def scale_of(scale: str | Scale) -> Scale:
+    """Return the scale of a name; InputError for an unknown one."""
+    if isinstance(scale, Scale):
+        return scale
+    if scale not in SCALES:
+        raise InputError(f"scale must be one of {', '.join(SCALES)}, or a Scale, got {scale!r}.")
+    return SCALES[scale]
+
+
+def plan_suspects(
+    owner: nn.Module, task: Task, scale: Scale, *, architectures: int, seed: int, leaked: bool
+) -> SuspectPlan:
+    """Return the plan; the same arguments give the same plan, and a larger scale holds the runs of a smaller one.
+
+    `architectures` counts the owner's own. `leaked`: whether the fingerprint's queries are at hand for those attacks
+    that need them. Left out are attacks that make no sense for the task, and rewritings that find nothing to rewrite
+    in this owner.
+    """
+    supported = [
+        name
+        for name in scale.families or OBFUSCATIONS
+        if OBFUSCATIONS[name].supports(task) and (OBFUSCATIONS[name].own_architecture or architectures > 1)
+    ]
+    drafts = plan_zoo(
+        task,
+        positives=scale.rounds * len(supported),
+        negatives=2 * max(scale.homologous, 2 * scale.other_architecture, 2 * scale.other_data),
+        architectures=architectures,
+        seed=seed,
+        snapshots=0,
+        families=supported,
+        shares=None,
+        suspects=True,
+    )
+    counts = {
+        HOMOLOGOUS: scale.homologous,
+        OTHER_ARCHITECTURE: scale.other_architecture,
+        OTHER_DATA: scale.other_data,
+    }
+    plain = [draft for draft in drafts if draft.is_positive]
+    for family, count in counts.items():
+        plain += [draft for draft in drafts if draft.family == family][:count]
+    attacks = [
+        *_single(owner, task, scale, architectures, seed, leaked),
+        *_stacked(task, scale, architectures, seed),
+        *_attacked([entry for entry in plain if entry.family == HOMOLOGOUS], supported, scale, architectures, seed),
+    ]
+    return SuspectPlan(plain=tuple(plain), attacks=tuple(attacks))
+
+
+def _single(
+    owner: nn.Module, task: Task, scale: Scale, architectures: int, seed: int, leaked: bool
+) -> list[PlannedAttack]:
+    chosen = [
+        entry
+        for entry in (ATTACKS[name] for name in scale.attacks or ATTACKS)
+        if entry.supports(task)
+        and (leaked or not entry.needs_queries)
+        and (entry.own_architecture or architectures > 1)
+        and _finds_something(entry, owner, task)
+    ][: scale.most_attacks]
+    return [
+        _planned(entry, number, architectures, seed)
+        for entry in chosen
+        for number in range(_rounds(entry, scale, architectures))
+    ]
+
+
+def _rounds(entry: Attack, scale: Scale, architectures: int) -> int:
+    """How often an attack comes: across architectures once for each, and never twice the same."""
+    if not entry.own_architecture and scale.rounds > 1:
+        return max(scale.rounds, architectures - 1)
+    return min(scale.rounds, len(entry.strengths))
+
+
+def _planned(entry: Attack, number: int, architectures: int, seed: int) -> PlannedAttack:
+    architecture = 0
+    if entry.other_architecture and architectures > 1 and (number % 2 == 1 or not entry.own_architecture):
+        turn = number // 2 if entry.own_architecture else number
+        architecture = 1 + (turn + list(ATTACKS).index(entry.family)) % (architectures - 1)
+    return PlannedAttack(
+        is_positive=True,
+        family=entry.family,
+        attacks=(entry.family,),
+        strength=entry.strengths[(number + list(ATTACKS).index(entry.family)) % len(entry.strengths)],
+        seed=derive_seed(seed, "suspects", entry.family, number),
+        run=f"suspects-{seed}/{entry.family}/{number}",
+        architecture=architecture,
+    )
+
+
+def _stacked(task: Task, scale: Scale, architectures: int, seed: int) -> list[PlannedAttack]:
+    planned = []
+    for number, pair in enumerate(supported_stacks(task)):
+        new_class = not all(OBFUSCATIONS[family].own_architecture for family in pair)
+        if new_class and architectures < 2:
+            continue
+        name = "+".join(pair)
+        planned.append(
+            PlannedAttack(
+                is_positive=True,
+                family=STACKED,
+                attacks=pair,
+                strength=(0.35, 0.65)[number % 2],
+                seed=derive_seed(seed, "suspects", name),
+                run=f"suspects-{seed}/{STACKED}/{name}",
+                architecture=1 + number % (architectures - 1) if new_class else 0,
+            )
+        )
+    return planned[: scale.stacks]
+
+
+def _attacked(
+    homologous: Sequence[PlannedModel], supported: Sequence[str], scale: Scale, architectures: int, seed: int
+) -> list[PlannedAttack]:
+    """Every obfuscation in turn, each on another independent model of the owner's class."""
+    planned = []
+    for number in range(scale.attacked if homologous else 0):
+        entry = OBFUSCATIONS[supported[number % len(supported)]]
+        strengths = entry.suspect_strengths
+        name = f"{entry.family}-{number}"
+        planned.append(
+            PlannedAttack(
+                is_positive=False,
+                family=ATTACKED,
+                attacks=(entry.family,),
+                strength=strengths[(number // len(supported) + number) % len(strengths)],
+                seed=derive_seed(seed, "suspects", ATTACKED, name),
+                run=f"suspects-{seed}/{ATTACKED}/{name}",
+                architecture=0 if entry.own_architecture else 1 + number % (architectures - 1),
+                base=homologous[number % len(homologous)],
+            )
+        )
+    return planned
+
+
+def _finds_something(entry: Attack, owner: nn.Module, task: Task) -> bool:
+    """Whether an attack that only rewrites weights can do so; others are not tried, since they train."""
+    if entry.needs_training:
+        return True
+    try:
+        entry.function(owner, task, strength=entry.strengths[0], seed=0)
+    except ObfuscationError:
+        return False
+    return True

@@ -1,0 +1,148 @@
+"""Training of one planned test suspect, in this process or in a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metav.architectures import build, copied
+from metav.digests import tensor_digest
+from metav.errors import InputError, ModelError
+from metav.experiments.attack_structure import MappedLatent
+from metav.experiments.attacks import ATTACKS, Attack, stacked
+from metav.experiments.suspect_plan import STACKED, PlannedAttack
+from metav.obfuscations import OBFUSCATIONS
+from metav.randomness import derive_seed, isolated_rng, single_thread
+from metav.tasks import Task
+from metav.training import device_of, evaluating
+from metav.variations import varied
+from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state, unpack
+from metav.zoo_plan import PlannedModel
+from metav.zoo_training import ZooContext, check_weights, identity_of, train_planned
+
+ATTACK_FORMAT = 1
+"""Raised whenever an attack changes, so that a cache never holds what an older one made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspectContext:
+    """What all suspects are made from: a zoo's context, and what only attacks need.
+
+    `transfer`: data of another origin. `queries`: the leaked fingerprint's, None where there is none. `folder`: the
+    cache, where attacked independents find their base.
+    """
+
+    zoo: ZooContext
+    transfer: Task
+    queries: Tensor | None
+    folder: str | None
+    digests: dict[str, str]
+
+    def key(self, planned: PlannedModel | PlannedAttack) -> str:
+        """Return the cache key of a planned suspect; that of a plain one is a zoo's."""
+        if isinstance(planned, PlannedModel):
+            return self.zoo.key(planned)
+        used = _attack_of(planned)
+        return cache_key(
+            {
+                **self.zoo.digests,
+                "attack format": ATTACK_FORMAT,
+                "architecture": self.zoo.digests[f"architecture {planned.architecture}"],
+                "attacks": list(planned.attacks),
+                "strength": planned.strength,
+                "seed": planned.seed,
+                "base": None if planned.base is None else self.zoo.key(planned.base),
+                "queries": self.digests["queries"] if used is not None and used.needs_queries else None,
+                "transfer": self.digests["transfer"] if used is not None and used.needs_other else None,
+            }
+        )
+
+    def base(self, planned: PlannedAttack) -> nn.Module:
+        """Return the model to attack: the owner's, or an independent one, trained anew where the cache lacks it."""
+        if planned.base is None:
+            return self.zoo.owner
+        key = self.zoo.key(planned.base)
+        found = None if self.folder is None else ZooCache(self.folder).load(key)
+        model = self.model(planned.base, found or unpack(train_planned(planned.base, self.zoo), key))
+        return copied(model)
+
+    def model(self, planned: PlannedModel | PlannedAttack, trained: TrainedModel) -> nn.Module:
+        """Return the fully trained model of a run, in eval mode and without gradients."""
+        state, zoo = trained.states[-1], self.zoo
+        if planned.architecture == 0:
+            model = copied(zoo.owner)
+        else:
+            model = build(zoo.architectures[planned.architecture], derive_seed(planned.seed, "initial weights"))
+        missing = set(state) - set(tensor_state(model.state_dict()))
+        if "matrix" in missing and planned.family in ("permute_latent", "rotate_latent"):
+            model = MappedLatent(model, state["matrix"])
+        if set(tensor_state(model.state_dict())) != set(state):
+            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one.")
+        # Not strict: extra state that is no tensor stays the template's.
+        model.load_state_dict(dict(state), strict=False)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        return model.to(device_of(zoo.owner)).eval()
+
+
+def suspect_context(zoo: ZooContext, queries: Tensor | None, folder: str | None, seed: int) -> SuspectContext:
+    """Return the context of a zoo with a leaked fingerprint's queries (n, *input) and data of another origin: the
+    zoo's other task, or changed data of the thief where there is none. InputError for queries of another shape."""
+    if queries is not None and tuple(queries.shape[1:]) != tuple(zoo.task.input_shape):
+        raise InputError(f"queries must have shape (n, *{tuple(zoo.task.input_shape)}), got {tuple(queries.shape)}.")
+    transfer = zoo.other_task or varied(zoo.thief_task, derive_seed(seed, "transfer"))
+    leaked = None if queries is None else queries.detach().cpu().float().clone()
+    digests = {
+        "queries": "" if leaked is None else tensor_digest({"queries": leaked}),
+        "transfer": identity_of(transfer),
+    }
+    return SuspectContext(zoo=zoo, transfer=transfer, queries=leaked, folder=folder, digests=digests)
+
+
+def train_suspect(planned: PlannedModel | PlannedAttack, context: SuspectContext) -> bytes:
+    """Train a planned suspect and return it packed; a plain one as a zoo does.
+
+    An attack is done once at its strength: whether the result is still of use is reported, not mended. Raises
+    ModelError, naming the run, when a training diverges.
+    """
+    if isinstance(planned, PlannedModel):
+        return train_planned(planned, context.zoo)
+    with single_thread(), isolated_rng(planned.seed):
+        base = context.base(planned)
+        try:
+            with evaluating(base), torch.enable_grad():
+                model = _attacked(base, planned, context)
+        except ModelError as error:
+            raise ModelError(f"{planned.run}: {error}") from error
+        check_weights(model, planned.run, 1.0)
+        metric = float(context.zoo.task.metric(model))
+    trained = TrainedModel(
+        states=(tensor_state(model.state_dict()),), fractions=(1.0,), metrics=(metric,), strength=planned.strength
+    )
+    return pack(trained, context.key(planned))
+
+
+def _attacked(base: nn.Module, planned: PlannedAttack, context: SuspectContext) -> nn.Module:
+    options: dict[str, Any] = {"strength": planned.strength, "seed": planned.seed}
+    if planned.architecture:
+        options["architecture"] = context.zoo.architectures[planned.architecture]
+    task = context.zoo.thief_task
+    if planned.family == STACKED:
+        first, second = planned.attacks
+        return stacked(base, task, first=first, second=second, **options)
+    entry = _attack_of(planned)
+    if entry is None:
+        return OBFUSCATIONS[planned.attacks[0]].function(base, task, **options)
+    if entry.needs_other:
+        options["other"] = context.transfer
+    if entry.needs_queries:
+        options["queries"] = context.queries
+    return entry.function(base, task, **options)
+
+
+def _attack_of(planned: PlannedAttack) -> Attack | None:
+    """Return the entry of a single attack, None for obfuscations and pairs of them."""
+    return ATTACKS.get(planned.attacks[0]) if len(planned.attacks) == 1 else None

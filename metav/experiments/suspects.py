@@ -1,0 +1,254 @@
+"""The test suspects of an experiment, trained, cached, and each with what it is still good for."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from metav.architectures import Architecture
+from metav.errors import InputError
+from metav.experiments.suspect_plan import PlannedAttack, Scale, SuspectPlan, plan_suspects, scale_of
+from metav.experiments.suspect_training import SuspectContext, suspect_context, train_suspect
+from metav.randomness import isolated_rng, single_thread
+from metav.tasks import Task
+from metav.zoo import check_arguments, train_all, zoo_context
+from metav.zoo_cache import TrainedModel, ZooCache
+from metav.zoo_plan import PlannedModel
+
+ALLOWED_LOSS = 0.1
+"""Share of the owner's usefulness that a suspect may have lost, by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Suspect:
+    """One test suspect, in eval mode and without gradients; iterating gives (model, is_positive, family).
+
+    `attacks`: what was done to it, in order; empty for independents. `architecture`: 0 is the owner's own class.
+    `metric`: its quality on the test task (the task where there is none); `lost`: the share of the owner's usefulness
+    that it lacks (`usefulness_lost`); `useful`: whether that is at most the collection's `allowed_loss`.
+    """
+
+    model: nn.Module
+    is_positive: bool
+    family: str
+    attacks: tuple[str, ...]
+    strength: float | None
+    seed: int
+    run: str
+    architecture: int
+    metric: float
+    lost: float
+    useful: bool
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.is_positive, self.family))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SuspectCollection:
+    """Test suspects with their labels, derived ones first; `metav.evaluate` takes it, or any part of it."""
+
+    suspects: tuple[Suspect, ...]
+    owner_digest: str
+    task_digest: str
+    seed: int
+    metric_name: str
+    owner_metric: float
+    allowed_loss: float
+
+    def __iter__(self) -> Iterator[Suspect]:
+        return iter(self.suspects)
+
+    def __len__(self) -> int:
+        return len(self.suspects)
+
+    @property
+    def positives(self) -> tuple[Suspect, ...]:
+        """The suspects derived from the owner's model, useful or not."""
+        return tuple(entry for entry in self.suspects if entry.is_positive)
+
+    @property
+    def negatives(self) -> tuple[Suspect, ...]:
+        """The independent suspects, attacked ones included."""
+        return tuple(entry for entry in self.suspects if not entry.is_positive)
+
+    @property
+    def shipped(self) -> tuple[Suspect, ...]:
+        """What a fingerprint is judged on: derived suspects that a thief would ship, and all independent ones."""
+        return tuple(entry for entry in self.suspects if entry.useful or not entry.is_positive)
+
+    @property
+    def apart(self) -> tuple[Suspect, ...]:
+        """Derived suspects that lost more than `allowed_loss` of the owner's usefulness: reported apart."""
+        return tuple(entry for entry in self.suspects if entry.is_positive and not entry.useful)
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts per family with the range of metrics and losses; fit for JSON."""
+        families: dict[str, list[Suspect]] = {}
+        for entry in self.suspects:
+            families.setdefault(entry.family, []).append(entry)
+        return {
+            "positives": len(self.positives),
+            "negatives": len(self.negatives),
+            "apart": [entry.run for entry in self.apart],
+            "metric_name": self.metric_name,
+            "owner_metric": self.owner_metric,
+            "allowed_loss": self.allowed_loss,
+            "owner": self.owner_digest,
+            "task": self.task_digest,
+            "seed": self.seed,
+            "families": {name: _family_summary(entries) for name, entries in families.items()},
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"SuspectCollection({len(self.positives)} derived, {len(self.apart)} of them not useful, + "
+            f"{len(self.negatives)} independent)"
+        )
+
+
+def usefulness_lost(task: Task, owner_metric: float, metric: float) -> float:
+    """Return the share of the owner's usefulness that a model lacks: 0 for an equal one, negative for a better one.
+
+    Accuracy (any metric of which more is better): 1 - metric / owner's. Regression (any error): by what share the error
+    is larger. Generation, whose best distance is near zero: the share of the owner's advance over the best constant
+    sample that is lost, 1 - (baseline - metric) / (baseline - owner's). NaN metrics count as all lost (infinity).
+    """
+    if metric != metric:
+        return float("inf")
+    if getattr(task, "higher_is_better", False):
+        lost = owner_metric - metric
+        return lost / owner_metric if owner_metric > 0.0 else (float("inf") if lost > 0.0 else 0.0)
+    advance = owner_metric
+    if task.name == "generation" and task.baseline is not None:
+        advance = task.baseline - owner_metric
+    lost = metric - owner_metric
+    return lost / advance if advance > 0.0 else (float("inf") if lost > 0.0 else 0.0)
+
+
+def build_test_suspects(
+    owner: nn.Module,
+    task: Task,
+    *,
+    architectures: Sequence[Architecture] | None = None,
+    thief_task: Task | None = None,
+    other_task: Task | None = None,
+    test_task: Task | None = None,
+    queries: Tensor | None = None,
+    scale: str | Scale = "paper",
+    allowed_loss: float = ALLOWED_LOSS,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    progress: bool | None = None,
+) -> SuspectCollection:
+    """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
+
+    They are all obfuscations at the suspects' strengths, the attacks of `metav.experiments.attacks`, independents
+    (homologous, of other `architectures`, of other data) and attacked independents. Obfuscations and independents are
+    those of `metav.build_suspects` with the same seed, and are shared with it through `cache`, a folder to continue
+    from after a stop. `architectures`: callables that return fresh models (None: two plain networks). `thief_task`: the
+    data a thief trains on. `other_task`: data of another source, for independents and knockoff nets. `test_task`: the
+    data on which usefulness is measured (None: the task's own validation part). `queries`: a leaked fingerprint's, of
+    shape (n, *input), to be unlearned (None: nobody does). `scale`: "smoke", "small", "paper" or a Scale.
+    `allowed_loss`: the share of the owner's usefulness that a useful suspect may have lost.
+
+    The owner's model and the global random state are untouched. Raises InputError, ModelError, ZooError, CacheError.
+    """
+    check_arguments(owner, task, jobs)
+    if not allowed_loss >= 0.0:
+        raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}.")
+    size = scale_of(scale)
+    store = None if cache is None else ZooCache(cache)
+    shortened = [None if part is None else _shortened(part, size.epochs) for part in (task, thief_task, other_task)]
+    measured = test_task or task
+    with isolated_rng(0), single_thread():
+        zoo = zoo_context(owner, shortened[0] or task, (shortened[1], shortened[2]), architectures, True)
+        owner_metric = float(measured.metric(zoo.owner))
+        context = suspect_context(zoo, queries, None if store is None else str(store.folder), seed)
+        plan = plan_suspects(
+            zoo.owner,
+            zoo.task,
+            size,
+            architectures=len(zoo.architectures),
+            seed=seed,
+            leaked=queries is not None,
+        )
+    trained = _train(plan, context, store, jobs, progress)
+    planned: list[PlannedModel | PlannedAttack] = [*plan.plain, *plan.attacks]
+    planned.sort(key=lambda entry: not entry.is_positive)
+    suspects = []
+    for entry in planned:
+        model = context.model(entry, trained[entry.run])
+        with isolated_rng(0), single_thread():
+            metric = trained[entry.run].metrics[-1] if test_task is None else float(test_task.metric(model))
+        lost = usefulness_lost(measured, owner_metric, metric)
+        suspects.append(_suspect(entry, trained[entry.run], model, (metric, lost, lost <= allowed_loss)))
+    return SuspectCollection(
+        suspects=tuple(suspects),
+        owner_digest=zoo.digests["owner"],
+        task_digest=task.digest(),
+        seed=seed,
+        metric_name=getattr(measured, "metric_name", "metric"),
+        owner_metric=owner_metric,
+        allowed_loss=allowed_loss,
+    )
+
+
+def _train(
+    plan: SuspectPlan, context: SuspectContext, store: ZooCache | None, jobs: int, progress: bool | None
+) -> dict[str, TrainedModel]:
+    """Return the trained models by run: independents first, so that attacks on them find them in the cache."""
+    trained = train_all(plan.plain, context, store, jobs, progress, train_suspect)
+    return {**trained, **train_all(plan.attacks, context, store, jobs, progress, train_suspect)}
+
+
+def _suspect(
+    planned: PlannedModel | PlannedAttack, trained: TrainedModel, model: nn.Module, worth: tuple[float, float, bool]
+) -> Suspect:
+    if isinstance(planned, PlannedAttack):
+        attacks = planned.attacks
+    else:
+        attacks = (planned.family,) if planned.is_positive else ()
+    metric, lost, useful = worth
+    return Suspect(
+        model=model,
+        is_positive=planned.is_positive,
+        family=planned.family,
+        attacks=attacks,
+        strength=trained.strength,
+        seed=planned.seed,
+        run=planned.run,
+        architecture=planned.architecture,
+        metric=metric,
+        lost=lost,
+        useful=useful,
+    )
+
+
+def _shortened(task: Task, factor: float) -> Task:
+    """Return a task that trains for a share of its epochs; one of the user's own without options is left as it is."""
+    options = getattr(task, "options", None)
+    if factor == 1.0 or options is None:
+        return task
+    short = copy.copy(task)
+    # The digest kept by the original tells its epochs too.
+    short.__dict__.pop("_digest", None)
+    short.options = replace(options, epochs=options.epochs * factor)
+    return short
+
+
+def _family_summary(entries: Sequence[Suspect]) -> dict[str, Any]:
+    metrics, losses = [entry.metric for entry in entries], [entry.lost for entry in entries]
+    return {
+        "is_positive": entries[0].is_positive,
+        "count": len(entries),
+        "useful": sum(entry.useful for entry in entries),
+        "metric": [min(metrics), max(metrics)],
+        "lost": [min(losses), max(losses)],
+    }
