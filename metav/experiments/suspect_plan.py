@@ -99,6 +99,12 @@ class SuspectPlan:
     plain: tuple[PlannedModel, ...]
     attacks: tuple[PlannedAttack, ...]
 
+    @property
+    def runs(self) -> tuple[PlannedModel | PlannedAttack, ...]:
+        """All runs, those that give derived suspects first."""
+        every: tuple[PlannedModel | PlannedAttack, ...] = (*self.plain, *self.attacks)
+        return tuple(sorted(every, key=lambda planned: not planned.is_positive))
+
 
 def scale_of(scale: str | Scale) -> Scale:
     """Return the scale of a name; InputError for an unknown one."""

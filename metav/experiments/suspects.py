@@ -112,6 +112,16 @@ class SuspectCollection:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Usefulness:
+    """How usefulness is measured: on which task, whether training has not measured it there already, against what."""
+
+    task: Task
+    is_measured_anew: bool
+    owner_metric: float
+    allowed_loss: float
+
+
 def usefulness_lost(task: Task, owner_metric: float, metric: float) -> float:
     """Return the share of the owner's usefulness that a model lacks: 0 for an equal one, negative for a better one.
 
@@ -149,55 +159,60 @@ def build_test_suspects(
 ) -> SuspectCollection:
     """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
 
-    They are all obfuscations at the suspects' strengths, the attacks of `metav.experiments.attacks`, independents
-    (homologous, of other `architectures`, of other data) and attacked independents. Obfuscations and independents are
-    those of `metav.build_suspects` with the same seed, and are shared with it through `cache`, a folder to continue
-    from after a stop. `architectures`: callables that return fresh models (None: two plain networks). `thief_task`: the
-    data a thief trains on. `other_task`: data of another source, for independents and knockoff nets. `test_task`: the
-    data on which usefulness is measured (None: the task's own validation part). `queries`: a leaked fingerprint's, of
-    shape (n, *input), to be unlearned (None: nobody does). `scale`: "smoke", "small", "paper" or a Scale.
-    `allowed_loss`: the share of the owner's usefulness that a useful suspect may have lost.
+    They are all obfuscations, the attacks of `metav.experiments.attacks`, independents (homologous, of other
+    `architectures`, of other data) and attacked independents. The plain ones are those of `metav.build_suspects` with
+    the same seed, and shared with it through `cache`, a folder to continue from after a stop. `architectures`:
+    callables that return fresh models (None: two plain networks). `thief_task`: the data a thief trains on.
+    `other_task`: data of another source, for independents and knockoff nets. `test_task`: the data on which usefulness
+    is measured (None: the task's validation part). `queries`: those of a leaked fingerprint, (n, *input), to be
+    unlearned (None: nobody does). `scale`: "smoke", "small", "paper" or a Scale. `allowed_loss`: the share of the
+    owner's usefulness that a useful suspect may have lost.
 
     The owner's model and the global random state are untouched. Raises InputError, ModelError, ZooError, CacheError.
     """
     check_arguments(owner, task, jobs)
     if not allowed_loss >= 0.0:
         raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}.")
-    size = scale_of(scale)
-    store = None if cache is None else ZooCache(cache)
-    shortened = [None if part is None else _shortened(part, size.epochs) for part in (task, thief_task, other_task)]
-    measured = test_task or task
-    with isolated_rng(0), single_thread():
-        zoo = zoo_context(owner, shortened[0] or task, (shortened[1], shortened[2]), architectures, True)
-        owner_metric = float(measured.metric(zoo.owner))
-        context = suspect_context(zoo, queries, None if store is None else str(store.folder), seed)
-        plan = plan_suspects(
-            zoo.owner,
-            zoo.task,
-            size,
-            architectures=len(zoo.architectures),
-            seed=seed,
-            leaked=queries is not None,
-        )
+    store, measured = None if cache is None else ZooCache(cache), test_task or task
+    tasks = (task, thief_task, other_task)
+    context, plan = _planned(owner, tasks, architectures, queries, scale_of(scale), store, seed)
+    owner_metric = _metric(measured, context.zoo.owner)
     trained = _train(plan, context, store, jobs, progress)
-    planned: list[PlannedModel | PlannedAttack] = [*plan.plain, *plan.attacks]
-    planned.sort(key=lambda entry: not entry.is_positive)
-    suspects = []
-    for entry in planned:
-        model = context.model(entry, trained[entry.run])
-        with isolated_rng(0), single_thread():
-            metric = trained[entry.run].metrics[-1] if test_task is None else float(test_task.metric(model))
-        lost = usefulness_lost(measured, owner_metric, metric)
-        suspects.append(_suspect(entry, trained[entry.run], model, (metric, lost, lost <= allowed_loss)))
+    usefulness = _Usefulness(measured, test_task is not None, owner_metric, allowed_loss)
+    suspects = tuple(_suspect(entry, trained[entry.run], context, usefulness) for entry in plan.runs)
     return SuspectCollection(
-        suspects=tuple(suspects),
-        owner_digest=zoo.digests["owner"],
+        suspects=suspects,
+        owner_digest=context.zoo.digests["owner"],
         task_digest=task.digest(),
         seed=seed,
         metric_name=getattr(measured, "metric_name", "metric"),
         owner_metric=owner_metric,
         allowed_loss=allowed_loss,
     )
+
+
+def _planned(
+    owner: nn.Module,
+    tasks: tuple[Task, Task | None, Task | None],
+    architectures: Sequence[Architecture] | None,
+    queries: Tensor | None,
+    scale: Scale,
+    store: ZooCache | None,
+    seed: int,
+) -> tuple[SuspectContext, SuspectPlan]:
+    """Return what the suspects are made from, after checking that it fits together, and which ones there will be."""
+    task, thief_task, other_task = (None if part is None else _shortened(part, scale.epochs) for part in tasks)
+    with isolated_rng(0), single_thread():
+        zoo = zoo_context(owner, task or tasks[0], (thief_task, other_task), architectures, True)
+        context = suspect_context(zoo, queries, None if store is None else str(store.folder), seed)
+        count, leaked = len(zoo.architectures), queries is not None
+        return context, plan_suspects(zoo.owner, zoo.task, scale, architectures=count, seed=seed, leaked=leaked)
+
+
+def _metric(task: Task, model: nn.Module) -> float:
+    """Return the task's metric of a model, without a trace on the global random state."""
+    with isolated_rng(0), single_thread():
+        return float(task.metric(model))
 
 
 def _train(
@@ -209,13 +224,15 @@ def _train(
 
 
 def _suspect(
-    planned: PlannedModel | PlannedAttack, trained: TrainedModel, model: nn.Module, worth: tuple[float, float, bool]
+    planned: PlannedModel | PlannedAttack, trained: TrainedModel, context: SuspectContext, usefulness: _Usefulness
 ) -> Suspect:
+    model = context.model(planned, trained)
+    metric = _metric(usefulness.task, model) if usefulness.is_measured_anew else trained.metrics[-1]
+    lost = usefulness_lost(usefulness.task, usefulness.owner_metric, metric)
     if isinstance(planned, PlannedAttack):
         attacks = planned.attacks
     else:
         attacks = (planned.family,) if planned.is_positive else ()
-    metric, lost, useful = worth
     return Suspect(
         model=model,
         is_positive=planned.is_positive,
@@ -227,7 +244,7 @@ def _suspect(
         architecture=planned.architecture,
         metric=metric,
         lost=lost,
-        useful=useful,
+        useful=lost <= usefulness.allowed_loss,
     )
 
 
