@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from metav.errors import ModelError
+from metav.training import device_of
 
 SPEEDUP_WANTED = 1.15  # vmap has to win by more than timing noise
 MEASUREMENTS = 5
@@ -38,8 +39,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 def run_model(model: nn.Module, queries: Tensor) -> Tensor:
-    """Raw responses (queries, outputs) of one model, flattened, on the CPU, in float32."""
-    outputs: Tensor = model(queries)
+    """Raw responses (queries, outputs) of one model, asked on its own device; flattened, on the CPU, in float32."""
+    outputs: Tensor = model(queries.to(device_of(model)))
     return outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
 
 
@@ -61,7 +62,8 @@ class _Group:
             outputs: Tensor = functional_call(self.skeleton, (parameters, buffers), (queries,))
             return outputs.reshape(queries.shape[0], -1)
 
-        stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, queries)
+        given = queries.to(device_of(self.skeleton))
+        stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
         return stacked.to(device="cpu", dtype=torch.float32)
 
 
