@@ -97,19 +97,27 @@ def fit_candidates(
         if parts[part][1] > parts[part][0] and not (part == "all" and adaptive in (0, count))
     ]
     candidates = []
+    refused: ValueError | None = None
     with progress_bar(total=len(wanted), description="verifiers", enabled=progress) as bar:
         for kind, part in wanted:
-            member = _fit_member(
-                f"{kind}:{part}",
-                parts[part],
-                shares.optimize,
-                shares.optimize_roles,
-                view,
-                options,
-                derive_seed(seed, kind, part),
-            )
-            candidates.append(_judge(member, shares))
+            try:
+                member = _fit_member(
+                    f"{kind}:{part}",
+                    parts[part],
+                    shares.optimize,
+                    shares.optimize_roles,
+                    view,
+                    options,
+                    derive_seed(seed, kind, part),
+                )
+            except ValueError as error:
+                # the core's word for queries on which this kind has nothing to read, such as labels that all agree
+                refused = error
+            else:
+                candidates.append(_judge(member, shares))
             bar.update(1)
+    if not candidates:
+        raise ZooError(f"no verifier can be made from these answers: {refused}; give more queries") from refused
     return candidates
 
 
