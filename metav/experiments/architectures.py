@@ -217,12 +217,12 @@ WARFARIN_SUSPECTS: tuple[Architecture, ...] = (
 
 def fashion_dcgan() -> nn.Module:
     """DCGAN generator (Radford et al., 2016) of base width 16 behind one hidden layer: the owner's."""
-    return _dcgan(16)
+    return dcgan(16)
 
 
 def fashion_narrow_dcgan() -> nn.Module:
     """DCGAN generator of base width 10."""
-    return _dcgan(10)
+    return dcgan(10)
 
 
 def fashion_upsampler() -> nn.Module:
@@ -309,7 +309,8 @@ def _mlp(widths: tuple[int, ...], activation: Callable[[], nn.Module]) -> nn.Seq
     return nn.Sequential(*layers[:-1])
 
 
-def _dcgan(width: int) -> nn.Module:
+def dcgan(width: int) -> nn.Module:
+    """DCGAN generator of any base width behind one hidden layer; latent (n, 16) -> (n, 1, 28, 28)."""
     return nn.Sequential(
         nn.Linear(FASHION_LATENT, 128),
         nn.ReLU(),

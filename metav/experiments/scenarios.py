@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,18 @@ from torch import nn
 from torch.nn import functional
 
 from metav.architectures import Architecture
+from metav.errors import InputError
 from metav.experiments import architectures
-from metav.experiments.datasets import FloatArray, IndexArray, load_digits, load_fashion, load_warfarin
+from metav.experiments.datasets import (
+    FloatArray,
+    IndexArray,
+    load_digits,
+    load_fashion,
+    load_skin,
+    load_warfarin,
+)
+from metav.experiments.scales import Scale
+from metav.experiments.skin_architectures import SKIN_SUSPECTS, SKIN_ZOO, Scaled, at_width, skin_resnet18
 from metav.randomness import derive_seed, isolated_rng
 from metav.tasks import Classification, Generation, Regression, Task
 
@@ -46,10 +57,10 @@ class Scenario:
     metric_unit: str
     metric_scale: float = 1.0
 
-    def train_owner(self, seed: int) -> nn.Module:
+    def train_owner(self, seed: int, *, device: str = "cpu") -> nn.Module:
         """Return the owner's model, trained from scratch, in eval mode; the same seed gives the same weights."""
         with isolated_rng(derive_seed(seed, self.name, "owner weights")):
-            model = self.owner_architecture()
+            model = self.owner_architecture().to(device)
         return self.task.train(model, seed=derive_seed(seed, self.name, "owner training"))
 
     def test_metric(self, model: nn.Module) -> float:
@@ -57,7 +68,7 @@ class Scenario:
         return self.metric_scale * self.test_task.metric(model)
 
 
-def digits_scenario(seed: int = 0) -> Scenario:
+def digits_scenario(seed: int = 0, *, epochs: float = 10) -> Scenario:
     """Handwritten digits, classified by a small CNN; the unrelated owner's digits are turned, shifted and noisy."""
     data = load_digits()
     parts = data.split(seed)
@@ -68,7 +79,7 @@ def digits_scenario(seed: int = 0) -> Scenario:
             data.labels[rows],
             bounds=(0.0, 1.0),
             validation=validation,
-            epochs=10,
+            epochs=epochs,
             batch_size=32,
             learning_rate=4e-3,
             classes=len(data.label_names),
@@ -88,7 +99,7 @@ def digits_scenario(seed: int = 0) -> Scenario:
     )
 
 
-def warfarin_scenario(folder: str | Path, seed: int = 0) -> Scenario:
+def warfarin_scenario(folder: str | Path, seed: int = 0, *, epochs: float = 30) -> Scenario:
     """Warfarin dose, predicted by a fully connected network; the unrelated owner treats other patients."""
     data = load_warfarin(folder)
     parts = data.split(seed)
@@ -100,7 +111,7 @@ def warfarin_scenario(folder: str | Path, seed: int = 0) -> Scenario:
             data.targets[rows],
             bounds=bounds,
             validation=validation,
-            epochs=30,
+            epochs=epochs,
             batch_size=64,
             learning_rate=2e-3,
             weight_decay=1e-4,
@@ -121,24 +132,35 @@ def warfarin_scenario(folder: str | Path, seed: int = 0) -> Scenario:
     )
 
 
-def fashion_scenario(folder: str | Path, seed: int = 0, *, images: int = FASHION_IMAGES) -> Scenario:
+def fashion_scenario(
+    folder: str | Path,
+    seed: int = 0,
+    *,
+    images: int = FASHION_IMAGES,
+    width: int | None = None,
+    epochs: float = 6,
+    objective: str = "autoencode",
+) -> Scenario:
     """Clothes, drawn by a DCGAN generator; the unrelated owner draws shoes and bags alone.
 
-    images: how many each party trains on, at most.
+    images: how many each party trains on, at most. width: base width of the owner's generator, None for its own.
+    objective: "autoencode" or "adversarial" (a GAN; the unrelated owner's models are then decoders of variational
+    autoencoders: another family).
     """
     data = load_fashion(folder)
     parts = data.split(seed)
     generator = np.random.default_rng(derive_seed(seed, "fashion"))
 
-    def task(rows: IndexArray, *, validation: float = 0.2) -> Generation:
+    def task(rows: IndexArray, *, validation: float = 0.2, objective: str = objective) -> Generation:
         chosen = np.sort(generator.permutation(rows)[:images])
         return Generation(
             data.images[chosen],
             latent=architectures.FASHION_LATENT,
+            objective=objective,
             validation=validation,
-            epochs=6,
+            epochs=epochs,
             batch_size=32,
-            learning_rate=5e-3,
+            learning_rate=5e-3 if objective == "autoencode" else 1e-3,
         )
 
     others = parts.thief[np.isin(data.labels[parts.thief], FASHION_OTHER_CLASSES)]
@@ -147,13 +169,78 @@ def fashion_scenario(folder: str | Path, seed: int = 0, *, images: int = FASHION
         seed=seed,
         task=task(parts.owner),
         thief_task=task(parts.thief),
-        other_task=task(others),
+        other_task=task(others, objective="autoencode"),
         test_task=task(parts.test, validation=0.0),
-        owner_architecture=architectures.FASHION_OWNER,
+        owner_architecture=architectures.FASHION_OWNER if width is None else Scaled(architectures.dcgan, width),
         zoo_architectures=architectures.FASHION_ZOO,
         suspect_architectures=architectures.FASHION_SUSPECTS,
         metric_unit="energy distance",
     )
+
+
+def skin_scenario(
+    folder: str | Path, seed: int = 0, *, width: int = 16, images: int | None = None, epochs: float = 8
+) -> Scenario:
+    """Skin lesions in dermatoscopic images, classified by a ResNet-18; no lesion is in two parts.
+
+    The unrelated owner's images are turned, shifted and noisy. width: channels of the first stage, 64 in the paper.
+    images: how many each party trains on, at most; None is all of its part.
+    """
+    data = load_skin(folder)
+    parts = data.split(seed)
+    owned, stolen = (_some(rows, images, derive_seed(seed, "skin")) for rows in (parts.owner, parts.thief))
+
+    def task(pixels: FloatArray, rows: IndexArray, *, validation: float = 0.15) -> Classification:
+        return Classification(
+            pixels,
+            data.labels[rows],
+            bounds=(0.0, 1.0),
+            validation=validation,
+            epochs=epochs,
+            # few images need smaller batches: batch norm's statistics take some steps to follow
+            batch_size=64 if len(rows) > 2000 else 16,
+            learning_rate=2e-3,
+            classes=len(data.label_names),
+        )
+
+    return Scenario(
+        name="skin",
+        seed=seed,
+        task=task(data.images[owned], owned),
+        thief_task=task(data.images[stolen], stolen),
+        other_task=task(disturbed(data.images[stolen], seed), stolen),
+        test_task=task(data.images[parts.test], parts.test, validation=0.0),
+        owner_architecture=Scaled(skin_resnet18, width),
+        zoo_architectures=at_width(SKIN_ZOO, width),
+        suspect_architectures=at_width(SKIN_SUSPECTS, width),
+        metric_unit="accuracy",
+    )
+
+
+def make_scenario(task: str, data: str | Path | None, seed: int, scale: Scale) -> Scenario:
+    """The scenario of a task at a scale; InputError where it needs the folder of the data sets and `data` is None."""
+    names = ("width", "images", "epochs", "objective")
+    chosen = {name: getattr(scale, name) for name in names if getattr(scale, name) is not None}
+    if task == "digits":
+        return digits_scenario(seed, **chosen)
+    makers: dict[str, Callable[..., Scenario]] = {
+        "skin": skin_scenario,
+        "warfarin": warfarin_scenario,
+        "fashion": fashion_scenario,
+    }
+    if task not in makers:
+        raise InputError(f"task must be one of digits, {', '.join(makers)}, got {task!r}.")
+    if data is None:
+        raise InputError(f"{task} needs the folder of the real data sets; pass --data FOLDER.")
+    return makers[task](data, seed, **chosen)
+
+
+def _some(rows: IndexArray, count: int | None, seed: int) -> IndexArray:
+    """All rows, or `count` of them at random, in order."""
+    if count is None or count >= len(rows):
+        return rows
+    chosen: IndexArray = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    return chosen
 
 
 def disturbed(images: FloatArray, seed: int) -> FloatArray:
