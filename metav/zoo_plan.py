@@ -168,7 +168,7 @@ def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive
 
 def _assigned(group: Sequence[PlannedModel], wanted: tuple[float, float, float]) -> list[str]:
     """Return the share of each model: sizes as wanted, every share with as many families as it can hold."""
-    left = _sizes(len(group), wanted)
+    left = share_sizes(len(group), wanted)
     order = {"optimize": 0, "calibrate": 1, "select": 2}
     seen: dict[str, set[str]] = {name: set() for name in SHARES}
     names: list[str] = []
@@ -186,7 +186,7 @@ def _assigned(group: Sequence[PlannedModel], wanted: tuple[float, float, float])
     return names
 
 
-def _sizes(count: int, wanted: tuple[float, float, float]) -> dict[str, int]:
+def share_sizes(count: int, wanted: tuple[float, float, float]) -> dict[str, int]:
     """Return whole sizes by largest remainder; of few models optimize gets the first, calibrate the next."""
     exact = {name: part * count for name, part in zip(SHARES, wanted, strict=True)}
     sizes = {name: int(value) for name, value in exact.items()}

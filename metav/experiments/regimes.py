@@ -1,0 +1,176 @@
+"""The conditions that an experiment is run under: which surrogates, which options, and what lies before the suspect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from metav.errors import InputError, ZooError
+from metav.experiments.access import InputChange, OutputAccess, through_channel
+from metav.experiments.scales import Scale
+from metav.obfuscations import OBFUSCATIONS
+from metav.optimization import OptimizationOptions
+from metav.randomness import derive_seed
+from metav.tasks import Task
+from metav.zoo import Zoo, ZooModel
+from metav.zoo_plan import DEFAULT_SHARES, OTHER_ARCHITECTURE, OTHER_DATA, SHARES, share_sizes
+
+STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
+"""Families of which no weight is the owner's: what is left out together in the hardest regime."""
+
+GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "transport", "front")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regime:
+    """One condition; what it leaves at its default is as in `full`.
+
+    name: "group" or "group:detail". without: families absent from the zoo. few: one trained model of each class in each
+    share of the zoo, with its snapshots. surrogates: training runs of each class. queries: their number. view: how
+    answers are read. levels: values that a feature of a query may take. output, inputs: the channel to every suspect.
+    """
+
+    name: str
+    without: tuple[str, ...] = ()
+    few: bool = False
+    surrogates: int | None = None
+    queries: int | None = None
+    view: str | None = None
+    levels: int | None = None
+    output: OutputAccess | None = None
+    inputs: InputChange | None = None
+
+    @property
+    def group(self) -> str:
+        """What the regime belongs to, one of GROUPS."""
+        return self.name.partition(":")[0]
+
+    @property
+    def detail(self) -> str:
+        """What stands behind the group, or nothing."""
+        return self.name.partition(":")[2]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        return asdict(self) | {"without": list(self.without)}
+
+    def fingerprint_settings(self) -> dict[str, Any]:
+        """What the fingerprint depends on; regimes that agree in it share one fingerprint."""
+        names = ("few", "surrogates", "queries", "view", "levels")
+        return {name: getattr(self, name) for name in names} | {"without": list(self.without)}
+
+    def choose_zoo(self, zoo: Zoo, seed: int) -> Zoo:
+        """The surrogates of this regime; ZooError where they do not suffice."""
+        models = tuple(entry for entry in zoo.models if entry.family not in self.without)
+        if self.few:
+            models = _drawn(models, dict.fromkeys(SHARES, 1), dict.fromkeys(SHARES, 1), seed)
+        elif self.surrogates is not None:
+            wanted = [share_sizes(self.surrogates, DEFAULT_SHARES[side]) for side in ("positive", "negative")]
+            models = _drawn(models, wanted[0], wanted[1], seed)
+        return replace(zoo, models=models)
+
+    def choose_options(self, options: OptimizationOptions) -> OptimizationOptions:
+        """The options of this regime."""
+        changes = {name: getattr(self, name) for name in ("queries", "view", "levels")}
+        return replace(options, **{name: value for name, value in changes.items() if value is not None})
+
+    def choose_suspect(self, model: nn.Module, task: Task, seed: int) -> nn.Module | Callable[[Tensor], Tensor]:
+        """The suspect as it can be asked in this regime."""
+        return through_channel(model, task, output=self.output, inputs=self.inputs, seed=seed)
+
+
+def all_regimes(task: Task, scale: Scale) -> tuple[Regime, ...]:
+    """Every regime that makes sense for a task, at the sizes of a scale; `full` comes first."""
+    regimes = [Regime(name="full"), Regime(name="few", few=True), *_without(task, scale)]
+    regimes += [Regime(name=f"queries:{count}", queries=count) for count in scale.query_counts]
+    counts = [count for count in scale.surrogate_counts if count <= scale.surrogates]
+    regimes += [Regime(name=f"surrogates:{count}", surrogates=count) for count in counts]
+    return (*regimes, *_outputs(task), *_inputs(task))
+
+
+def select_regimes(regimes: Sequence[Regime], wanted: Sequence[str]) -> tuple[Regime, ...]:
+    """The regimes of these names or groups, in their own order, all if none is named; InputError for unknown ones."""
+    known = {regime.name for regime in regimes} | {regime.group for regime in regimes}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        groups = ", ".join(dict.fromkeys(regime.group for regime in regimes))
+        raise InputError(
+            f"there is no regime {', '.join(unknown)} for this task and scale; groups are {groups}, single regimes "
+            f"{', '.join(regime.name for regime in regimes)}."
+        )
+    return tuple(regime for regime in regimes if not wanted or regime.name in wanted or regime.group in wanted)
+
+
+def _without(task: Task, scale: Scale) -> list[Regime]:
+    families = [entry.family for entry in OBFUSCATIONS.values() if entry.supports(task)]
+    students = tuple(family for family in families if family in STUDENTS)
+    regimes = [Regime(name="without:students", without=students)]
+    if scale.every_family:
+        # negatives of the owner's own class and data stay: without them no zoo is worth its name
+        absent = [*families, OTHER_ARCHITECTURE, OTHER_DATA]
+        regimes += [Regime(name=f"without:{family}", without=(family,)) for family in absent]
+    return regimes
+
+
+def _outputs(task: Task) -> list[Regime]:
+    noise = OutputAccess(kind="noise", parameter=0.02)
+    rounding = OutputAccess(kind="round", parameter=2)
+    if task.name != "classification":
+        return [
+            Regime(name="output:round2", view="identity_round(2)", output=rounding),
+            Regime(name="output:noisy", output=noise),
+        ]
+    return [
+        Regime(name="output:round2", view="round(2)", output=rounding),
+        Regime(name="output:top3", view="topk(3)", output=OutputAccess(kind="topk", parameter=3)),
+        Regime(name="output:label", view="label", output=OutputAccess(kind="label")),
+        # a view whose floor lies above the noise: logarithms of smaller probabilities would be noise alone
+        Regime(name="output:noisy", view="round(1)", output=noise),
+    ]
+
+
+def _inputs(task: Task) -> list[Regime]:
+    noise = Regime(name="front:noise", inputs=InputChange(kind="noise", parameter=0.03))
+    if len(task.input_shape) != 3:
+        return [noise]
+    return [
+        # queries that are to be sent as files are made of what files hold
+        Regime(name="transport:8bit", levels=256, inputs=InputChange(kind="8bit")),
+        Regime(name="transport:jpeg", levels=256, inputs=InputChange(kind="jpeg", parameter=90)),
+        noise,
+        Regime(name="front:blur", inputs=InputChange(kind="blur", parameter=0.6)),
+        Regime(name="front:resize", inputs=InputChange(kind="resize", parameter=0.75)),
+    ]
+
+
+def _drawn(
+    models: Sequence[ZooModel], positives: dict[str, int], negatives: dict[str, int], seed: int
+) -> tuple[ZooModel, ...]:
+    """The models of randomly drawn runs, so many of each class in each share, families taking turns."""
+    kept: set[str] = set()
+    for is_positive, wanted in ((True, positives), (False, negatives)):
+        for share, count in wanted.items():
+            families: dict[str, dict[str, None]] = {}
+            for entry in models:
+                if entry.is_positive is is_positive and entry.share == share:
+                    families.setdefault(entry.family, {})[entry.run] = None
+            random = np.random.default_rng(derive_seed(seed, "drawn", share, str(is_positive)))
+            runs = _in_turn([list(random.permutation(list(runs))) for runs in families.values()], random)
+            if len(runs) < count:
+                kind = "positives" if is_positive else "negatives"
+                raise ZooError(
+                    f"the zoo's {share!r} share has {len(runs)} {kind}, expected {count}; build a larger zoo."
+                )
+            kept.update(runs[:count])
+    return tuple(entry for entry in models if entry.run in kept)
+
+
+def _in_turn(queues: list[list[str]], random: np.random.Generator) -> list[str]:
+    """All entries, one queue after the other in random order."""
+    order = random.permutation(len(queues))
+    longest = max(map(len, queues), default=0)
+    return [str(queues[place][turn]) for turn in range(longest) for place in order if turn < len(queues[place])]
