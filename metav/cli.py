@@ -1,4 +1,4 @@
-"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`.
+"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`, `reproduce`.
 
 Results for programs go to stdout as JSON, everything for people to stderr. Exit codes say what was found, so that none
 of them may come from anything else: an unexpected failure, or a suspect's code that calls sys.exit, is a run error.
@@ -6,118 +6,20 @@ of them may come from anything else: an unexpected failure, or a suspect's code 
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
-from enum import IntEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import metav
-from metav.errors import MetavError
+from metav.cli_program import SUCCESS, ExitCode, Program, json_option, stdout_kept_clean, tell
+from metav.experiments.command import reproduce_command
 from metav.user_models import check_target, write_queries
 
 if TYPE_CHECKING:
     from metav.fingerprints import Fingerprint
     from metav.verdicts import Verdict
-
-
-class ExitCode(IntEnum):
-    """What the commands of this program end with."""
-
-    NO_MATCH = 0
-    MATCH = 1
-    ERROR = 2
-    INCONCLUSIVE = 3
-    USAGE = 4
-    STOPPED = 130
-
-
-SUCCESS = 0
-
-
-class Program(click.Group):
-    """A click group whose exit codes are those of ExitCode, for whatever ends it."""
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run a command line and, unless standalone_mode is off, end the process."""
-        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
-        if not standalone_mode:
-            return run()
-        sys.exit(self._ended(run))
-
-    def _ended(self, run: Callable[[], Any]) -> int:
-        """The exit code of a command line."""
-        try:
-            code = run()
-        except click.UsageError as error:
-            error.show()
-            return ExitCode.USAGE
-        except click.Abort:
-            _tell("stopped")
-            return ExitCode.STOPPED
-        except click.ClickException as error:
-            return _failed(error.format_message())
-        except MetavError as error:
-            return _failed(str(error))
-        except SystemExit as error:
-            return _failed(f"the code of a model, task or suspect ended the program (sys.exit({error.code!r}))")
-        except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            return _failed(f"{type(error).__name__}: {error}; this is a defect of metav or of a model's own code")
-        return code if isinstance(code, int) else SUCCESS
-
-
-def _failed(message: str) -> int:
-    _tell(f"error: {message}")
-    return ExitCode.ERROR
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
-@contextmanager
-def _stdout_kept_clean() -> Iterator[None]:
-    """Send to stderr what a model's code and its worker processes print, so that stdout holds JSON and nothing else."""
-    with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.showwarning = _show_warning
-        try:
-            sys.__stdout__.flush()  # type: ignore[union-attr]
-            kept = os.dup(1)
-        except (OSError, ValueError, AttributeError):  # there is no such stream
-            yield
-            return
-        try:
-            os.dup2(2, 1)
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-
-
-def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
-    _tell(f"warning: {message}")
-
-
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
 
 
 _WEIGHTS = click.option("--weights", metavar="FILE", help="Weights of the model, a .safetensors file.")
@@ -151,7 +53,7 @@ def main() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--output", default="metav_demo.png", show_default=True, metavar="FILE", help="Where the picture goes.")
 @click.option("--jobs", type=int, default=2, show_default=True, help="Processes that train; -1 is one per core.")
-@_json_option
+@json_option
 def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
     """Show what a fingerprint can do, offline and in under a minute, on real handwritten digits.
 
@@ -162,10 +64,10 @@ def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
 
     picture = Path(output)
     check_target(picture, overwrite=True)
-    with _stdout_kept_clean():
-        result = run_demo(seed=seed, jobs=jobs, say=_tell)
+    with stdout_kept_clean():
+        result = run_demo(seed=seed, jobs=jobs, say=tell)
         write_picture(result, picture)
-        _tell(f"Picture: {picture}")
+        tell(f"Picture: {picture}")
     if as_json:
         click.echo(result.to_json())
     return SUCCESS
@@ -200,7 +102,7 @@ def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
-@_json_option
+@json_option
 def fingerprint_command(**options: Any) -> int:
     """Make the fingerprint of a model: trains surrogates, finds queries, calibrates.
 
@@ -224,17 +126,17 @@ def fingerprint_command(**options: Any) -> int:
     _check_generation(options["kind"], options["latent"])
     check_target(output, overwrite=options["force"])
     try:
-        with _stdout_kept_clean():
+        with stdout_kept_clean():
             fp = _make_fingerprint(options)
             fp.save(output)
-            _tell(_card(fp))
-            _tell(f"written to {output}; keep it secret: who knows its queries can evade them")
+            tell(_card(fp))
+            tell(f"written to {output}; keep it secret: who knows its queries can evade them")
     except KeyboardInterrupt:
         cache = options["cache"]
         hint = (
             f"run the same command again to continue from {cache}" if cache else "with --cache FOLDER it can continue"
         )
-        _tell(f"\nstopped, and nothing was written; {hint}")
+        tell(f"\nstopped, and nothing was written; {hint}")
         raise click.exceptions.Exit(ExitCode.STOPPED) from None
     if options["as_json"]:
         click.echo(fp.to_json())
@@ -245,7 +147,7 @@ def fingerprint_command(**options: Any) -> int:
 @click.argument("fingerprint", metavar="FINGERPRINT")
 @click.option("--queries", metavar="FILE", help="Write the queries, in order, to this .npy or .npz file.")
 @click.option("--force", is_flag=True, help="Overwrite the file of queries if it exists.")
-@_json_option
+@json_option
 def inspect_command(fingerprint: str, queries: str | None, force: bool, as_json: bool) -> int:
     """Show what a fingerprint was made from, how it decides, and its commitment; write its queries.
 
@@ -256,12 +158,12 @@ def inspect_command(fingerprint: str, queries: str | None, force: bool, as_json:
       metav verify owner.metav answers.npy
     """
     fp = metav.load(fingerprint)
-    _tell(_card(fp))
+    tell(_card(fp))
     if queries is not None:
         target = Path(queries)
         check_target(target, overwrite=force)
         write_queries(fp.queries, target)
-        _tell(f"{len(fp.queries)} queries written to {target}, float32 of shape {fp.queries.shape}")
+        tell(f"{len(fp.queries)} queries written to {target}, float32 of shape {fp.queries.shape}")
     if as_json:
         click.echo(fp.to_json())
     return SUCCESS
@@ -274,7 +176,7 @@ def inspect_command(fingerprint: str, queries: str | None, force: bool, as_json:
 @_TRAINED
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Queries per call.")
 @click.option("--plot", metavar="FILE", help="Draw the score among the calibration scores into this picture file.")
-@_json_option
+@json_option
 def verify_command(
     fingerprint: str,
     suspect: str,
@@ -303,9 +205,9 @@ def verify_command(
     fp = metav.load(fingerprint)
     if plot is not None:
         check_target(Path(plot), overwrite=True)
-    with _stdout_kept_clean():
+    with stdout_kept_clean():
         verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
-        _tell(str(verdict))
+        tell(str(verdict))
         if plot is not None:
             from metav.reports.plots import plot_scores, save_plot
 
@@ -390,6 +292,8 @@ def _card(fp: Fingerprint) -> str:
 def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else "not known"
 
+
+main.add_command(reproduce_command)
 
 if __name__ == "__main__":
     main()

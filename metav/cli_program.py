@@ -1,0 +1,110 @@
+"""How the program ends and where it writes: exit codes, errors as messages, stdout for JSON and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from enum import IntEnum
+from functools import partial
+from typing import Any
+
+import click
+
+from metav.errors import MetavError
+
+
+class ExitCode(IntEnum):
+    """What the commands of this program end with."""
+
+    NO_MATCH = 0
+    MATCH = 1
+    ERROR = 2
+    INCONCLUSIVE = 3
+    USAGE = 4
+    STOPPED = 130
+
+
+SUCCESS = 0
+
+
+class Program(click.Group):
+    """A click group whose exit codes are those of ExitCode, for whatever ends it."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line and, unless standalone_mode is off, end the process."""
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        sys.exit(self._ended(run))
+
+    def _ended(self, run: Callable[[], Any]) -> int:
+        """The exit code of a command line."""
+        try:
+            code = run()
+        except click.UsageError as error:
+            error.show()
+            return ExitCode.USAGE
+        except click.Abort:
+            tell("stopped")
+            return ExitCode.STOPPED
+        except click.ClickException as error:
+            return _failed(error.format_message())
+        except MetavError as error:
+            return _failed(str(error))
+        except SystemExit as error:
+            return _failed(f"the code of a model, task or suspect ended the program (sys.exit({error.code!r}))")
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            return _failed(f"{type(error).__name__}: {error}; this is a defect of metav or of a model's own code")
+        return code if isinstance(code, int) else SUCCESS
+
+
+def _failed(message: str) -> int:
+    tell(f"error: {message}")
+    return ExitCode.ERROR
+
+
+def tell(text: str) -> None:
+    """One line for people, on stderr."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def stdout_kept_clean() -> Iterator[None]:
+    """Send to stderr what a model's code and its worker processes print, so that stdout holds JSON and nothing else."""
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _show_warning
+        try:
+            sys.__stdout__.flush()  # type: ignore[union-attr]
+            kept = os.dup(1)
+        except (OSError, ValueError, AttributeError):  # there is no such stream
+            yield
+            return
+        try:
+            os.dup2(2, 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
+    tell(f"warning: {message}")
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --json of every command that has a result."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)

@@ -1,0 +1,146 @@
+"""The command `metav reproduce`: one task of the experiments from data to tables and figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from metav.cli_program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell
+from metav.documents import readable_json
+from metav.errors import InputError
+from metav.experiments.scales import SCALES, SIZES
+
+if TYPE_CHECKING:
+    from metav.experiments.materials import Plan
+
+_BACKGROUND = "--background"
+
+
+@click.command("reproduce")
+@click.argument("task", type=click.Choice(list(SIZES)))
+@click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True, help="How large (see below).")
+@click.option("--data", type=click.Path(file_okay=False), help="Folder of the real data sets; digits need none.")
+@click.option("--regimes", default="", metavar="NAMES", help="Regimes or groups of them, by commas.  [default: all]")
+@click.option("--seeds", default="1", show_default=True, help="Seeds of the fingerprints, by commas.")
+@click.option("--owner", type=int, default=0, show_default=True, help="Seed of data split, owner, zoo and suspects.")
+@click.option("--cache", default="zoo-reproduce", show_default=True, help="Folder of trained models, to continue from.")
+@click.option("--output", default="results", show_default=True, help="Folder of results.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
+@click.option("--device", default="cpu", show_default=True, help="Where models are trained and run, such as cuda.")
+@click.option("--report", "report_only", is_flag=True, help="Only write tables and figures of the results so far.")
+@click.option(_BACKGROUND, is_flag=True, help="Go on in the background; messages go to a file in the output folder.")
+@click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
+@json_option
+def reproduce_command(**options: Any) -> int:
+    """Run one task of the experiments, from data to tables and figures.
+
+    \b
+    TASK: digits (bundled with scikit-learn), skin (HAM10000, ResNet-18), warfarin (dose, fully connected),
+          fashion (DCGAN generators).
+    Scales: smoke ends within a minute; small takes an hour or two on two cores; paper is the full size.
+
+    Owner, surrogates and suspects are trained once and kept in --cache; each regime and seed writes one JSON file below
+    --output. What is there is not made again: stopped, or with further --seeds, --regimes or --owner, the same command
+    goes on. report.md and its figures are written at the end, over all owners of the task and scale.
+
+    \b
+    Regimes: full, few, without (leave one family out), queries, surrogates, output, transport, front; or a single
+    one, such as output:label.
+
+    \b
+    Examples:
+      metav reproduce digits --scale smoke
+      metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
+      metav reproduce skin --report
+    """
+    from metav.user_models import require_torch
+
+    if options["report_only"]:
+        runs: list[dict[str, Any]] = []
+    else:
+        require_torch("metav reproduce")
+        plan = _plan(options)
+        if options["background"]:
+            return _continue_in_background(plan)
+        with stdout_kept_clean():
+            runs = _run(plan, options)
+    with stdout_kept_clean():
+        _report(Path(options["output"]) / f"{options['task']}-{options['scale']}")
+    if options["as_json"]:
+        click.echo(readable_json(runs))
+    return SUCCESS
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    from metav.experiments.materials import Plan
+
+    return Plan(
+        task=options["task"],
+        scale_name=options["scale"],
+        data=None if options["data"] is None else Path(options["data"]),
+        owner_seed=options["owner"],
+        cache=Path(options["cache"]),
+        output=Path(options["output"]),
+        jobs=options["jobs"],
+        device=_checked_device(options["device"]),
+        progress=False if options["no_progress"] else None,
+    )
+
+
+def _checked_device(name: str) -> str:
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {name!r} cannot be used ({reason}); pass --device cpu.") from error
+    return name
+
+
+def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Summaries of all runs, told one by one as they are done."""
+    from metav.experiments.reproduce import parse_seeds, reproduce
+    from metav.experiments.results import summary_line, summary_of
+
+    names = [name.strip() for name in options["regimes"].split(",") if name.strip()]
+    summaries = []
+    try:
+        for result in reproduce(plan, seeds=parse_seeds(options["seeds"]), regimes=names, say=tell):
+            tell(summary_line(result.record) + (" (there already)" if result.found else ""))
+            summaries.append({"file": str(result.path), **summary_of(result.record)})
+    except KeyboardInterrupt:
+        tell("\nstopped; run the same command again to continue")
+        raise click.exceptions.Exit(ExitCode.STOPPED) from None
+    return summaries
+
+
+def _report(folder: Path) -> None:
+    from metav.experiments.report import write_report
+
+    for path in write_report(folder):
+        tell(f"written: {path}")
+
+
+def _continue_in_background(plan: Plan) -> int:
+    """Start the same command in a session of its own, which outlives the terminal."""
+    arguments = [argument for argument in sys.argv[1:] if argument != _BACKGROUND]
+    log = plan.folder / "log.txt"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "metav.cli", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise InputError(f"{log} cannot be written ({error}); choose another folder with --output.") from error
+    tell(f"process {process.pid} goes on in the background; its messages are in {log}")
+    return SUCCESS

@@ -1,0 +1,199 @@
+"""What all runs of one experiment share: the owner's model, its zoo and the test suspects, built once and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from metav.architectures import build
+from metav.digests import architecture_identity, state_digest
+from metav.experiments.records import read_record, versions, write_record
+from metav.experiments.scales import SIZES, Scale, ScaleName
+from metav.experiments.scenarios import Scenario, make_scenario
+from metav.optimization import OptimizationOptions
+from metav.zoo import Zoo, build_suspects, build_zoo
+from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
+from metav.zoo_training import identity_of
+
+Say = Callable[[str], None]
+Suspects = tuple[tuple[nn.Module, bool, str], ...]
+"""Test suspects: (model, is_positive, family)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One experiment: which task at which scale, on what, and where its files go.
+
+    data: folder of the real data sets (digits need none). owner_seed: of the split of the data, the owner, its zoo and
+    the suspects. cache: folder of trained models. output: folder of results. device: where models are trained and run.
+    """
+
+    task: str
+    scale_name: ScaleName
+    data: Path | None
+    owner_seed: int
+    cache: Path
+    output: Path
+    jobs: int = 1
+    device: str = "cpu"
+    progress: bool | None = None
+
+    @property
+    def scale(self) -> Scale:
+        """The sizes."""
+        return SIZES[self.task][self.scale_name]
+
+    @property
+    def options(self) -> OptimizationOptions:
+        """Options of the joint optimisation, before a regime changes them."""
+        return OptimizationOptions(queries=self.scale.queries, **self.scale.options)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of this owner go."""
+        return self.output / f"{self.task}-{self.scale_name}" / f"owner{self.owner_seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on, ready for JSON."""
+        return {
+            "task": self.task,
+            "scale": self.scale_name,
+            "owner_seed": self.owner_seed,
+            "device": self.device,
+            "sizes": self.scale.to_dict(),
+            "versions": versions(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Materials:
+    """Everything that is built once; record: what it was, and how long it took, ready for JSON."""
+
+    plan: Plan
+    scenario: Scenario
+    owner: nn.Module
+    zoo: Zoo
+    suspects: Suspects
+    record: dict[str, Any]
+
+
+def build_materials(plan: Plan, say: Say = lambda text: None) -> Materials:
+    """Build, or take from the cache, the owner, the zoo and the suspects; what was stopped goes on where it was.
+
+    Writes `materials.json` into the plan's folder: seconds add up over the sessions that it took.
+    """
+    scenario = make_scenario(plan.task, plan.data, plan.owner_seed, plan.scale)
+    path = plan.folder / "materials.json"
+    with _timed(path, plan) as seconds:
+        say(f"{plan.task}: owner")
+        with _clock(seconds, "owner"):
+            owner = load_owner(scenario, plan)
+        say(f"{plan.task}: zoo of {plan.scale.surrogates} derived and {plan.scale.surrogates} independent surrogates")
+        with _clock(seconds, "zoo"):
+            zoo = _zoo(scenario, owner, plan)
+        say(f"{plan.task}: {plan.scale.suspects} derived and {plan.scale.suspects} independent suspects")
+        with _clock(seconds, "suspects"):
+            suspects, summary = _suspects(scenario, owner, plan)
+    about = {
+        "owner_metric": scenario.test_metric(owner),
+        "metric_unit": scenario.metric_unit,
+        "owner_parameters": sum(parameter.numel() for parameter in owner.parameters()),
+        "owner": state_digest(owner),
+        "zoo": zoo.summary(),
+        "suspects": summary,
+    }
+    record = read_record(path) | about | {"complete": True}
+    write_record(path, record)
+    return Materials(plan=plan, scenario=scenario, owner=owner, zoo=zoo, suspects=suspects, record=record)
+
+
+def load_owner(scenario: Scenario, plan: Plan) -> nn.Module:
+    """The owner's model, on the plan's device: from the cache, else trained and kept there."""
+    store = ZooCache(plan.cache / plan.task)
+    template = build(scenario.owner_architecture, 0)
+    key = cache_key(
+        {
+            "owner of": scenario.name,
+            "task": identity_of(scenario.task),
+            "architecture": architecture_identity(template),
+            "seed": plan.owner_seed,
+            "device": plan.device,
+        }
+    )
+    found = store.load(key)
+    if found is not None:
+        template.load_state_dict(dict(found.states[0]))
+        return template.to(plan.device).eval()
+    owner = scenario.train_owner(plan.owner_seed, device=plan.device)
+    trained = TrainedModel(
+        states=(tensor_state(owner.state_dict()),),
+        fractions=(1.0,),
+        metrics=(float(scenario.task.metric(owner)),),
+        strength=None,
+    )
+    store.store(key, pack(trained, key))
+    return owner
+
+
+def _zoo(scenario: Scenario, owner: nn.Module, plan: Plan) -> Zoo:
+    return build_zoo(
+        owner,
+        scenario.task,
+        positives=plan.scale.surrogates,
+        negatives=plan.scale.surrogates,
+        snapshots=plan.scale.snapshots,
+        architectures=scenario.zoo_architectures,
+        seed=plan.owner_seed,
+        cache=plan.cache / plan.task,
+        jobs=plan.jobs,
+        progress=plan.progress,
+    )
+
+
+def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspects, dict[str, Any]]:
+    """The test suspects, and what they are, ready for JSON."""
+    built = build_suspects(
+        owner,
+        scenario.task,
+        positives=plan.scale.suspects,
+        negatives=plan.scale.suspects,
+        architectures=scenario.suspect_architectures,
+        other_task=scenario.other_task,
+        thief_task=scenario.thief_task,
+        seed=plan.owner_seed,
+        cache=plan.cache / plan.task,
+        jobs=plan.jobs,
+        progress=plan.progress,
+    )
+    return tuple((entry.model, entry.is_positive, entry.family) for entry in built), built.summary()
+
+
+@contextmanager
+def _timed(path: Path, plan: Plan) -> Iterator[dict[str, float]]:
+    """Seconds per phase, added to those of stopped sessions and kept even if this one is stopped, too."""
+    settings = plan.settings()
+    old = read_record(path)
+    same = old.get("settings") == settings
+    if same and old.get("complete"):
+        yield {}
+        return
+    seconds: dict[str, float] = dict(old["seconds"]) if same else {}
+    try:
+        yield seconds
+    finally:
+        write_record(path, {"settings": settings, "jobs": plan.jobs, "seconds": seconds, "complete": False})
+
+
+@contextmanager
+def _clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - start, 2)

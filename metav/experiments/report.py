@@ -1,0 +1,86 @@
+"""Writes the tables and figures of one task at one scale: report.md, and a picture for each kind of result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from metav.errors import ArtefactError, InputError
+from metav.experiments.records import read_materials, read_runs
+from metav.experiments.results import Record, all_tables, costs_of, evaluation_of, schemes_of, scored, scores_of, sweep
+from metav.fingerprints import load
+from metav.reports.figures import plot_costs, plot_queries, plot_robustness, plot_roc, plot_sweep
+from metav.reports.plots import plot_scores, save_plot
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write report.md and the figures into a folder of results, from its JSON files alone; return what was written.
+
+    A figure without data is left out. InputError where there are no results.
+    """
+    runs, materials = read_runs(folder), read_materials(folder)
+    written = []
+    for name, draw in _figures(folder, runs, materials).items():
+        axes = draw()
+        if axes is not None:
+            save_plot(axes, folder / f"{name}.png")
+            written.append(folder / f"{name}.png")
+    pictures = "\n".join(f"![{path.stem}]({path.name})" for path in written)
+    _write_text(folder / "report.md", all_tables(runs, materials) + ("\n" + pictures + "\n" if pictures else ""))
+    return [folder / "report.md", *written]
+
+
+def _figures(folder: Path, runs: Sequence[Record], materials: Sequence[Record]) -> dict[str, Callable[[], Any]]:
+    # one run stands for all in the figures that show single suspects: the tables hold the means
+    full = next((run for run in runs if run["group"] == "full" and "evaluation" in run), None)
+    return {
+        "scores": lambda: None if full is None else plot_scores(evaluation_of(full), title=_title(full)),
+        "roc": lambda: None if full is None else _roc(full),
+        "aruc": lambda: None if full is None else _robustness(full),
+        "queries": lambda: _sweep(runs, "queries", "number of queries"),
+        "surrogates": lambda: _sweep(runs, "surrogates", "trained surrogates of each class"),
+        "fingerprint": lambda: None if full is None else _queries(folder, full),
+        "cost": lambda: plot_costs(costs, title="Cost") if (costs := costs_of(runs, materials)) else None,
+    }
+
+
+def _title(run: Record) -> str:
+    return f"{run['task']}, {run['scale']}: owner {run['owner_seed']}, seed {run['seed']}"
+
+
+def _roc(run: Record) -> Any:
+    pairs = {scheme: scores_of(run, scheme) for scheme in schemes_of([run])}
+    found = {scheme: pair for scheme, pair in pairs.items() if pair is not None}
+    return plot_roc(found, title=_title(run)) if found else None
+
+
+def _robustness(run: Record) -> Any:
+    pair = scored(run, schemes_of([])[0])
+    return None if pair is None else plot_robustness(*pair, title=_title(run))
+
+
+def _sweep(runs: Sequence[Record], group: str, label: str) -> Any:
+    schemes = sweep(runs, group)
+    return plot_sweep(schemes, label=label, title=f"{runs[0]['task']}, {runs[0]['scale']}") if schemes else None
+
+
+def _queries(folder: Path, run: Record) -> Any:
+    path = folder / f"owner{run['owner_seed']}" / "fingerprints" / run["fingerprint"]["file"]
+    try:
+        fp = load(path)
+    except ArtefactError:
+        return None  # results travel without the fingerprints, which are secrets
+    return plot_queries(fp.queries, adaptive=fp.adaptive, title=f"{run['task']}, {run['scale']}")
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error}); choose another folder with --output.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

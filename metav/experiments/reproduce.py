@@ -1,0 +1,207 @@
+"""Runs one task from data to results: every regime with every seed, one JSON file a run, resumable."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metav.curves import aruc, roc_auc
+from metav.digests import state_digest
+from metav.errors import ArtefactError, InputError, MetavError
+from metav.evaluation import evaluate
+from metav.experiments.materials import Materials, Plan, Say, build_materials
+from metav.experiments.records import read_record, settings_key, versions, write_record
+from metav.experiments.regimes import Regime, all_regimes, select_regimes
+from metav.experiments.scenarios import make_scenario
+from metav.fingerprinting import fingerprint
+from metav.fingerprints import Fingerprint, load
+from metav.randomness import derive_seed
+from metav.training import device_of
+
+Baselines = Mapping[str, type[Any]]
+"""Schemes to compare with, by name: `cls().fit(owner, task, zoo, queries=, seed=)`, then `score(suspect) -> float`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """One regime with one seed: its file, its record, and whether it was there already."""
+
+    path: Path
+    record: dict[str, Any]
+    found: bool
+
+
+def reproduce(
+    plan: Plan,
+    *,
+    seeds: Sequence[int],
+    regimes: Sequence[str] = (),
+    baselines: Baselines | None = None,
+    say: Say = lambda text: None,
+) -> Iterator[RunResult]:
+    """Yield the result of each regime and seed as it is done; what is there already, made alike, is not made again.
+
+    regimes: names or groups, none for all. InputError for unknown ones, before anything is trained.
+    """
+    task = make_scenario(plan.task, plan.data, plan.owner_seed, plan.scale).task
+    wanted = select_regimes(all_regimes(task, plan.scale), regimes)
+    schemes = {name: cls for name, cls in (baselines or {}).items() if task.name in cls.tasks}
+    materials: Materials | None = None
+    for seed in seeds:
+        for regime in wanted:
+            path = plan.folder / f"{regime.name.replace(':', '-')}-seed{seed}.json"
+            settings = _settings(plan, regime, seed, schemes)
+            record = read_record(path)
+            if record.get("key") == settings_key(settings):
+                yield RunResult(path=path, record=record, found=True)
+                continue
+            materials = materials or build_materials(plan, say)
+            record = _run(materials, regime, seed, schemes)
+            record |= {"key": settings_key(settings), "settings": settings}
+            write_record(path, record)
+            yield RunResult(path=path, record=record, found=False)
+
+
+def _settings(plan: Plan, regime: Regime, seed: int, schemes: Baselines) -> dict[str, Any]:
+    return {
+        **plan.settings(),
+        "regime": regime.to_dict(),
+        "seed": seed,
+        "options": regime.choose_options(plan.options).to_dict(),
+        "baselines": sorted(schemes),
+    }
+
+
+def _run(materials: Materials, regime: Regime, seed: int, schemes: Baselines) -> dict[str, Any]:
+    """The record of one run; one that the method refuses (too few models, say) is a record of why."""
+    plan, scenario = materials.plan, materials.scenario
+    record: dict[str, Any] = {
+        "task": plan.task,
+        "scale": plan.scale_name,
+        "regime": regime.name,
+        "group": regime.group,
+        "seed": seed,
+        "owner_seed": plan.owner_seed,
+        "device": str(device_of(materials.owner)),
+        "versions": versions(),
+        "owner_metric": materials.record["owner_metric"],
+        "metric_unit": materials.record["metric_unit"],
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    suspects = [
+        (
+            regime.choose_suspect(model, scenario.task, derive_seed(seed, regime.name, number)),
+            is_positive,
+            family,
+        )
+        for number, (model, is_positive, family) in enumerate(materials.suspects)
+    ]
+    try:
+        record |= _fingerprint_results(materials, regime, seed, suspects)
+    except MetavError as error:
+        record["failed"] = f"{type(error).__name__}: {error}"
+    record["baselines"] = {
+        name: _baseline_results(cls, materials, regime, seed, suspects) for name, cls in schemes.items()
+    }
+    return record
+
+
+def _fingerprint_results(
+    materials: Materials, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
+) -> dict[str, Any]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fp, path, seconds = _fingerprint(materials, regime, seed)
+        start = time.perf_counter()
+        evaluation = evaluate(fp, suspects, progress=materials.plan.progress)
+    return {
+        "evaluation": evaluation.to_dict(),
+        "fingerprint": {
+            "file": path.name,
+            "adaptive": fp.adaptive,
+            "members": list(fp.meta_verifier.kinds),
+            "threshold": fp.calibration.threshold,
+            "surrogates": {name: fp.zoo[name] for name in ("positives", "negatives", "snapshots")},
+            "history": fp.history,
+        },
+        "seconds": {"fingerprint": seconds, "evaluation": round(time.perf_counter() - start, 3)},
+        "warnings": sorted({str(entry.message) for entry in caught}),
+    }
+
+
+def _fingerprint(materials: Materials, regime: Regime, seed: int) -> tuple[Fingerprint, Path, float]:
+    """The fingerprint of a regime, its file and the seconds it took; regimes that differ only in channels share one."""
+    plan = materials.plan
+    made_from = {
+        **plan.settings(),
+        "owner": state_digest(materials.owner),
+        "fingerprint": regime.fingerprint_settings(),
+        "seed": seed,
+    }
+    path = plan.folder / "fingerprints" / f"{settings_key(made_from)[:32]}.metav"
+    if path.exists():
+        try:
+            return load(path), path, float(read_record(path.with_suffix(".time"))["seconds"])
+        except (ArtefactError, KeyError):
+            pass  # left by a run that was stopped or changed since: it is made again
+    start = time.perf_counter()
+    fp = fingerprint(
+        materials.owner,
+        materials.scenario.task,
+        zoo=regime.choose_zoo(materials.zoo, seed),
+        options=regime.choose_options(plan.options),
+        seed=seed,
+        progress=plan.progress,
+    )
+    seconds = round(time.perf_counter() - start, 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fp.save(path)
+    write_record(path.with_suffix(".time"), {"seconds": seconds})
+    return fp, path, seconds
+
+
+def _baseline_results(
+    cls: type[Any], materials: Materials, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
+) -> dict[str, Any]:
+    """Scores of one scheme on the same suspects; a scheme that fails says why."""
+    start = time.perf_counter()
+    try:
+        scheme = cls().fit(
+            materials.owner,
+            materials.scenario.task,
+            regime.choose_zoo(materials.zoo, seed),
+            queries=regime.choose_options(materials.plan.options).queries,
+            seed=seed,
+        )
+        fitted = time.perf_counter()
+        scores = [float(scheme.score(model)) for model, _, _ in suspects]
+    except MetavError as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+    return {
+        **ranking([entry[1] for entry in suspects], scores),
+        "suspects": [
+            {"family": family, "is_positive": is_positive, "score": score}
+            for (_, is_positive, family), score in zip(suspects, scores, strict=True)
+        ],
+        "seconds": {"fit": round(fitted - start, 2), "score": round(time.perf_counter() - fitted, 3)},
+    }
+
+
+def ranking(is_positive: Sequence[bool], scores: Sequence[float]) -> dict[str, float | None]:
+    """AUC of scores of any scale, and ARUC where they lie in [0, 1] (None elsewhere)."""
+    high = [score for score, positive in zip(scores, is_positive, strict=True) if positive]
+    low = [score for score, positive in zip(scores, is_positive, strict=True) if not positive]
+    within = min(scores) >= 0 and max(scores) <= 1
+    return {"auc": roc_auc(high, low), "aruc": aruc(high, low) if within else None}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Whole numbers separated by commas; InputError on anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"seeds must be whole numbers separated by commas, got {text!r}.") from None

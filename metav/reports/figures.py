@@ -1,0 +1,174 @@
+"""Figures of experiments: ROC, robustness against uniqueness, AUC against a number, the queries, costs.
+
+Each draws into `ax`, or into a figure of its own where that is None, and returns the Axes. Matplotlib is imported when
+a figure is drawn; its global state and backend stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metav.curves import aruc, robustness_uniqueness, roc_auc, roc_curve
+from metav.errors import InputError
+
+# Okabe and Ito (2008): told apart with any kind of colour vision; the line styles differ too
+_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", "-.", ":")
+
+Scores = tuple[ArrayLike, ArrayLike]
+"""Scores of derived and of independent models."""
+
+
+def plot_roc(schemes: Mapping[str, Scores], *, title: str = "", ax: Any = None) -> Any:
+    """Draw the ROC curve of each scheme, its AUC in the legend. InputError where a scheme lacks scores of a class."""
+    axes = _axes(5.2, 4.6) if ax is None else ax
+    axes.plot([0, 1], [0, 1], color="#BFBFBF", linewidth=0.8)
+    for number, (name, (high, low)) in enumerate(schemes.items()):
+        fpr, tpr = roc_curve(high, low)
+        axes.plot(fpr, tpr, label=f"{name} ({roc_auc(high, low):.3f})", **_line(number))
+    axes.set_xlabel("share of independent models called derived")
+    axes.set_ylabel("share of derived models called derived")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    return _finished(axes, title, legend="AUC")
+
+
+def plot_robustness(positives: ArrayLike, negatives: ArrayLike, *, title: str = "", ax: Any = None) -> Any:
+    """Draw robustness, uniqueness and the smaller of both over the threshold; the area under that is the ARUC.
+
+    Scores lie in [0, 1]; InputError where they do not.
+    """
+    axes = _axes(5.2, 4.0) if ax is None else ax
+    area = aruc(positives, negatives)
+    grid = np.linspace(0.0, 1.0, 501)
+    robustness, uniqueness = robustness_uniqueness(positives, negatives, grid)
+    axes.fill_between(grid, np.minimum(robustness, uniqueness), color="#E6E6E6", label=f"ARUC {area:.3f}")
+    axes.plot(grid, robustness, label="robustness: derived models at or above", **_line(0))
+    axes.plot(grid, uniqueness, label="uniqueness: independent models below", **_line(1))
+    axes.set_xlabel("threshold")
+    axes.set_ylabel("share of models")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    return _finished(axes, title)
+
+
+def plot_sweep(
+    schemes: Mapping[str, Mapping[int, Sequence[float]]], *, label: str, title: str = "", ax: Any = None
+) -> Any:
+    """Draw AUC against a number (of queries, of surrogates), per scheme: means, with bars from least to largest.
+
+    schemes: for each number the AUC of every run. label: of the horizontal axis.
+    """
+    axes = _axes(6.0, 4.0) if ax is None else ax
+    for number, (name, points) in enumerate(schemes.items()):
+        places = sorted(points)
+        means = np.array([np.mean(points[place]) for place in places])
+        low = means - [min(points[place]) for place in places]
+        high = [max(points[place]) for place in places] - means
+        axes.errorbar(places, means, yerr=[low, high], label=name, marker="o", markersize=4, capsize=2, **_line(number))
+    ticks = sorted({place for points in schemes.values() for place in points})
+    if ticks:
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(place) for place in ticks])
+        axes.minorticks_off()
+    axes.set_xlabel(label)
+    axes.set_ylabel("AUC")
+    return _finished(axes, title)
+
+
+def plot_queries(
+    queries: ArrayLike, *, adaptive: int, limit: int = 40, columns: int = 10, title: str = "", ax: Any = None
+) -> Any:
+    """Draw the first queries of a fingerprint: images (N, 1 or 3, h, w) as a mosaic, other inputs as a heat map.
+
+    adaptive: how many of them are optimised; they come first. At most `limit` are drawn, of both kinds in proportion.
+    """
+    values = np.asarray(queries, dtype=np.float32)
+    if values.ndim < 2 or not len(values):
+        raise InputError(f"queries must have shape (N, ...), N >= 1, got {values.shape}")
+    shown, optimised = _both_kinds(values, adaptive, limit)
+    is_image = values.ndim == 4 and values.shape[1] in (1, 3)
+    picture = _mosaic(shown, columns) if is_image else shown.reshape(len(shown), -1)
+    axes = _axes(7.0, 7.0 * min(1.5, picture.shape[0] / picture.shape[1]) + 0.8) if ax is None else ax
+    drawn = axes.imshow(picture, cmap="gray" if is_image else "viridis", interpolation="nearest")
+    if not is_image:
+        axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
+        axes.set_xlabel("feature")
+        axes.set_ylabel("query")
+    else:
+        axes.set_axis_off()
+    note = f"{optimised} optimised, then {len(shown) - optimised} natural, of {len(values)} queries"
+    axes.set_title(f"{title}: {note}" if title else note, loc="left", fontsize=10)
+    return axes
+
+
+def plot_costs(seconds: Mapping[str, float], *, title: str = "", ax: Any = None) -> Any:
+    """Draw seconds per phase as bars on a logarithmic scale."""
+    axes = _axes(6.4, 1.2 + 0.34 * len(seconds)) if ax is None else ax
+    names = list(seconds)
+    values = [max(value, 1e-3) for value in seconds.values()]
+    axes.barh(range(len(names)), values, color=_COLORS[1], height=0.6)
+    for place, value in enumerate(values):
+        axes.text(value * 1.1, place, f"{value:.3g} s", va="center", fontsize=9)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlim(right=max(values) * 4)
+    axes.set_xlabel("seconds")
+    return _finished(axes, title, legend=None)
+
+
+def _both_kinds(values: NDArray[np.float32], adaptive: int, limit: int) -> tuple[NDArray[np.float32], int]:
+    """At most `limit` queries, and how many of them are optimised."""
+    if len(values) <= limit:
+        return values, adaptive
+    optimised = round(limit * adaptive / len(values))
+    return np.concatenate([values[:optimised], values[adaptive : adaptive + limit - optimised]]), optimised
+
+
+def _mosaic(images: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """Images (n, c, h, w) side by side, their values from 0 to 1, with white lines between them."""
+    low, high = float(images.min()), float(images.max())
+    scaled = np.pad((images - low) / max(high - low, 1e-9), ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=1.0)
+    rows = math.ceil(len(scaled) / columns)
+    missing = rows * columns - len(scaled)
+    filled = np.concatenate([scaled, np.ones((missing, *scaled.shape[1:]), dtype=np.float32)])
+    channels, height, width = filled.shape[1:]
+    tiled = filled.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    picture: NDArray[np.float32] = tiled.reshape(rows * height, columns * width, channels)
+    return picture[..., 0] if channels == 1 else picture
+
+
+def _axes(width: float, height: float) -> Any:
+    """Axes in a figure that pyplot does not know."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure.add_subplot()
+
+
+def _line(number: int) -> dict[str, Any]:
+    return {
+        "color": _COLORS[number % len(_COLORS)],
+        "linestyle": _STYLES[number // len(_COLORS) % len(_STYLES)] if number else "-",
+        "linewidth": 2.2 if number == 0 else 1.3,
+        "zorder": 4 if number == 0 else 3,
+    }
+
+
+def _finished(axes: Any, title: str, legend: str | None = "") -> Any:
+    axes.grid(color="#E6E6E6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(title, loc="left", fontsize=11)
+    if legend is not None:
+        axes.legend(title=legend or None, frameon=False, fontsize=8)
+    return axes
