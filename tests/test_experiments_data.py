@@ -27,22 +27,34 @@ torch = pytest.importorskip("torch")
 
 from metav.architectures import Architecture, build  # noqa: E402
 from metav.experiments import architectures  # noqa: E402
+from metav.experiments.scales import SCALES, SIZES  # noqa: E402
 from metav.experiments.scenarios import (  # noqa: E402
     Scenario,
     digits_scenario,
     disturbed,
     fashion_scenario,
+    make_scenario,
+    skin_scenario,
     warfarin_scenario,
+)
+from metav.experiments.skin_architectures import (  # noqa: E402
+    SKIN_SUSPECTS,
+    SKIN_ZOO,
+    Scaled,
+    at_width,
+    skin_resnet18,
 )
 
 ROLES = {
     "digits": (architectures.DIGITS_OWNER, architectures.DIGITS_ZOO, architectures.DIGITS_SUSPECTS),
     "warfarin": (architectures.WARFARIN_OWNER, architectures.WARFARIN_ZOO, architectures.WARFARIN_SUSPECTS),
     "fashion": (architectures.FASHION_OWNER, architectures.FASHION_ZOO, architectures.FASHION_SUSPECTS),
+    "skin": (Scaled(skin_resnet18, 4), at_width(SKIN_ZOO, 4), at_width(SKIN_SUSPECTS, 4)),
 }
 SHAPES = {"digits": ((1, 8, 8), (10,)), "warfarin": ((24,), (1,)), "fashion": ((16,), (1, 28, 28))}
+SHAPES["skin"] = ((3, 28, 28), (7,))
 ALL_ARCHITECTURES = [
-    pytest.param(task, architecture, id=architecture.__name__)
+    pytest.param(task, architecture, id=getattr(architecture, "make", architecture).__name__)
     for task, (owner, zoo, suspects) in ROLES.items()
     for architecture in (owner, *zoo, *suspects)
 ]
@@ -223,7 +235,7 @@ def rows_of(task: object) -> set[bytes]:
     return {row.tobytes() for row in task.examples.numpy()}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["digits", "warfarin", "fashion"])
+@pytest.mark.parametrize("name", ["digits", "warfarin", "fashion", "skin"])
 def test_owner_thief_and_test_hold_different_examples(name: str, request: pytest.FixtureRequest) -> None:
     scenario = scenario_named(name, request)
     owner, thief, test = (rows_of(task) for task in (scenario.task, scenario.thief_task, scenario.test_task))
@@ -243,7 +255,33 @@ def scenario_named(name: str, request: pytest.FixtureRequest) -> Scenario:
     if name == "digits":
         return digits_scenario(0)
     folder = request.getfixturevalue("data_folder")
+    if name == "skin":
+        return skin_scenario(folder, 0, width=4, images=500, epochs=1)
     return warfarin_scenario(folder, 0) if name == "warfarin" else fashion_scenario(folder, 0, images=500)
+
+
+def test_resnet18_at_width_64_has_the_published_number_of_parameters() -> None:
+    # He et al. (2016) with 1,000 classes: 11,689,512, of which the last layer has 513,000
+    count = sum(parameter.numel() for parameter in build(Scaled(skin_resnet18, 64), 0).parameters())
+    assert count == 11_689_512 - 513_000 + (512 + 1) * 7
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("task", SIZES)
+def test_every_task_has_every_scale(task: str, scale: str, data_folder: Path) -> None:
+    sizes = SIZES[task][scale]
+    scenario = make_scenario(task, data_folder, 1, sizes)
+    assert scenario.name == task
+    if scale != "smoke":
+        assert min(sizes.suspects, sizes.surrogates) >= 36
+    for part in ("task", "thief_task", "other_task"):
+        assert getattr(scenario, part).input_shape == scenario.task.input_shape
+    assert sizes.images is None or len(scenario.task.examples) <= sizes.images
+
+
+def test_a_gan_owner_has_a_variational_autoencoder_for_a_neighbour(data_folder: Path) -> None:
+    scenario = make_scenario("fashion", data_folder, 0, SIZES["fashion"]["paper"])
+    assert (scenario.task.objective, scenario.other_task.objective) == ("adversarial", "autoencode")
 
 
 def test_disturbed_images_stay_in_range_and_recognisable() -> None:

@@ -70,7 +70,7 @@ SIZES: Mapping[str, Mapping[ScaleName, Scale]] = {
         "paper": _full(192, 112),
     },
     "skin": {
-        "smoke": _smoke(width=4, images=400, epochs=4),
+        "smoke": _smoke(width=4, images=250, epochs=3),
         "small": _full(60, 42, width=16, epochs=8),
         "paper": _full(96, 112, width=64, epochs=20),
     },
@@ -81,7 +81,7 @@ SIZES: Mapping[str, Mapping[ScaleName, Scale]] = {
     },
     # a generator answers 784 numbers a query: twenty queries are plenty, and three hundred would be slow
     "fashion": {
-        "smoke": _smoke(images=300, epochs=2, queries=5),
+        "smoke": _smoke(images=150, epochs=4, queries=5),
         "small": _full(60, 36, queries=20, query_counts=(2, 5, 10, 20, 50)),
         "paper": _full(
             96,

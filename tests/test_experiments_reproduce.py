@@ -1,0 +1,225 @@
+"""`metav reproduce`, for real at its smallest scale: files, tables, figures, and that nothing is made twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from metav.cli import main
+from metav.errors import InputError
+from metav.experiments.materials import Plan
+from metav.experiments.regimes import all_regimes
+from metav.experiments.reproduce import parse_seeds, ranking, reproduce
+from metav.experiments.scales import SIZES
+from metav.experiments.scenarios import digits_scenario
+
+CPU_SECONDS = 60
+
+
+def shell(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "metav.cli", "reproduce", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["reproduce", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reproduce")
+
+
+@pytest.fixture(scope="module")
+def made(workplace: Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    """The whole command in a process of its own, and the processor's seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = shell("digits", "--scale", "smoke", "--json", cwd=workplace)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.fixture
+def results(made: Any, workplace: Path) -> Path:
+    return workplace / "results" / "digits-smoke"
+
+
+def test_the_smoke_scale_runs_every_regime_within_a_minute(made, results):
+    done, seconds = made
+    assert done.returncode == 0, done.stderr
+    # of the processor: other programs must not fail this test
+    assert seconds < CPU_SECONDS
+    summaries = json.loads(done.stdout)
+    wanted = [entry.name for entry in all_regimes(digits_scenario(0).task, SIZES["digits"]["smoke"])]
+    assert [entry["regime"] for entry in summaries] == wanted
+    assert not [entry for entry in summaries if "failed" in entry]
+
+
+def test_each_run_is_a_file_with_all_that_it_was_made_with(results):
+    record = json.loads((results / "owner0" / "full-seed1.json").read_text())
+    assert (record["task"], record["regime"], record["seed"], record["device"]) == ("digits", "full", 1, "cpu")
+    assert {"metav", "numpy", "python", "torch", "machine"} <= set(record["versions"])
+    assert record["settings"]["options"]["queries"] == 10
+    suspects = record["evaluation"]["suspects"]
+    assert len(suspects) == 28
+    assert {entry["is_positive"] for entry in suspects} == {True, False}
+    assert record["seconds"]["fingerprint"] > 0
+    materials = json.loads((results / "owner0" / "materials.json").read_text())
+    assert materials["complete"]
+    assert set(materials["seconds"]) == {"owner", "zoo", "suspects"}
+
+
+def test_the_channels_change_what_the_same_fingerprint_sees(results):
+    records = {
+        name: json.loads((results / "owner0" / f"{name}-seed1.json").read_text())
+        for name in ("full", "front-blur", "few")
+    }
+    logits = {name: [entry["logit"] for entry in record["evaluation"]["suspects"]] for name, record in records.items()}
+    files = {name: record["fingerprint"]["file"] for name, record in records.items()}
+    assert files["front-blur"] == files["full"] != files["few"]
+    assert logits["front-blur"] != logits["full"]
+    assert records["few"]["fingerprint"]["surrogates"]["positives"] == 3
+    assert records["full"]["fingerprint"]["surrogates"]["positives"] == 14
+
+
+def test_tables_and_figures_are_written(results):
+    text = (results / "report.md").read_text()
+    for title in ("Full zoo", "Few surrogates", "Number of queries", "Output access", "Families that the zoo lacked"):
+        assert f"## {title}" in text
+    pictures = {path.stem for path in results.glob("*.png")}
+    assert pictures == {"scores", "roc", "aruc", "queries", "surrogates", "fingerprint", "cost"}
+
+
+def test_what_is_there_is_not_made_again_and_what_is_lost_is_made_alike(results, workplace):
+    folder = results / "owner0"
+    lost, damaged = folder / "few-seed1.json", folder / "queries-2-seed1.json"
+    before = {path: (path.stat().st_mtime_ns, json.loads(path.read_text())) for path in folder.glob("*-seed1.json")}
+    lost.unlink()
+    damaged.write_text("{")
+    shutil.rmtree(folder / "fingerprints")
+    done = shell("digits", "--scale", "smoke", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("(there already)") == len(before) - 2
+    for path, (changed, record) in before.items():
+        again = json.loads(path.read_text())
+        assert again["evaluation"] == record["evaluation"]
+        assert (path.stat().st_mtime_ns == changed) == (path not in (lost, damaged))
+
+
+def test_a_baseline_is_fitted_on_the_regimes_zoo_and_scored_on_the_same_suspects(made, workplace, tmp_path):
+    seen: list[Any] = []
+
+    class Accuracy:
+        name, tasks = "accuracy", frozenset({"classification"})
+
+        def fit(self, owner, task, zoo, *, queries, seed):
+            seen.append((zoo, queries, seed))
+            self.task = task
+            return self
+
+        def score(self, suspect):
+            return float(self.task.metric(suspect))
+
+    class Refusing(Accuracy):
+        def fit(self, owner, task, zoo, *, queries, seed):
+            raise InputError("cannot do this")
+
+    class Elsewhere(Accuracy):
+        tasks = frozenset({"regression"})
+
+    plan = Plan(
+        task="digits",
+        scale_name="smoke",
+        data=None,
+        owner_seed=0,
+        cache=workplace / "zoo-reproduce",
+        output=tmp_path,
+        progress=False,
+    )
+    schemes = {"accuracy": Accuracy, "refusing": Refusing, "elsewhere": Elsewhere}
+    (run,) = reproduce(plan, seeds=[5], regimes=["few"], baselines=schemes)
+    assert set(run.record["baselines"]) == {"accuracy", "refusing"}
+    assert run.record["baselines"]["refusing"] == {"failed": "InputError: cannot do this"}
+    ((zoo, queries, seed),) = seen
+    assert (zoo.summary()["positives"], queries, seed) == (3, 10, 5)
+    scored = run.record["baselines"]["accuracy"]["suspects"]
+    judged = run.record["evaluation"]["suspects"]
+    assert [entry["family"] for entry in scored] == [entry["family"] for entry in judged]
+    assert all(0 <= entry["score"] <= 1 for entry in scored)
+    # with other schemes beside it, a run is another run
+    (again,) = reproduce(plan, seeds=[5], regimes=["few"], baselines={"accuracy": Accuracy})
+    assert not again.found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("digits", "--scale", "smoke", "--regimes", "fool"), 2, "there is no regime fool"),
+        (("digits", "--scale", "smoke", "--seeds", "1,x"), 2, "seeds must be whole numbers"),
+        (("skin", "--scale", "smoke"), 2, "skin needs the folder of the real data sets; pass --data"),
+        (("digits", "--scale", "smoke", "--device", "abacus"), 2, "the device 'abacus' cannot be used"),
+        (("digits", "--scale", "smoke", "--report"), 2, "run `metav reproduce` first"),
+        (("skies",), 4, "skies"),
+        (("digits", "--scale", "vast"), 4, "vast"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_trained(arguments, code, message, tmp_path):
+    where = () if code == 4 else ("--output", tmp_path / "results", "--cache", tmp_path / "cache")
+    result = call(*arguments, *where)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_background_run_leaves_the_terminal_and_tells_where_its_messages_are(made, workplace):
+    done = shell("digits", "--scale", "smoke", "--regimes", "full", "--background", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    process = int(done.stderr.split()[1])
+    assert "results/digits-smoke/owner0/log.txt" in done.stderr
+    _wait_for(process)
+    log = (workplace / "results" / "digits-smoke" / "owner0" / "log.txt").read_text()
+    assert "digits smoke full, owner 0, seed 1" in log
+    assert "report.md" in log
+
+
+def _wait_for(process: int) -> None:
+    """Until a process that is not ours to wait for has ended."""
+    import time
+
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        state = Path(f"/proc/{process}/stat")
+        try:
+            # a zombie has ended, too, where nobody reaps it
+            if state.read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.2)
+    os.kill(process, 15)
+    raise AssertionError("the background run did not end")
+
+
+def test_seeds_and_rankings():
+    assert parse_seeds("1, 2,3") == [1, 2, 3]
+    assert ranking([True, True, False], [3.0, 1.0, 2.0]) == {"auc": 0.5, "aruc": None}
+    assert ranking([True, False], [1.0, 0.0]) == {"auc": 1.0, "aruc": 1.0}
+
+
+def test_skin_runs_at_the_smoke_scale(tmp_path):
+    folder = Path(os.environ.get("METAV_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not (folder / "ham10000_28x28.npz").is_file():
+        pytest.skip("the real data sets are not here; name their folder in METAV_DATA")
+    done = shell("skin", "--scale", "smoke", "--data", folder, "--regimes", "full,few,output:label", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stderr
+    assert (tmp_path / "results" / "skin-smoke" / "report.md").is_file()

@@ -1,0 +1,209 @@
+"""Tables and figures from recorded runs: every figure in them by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metav.errors import InputError
+from metav.experiments.records import read_record, settings_key, write_record
+from metav.experiments.report import write_report
+from metav.experiments.results import (
+    all_tables,
+    costs_of,
+    evaluation_of,
+    failed_table,
+    family_table,
+    regime_table,
+    summary_line,
+    sweep,
+    true_positives_at,
+    without_table,
+)
+from metav.reports.figures import plot_queries, plot_robustness, plot_roc, plot_sweep
+
+SCORES = {"finetune_all": [0.9, 0.8], "distill_same": [0.6, 0.3]}
+INDEPENDENT = {"independent_same_data": [0.1, 0.2, 0.4, 0.55]}
+
+
+def recorded(regime: str = "full", seed: int = 1, owner: int = 0, **changes: Any) -> dict[str, Any]:
+    """A run's record with known scores: TPR 3/4, TNR 3/4, AUC 14/16, ARUC 0.4."""
+    suspects = [
+        {
+            "family": family,
+            "is_positive": positive,
+            "decision": "MATCH" if score >= 0.5 else "NO_MATCH",
+            "score": score,
+            "p_value": 0.1,
+            "logit": 10 * score,
+            "reason": None,
+        }
+        for positive, families in ((True, SCORES), (False, INDEPENDENT))
+        for family, scores in families.items()
+        for score in scores
+    ]
+    record: dict[str, Any] = {
+        "task": "digits",
+        "scale": "smoke",
+        "regime": regime,
+        "group": regime.partition(":")[0],
+        "seed": seed,
+        "owner_seed": owner,
+        "device": "cpu",
+        "versions": {"metav": "0"},
+        "settings": {"regime": {"without": ["distill_same"] if regime.startswith("without") else []}},
+        "fingerprint": {"file": "gone.metav"},
+        "seconds": {"fingerprint": 2.0, "evaluation": 0.8},
+        "baselines": {},
+        "evaluation": {"suspects": suspects, "queries": 10, "commitment": "c"},
+    }
+    record["evaluation"] = evaluation_of(record).to_dict()
+    return record | changes
+
+
+def baseline(scores: list[float]) -> dict[str, Any]:
+    origin = [(e["family"], e["is_positive"]) for e in recorded()["evaluation"]["suspects"]]
+    return {
+        "suspects": [
+            {"family": family, "is_positive": positive, "score": score}
+            for (family, positive), score in zip(origin, scores, strict=True)
+        ],
+        "seconds": {"fit": 3.0, "score": 0.1},
+    }
+
+
+def cells(table: str, row: int) -> list[str]:
+    return [cell.strip() for cell in table.splitlines()[2 + row].strip("|").split("|")]
+
+
+def test_a_record_gives_back_its_evaluation():
+    record = recorded()
+    evaluation = evaluation_of(json.loads(json.dumps(record)))
+    assert evaluation.to_dict() == record["evaluation"]
+    assert (evaluation.tpr.count, evaluation.tpr.total) == (3, 4)
+    assert (evaluation.tnr.count, evaluation.tnr.total) == (3, 4)
+    assert evaluation.auc == 14 / 16
+    assert summary_line(record) == "digits smoke full, owner 0, seed 1: TPR 3/4, TNR 3/4, AUC 0.875, ARUC 0.400"
+
+
+def test_rates_count_each_suspect_once_whatever_the_number_of_seeds():
+    runs = [recorded(seed=seed, owner=owner) for owner in (0, 1) for seed in (1, 2, 3)]
+    row = cells(regime_table(runs), 0)
+    assert row[:2] == ["full", "metav"]
+    assert row[2].startswith("6/8 (")
+    assert row[4] == "0.875 ± 0.000"
+
+
+def test_baselines_stand_beside_and_aruc_only_where_scores_are_shares():
+    scheme = baseline([5.0, 6.0, 7.0, 8.0, 1.0, 2.0, 3.0, 4.0])
+    table = regime_table([recorded(baselines={"other": scheme})])
+    assert cells(table, 1) == ["full", "other", "-", "-", "1.000", "-", "1.000", "-"]
+
+
+def test_families_have_their_own_auc():
+    table = family_table([recorded()])
+    assert cells(table, 0) == ["finetune_all", "derived", "2/2", "0.850", "1.000"]
+    assert cells(table, 1) == ["distill_same", "derived", "1/2", "0.450", "0.750"]
+    assert cells(table, 2)[:3] == ["independent_same_data", "independent", "3/4"]
+
+
+def test_a_family_left_out_is_compared_with_the_full_zoo():
+    table = without_table([recorded(), recorded("without:distill_same")])
+    assert cells(table, 0) == ["distill_same", "1/2", "1/2", "0.750", "0.750", "-"]
+
+
+def test_sweeps_are_ordered_by_number_not_by_text():
+    runs = [recorded(f"queries:{count}") for count in (100, 2, 20)]
+    assert [cells(regime_table(runs), row)[0] for row in range(3)] == ["queries:2", "queries:20", "queries:100"]
+    assert sweep(runs, "queries") == {"metav": {100: [0.875], 2: [0.875], 20: [0.875]}}
+
+
+def test_what_failed_is_listed_and_counts_nowhere():
+    failed = recorded("few", baselines={"other": {"failed": "InputError: no"}}, failed="ZooError: too small")
+    del failed["evaluation"]
+    assert regime_table([failed]) == ""
+    assert "too small" in failed_table([failed])
+    assert cells(failed_table([failed]), 1) == ["few", "1", "other", "InputError: no"]
+    assert "ZooError: too small" in summary_line(failed)
+    assert "## Failed" in all_tables([recorded(), failed], [])
+
+
+def test_costs_are_those_of_one_owner_and_one_verdict():
+    materials = [{"seconds": {"owner": 1.0, "zoo": 10.0}}, {"seconds": {"owner": 3.0, "zoo": 30.0}}]
+    costs = costs_of([recorded(baselines={"other": baseline([0.0] * 8)})], materials)
+    assert costs == {
+        "owner": 2.0,
+        "zoo": 20.0,
+        "fingerprint": 2.0,
+        "one verdict": pytest.approx(0.1),
+        "other, fit": 3.0,
+    }
+
+
+@pytest.mark.parametrize(("rate", "share"), [(0.0, 0.5), (0.25, 1.0), (1.0, 1.0)])
+def test_true_positives_at_a_rate(rate, share):
+    assert true_positives_at([0.9, 0.5], [0.1, 0.2, 0.3, 0.6], rate) == share
+
+
+def test_a_report_is_written_from_json_files_alone(tmp_path):
+    for seed in (1, 2):
+        write_record(tmp_path / "owner0" / f"full-seed{seed}.json", recorded(seed=seed))
+        write_record(tmp_path / "owner0" / f"queries-5-seed{seed}.json", recorded("queries:5", seed=seed))
+    write_record(tmp_path / "owner0" / "materials.json", {"seconds": {"owner": 1.0}})
+    names = {path.name for path in write_report(tmp_path)}
+    # the fingerprint's file did not travel with the results, and there is no sweep over surrogates
+    assert names == {"report.md", "scores.png", "roc.png", "aruc.png", "queries.png", "cost.png"}
+    assert all((tmp_path / name).stat().st_size > 0 for name in names)
+    text = (tmp_path / "report.md").read_text()
+    assert "4 runs: 1 owners, 2 seeds" in text
+    assert "![roc](roc.png)" in text
+    assert {path.name for path in tmp_path.iterdir()} == names | {"owner0"}
+
+
+def test_a_report_without_results_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="run `metav reproduce` first"):
+        write_report(tmp_path)
+
+
+def test_a_damaged_record_counts_as_none(tmp_path):
+    path = tmp_path / "run.json"
+    write_record(path, {"a": 1.5})
+    assert read_record(path) == {"a": 1.5}
+    path.write_text(path.read_text()[:4])
+    assert read_record(path) == {}
+    assert read_record(tmp_path / "absent.json") == {}
+
+
+def test_keys_follow_every_setting():
+    assert settings_key({"a": 1, "b": [2]}) == settings_key({"b": [2], "a": 1})
+    assert settings_key({"a": 1}) != settings_key({"a": 2})
+
+
+def test_roc_and_robustness_pass_through_the_points_of_the_scores():
+    axes = plot_roc({"metav": ([0.9, 0.4], [0.1, 0.5])})
+    assert "metav (0.750)" in [text.get_text() for text in axes.get_legend().get_texts()]
+    np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0, 0], [0, 0.5], [0.5, 0.5], [0.5, 1], [1, 1]])
+    lines = plot_robustness([0.8], [0.2]).lines
+    at_half = [line.get_ydata()[np.searchsorted(line.get_xdata(), 0.5)] for line in lines]
+    assert at_half == [1.0, 1.0]
+
+
+def test_sweeps_show_means_and_extremes():
+    axes = plot_sweep({"metav": {2: [0.5, 0.7], 10: [0.9, 0.9]}}, label="queries")
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[2, 0.6], [10, 0.9]])
+    assert axes.get_xlabel() == "queries"
+
+
+def test_queries_are_drawn_as_a_mosaic_of_both_kinds_or_as_a_heat_map():
+    images = np.concatenate([np.zeros((60, 1, 3, 4)), np.ones((20, 1, 3, 4))])
+    picture = plot_queries(images, adaptive=60, limit=8, columns=4).images[0].get_array()
+    assert picture.shape == (2 * 4, 4 * 5)
+    assert picture[0, 0] == 0.0  # the first of six optimised ones
+    assert picture[4, 10] == 1.0  # the first of two natural ones
+    heat = plot_queries(np.arange(12.0).reshape(3, 4), adaptive=1).images[0].get_array()
+    np.testing.assert_array_equal(heat, np.arange(12.0).reshape(3, 4))
+    with pytest.raises(InputError, match="queries must have shape"):
+        plot_queries(np.zeros(3), adaptive=1)
