@@ -17,8 +17,6 @@ from metav.experiments.scales import SCALES, SIZES
 if TYPE_CHECKING:
     from metav.experiments.materials import Plan
 
-_BACKGROUND = "--background"
-
 
 @click.command("reproduce")
 @click.argument("task", type=click.Choice(list(SIZES)))
@@ -32,7 +30,7 @@ _BACKGROUND = "--background"
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
 @click.option("--device", default="cpu", show_default=True, help="Where models are trained and run, such as cuda.")
 @click.option("--report", "report_only", is_flag=True, help="Only write tables and figures of the results so far.")
-@click.option(_BACKGROUND, is_flag=True, help="Go on in the background; messages go to a file in the output folder.")
+@click.option("--background", is_flag=True, help="Go on in the background; messages go to a file in the output folder.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
 @json_option
 def reproduce_command(**options: Any) -> int:
@@ -65,7 +63,7 @@ def reproduce_command(**options: Any) -> int:
         require_torch("metav reproduce")
         plan = _plan(options)
         if options["background"]:
-            return _continue_in_background(plan)
+            return _continue_in_background(plan, options)
         with stdout_kept_clean():
             runs = _run(plan, options)
     with stdout_kept_clean():
@@ -126,9 +124,13 @@ def _report(folder: Path) -> None:
         tell(f"written: {path}")
 
 
-def _continue_in_background(plan: Plan) -> int:
+def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
     """Start the same command in a session of its own, which outlives the terminal."""
-    arguments = [argument for argument in sys.argv[1:] if argument != _BACKGROUND]
+    names = ("scale", "data", "regimes", "seeds", "owner", "cache", "output", "jobs", "device")
+    arguments = ["reproduce", options["task"], *(["--json"] if options["as_json"] else [])]
+    for name in names:
+        if options[name] not in (None, ""):
+            arguments += [f"--{name}", str(options[name])]
     log = plan.folder / "log.txt"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
