@@ -15,7 +15,7 @@ from metav.errors import InputError, ZooError
 from metav.experiments.access import InputChange, OutputAccess, through_channel
 from metav.experiments.regimes import GROUPS, STUDENTS, Regime, all_regimes, select_regimes
 from metav.experiments.scales import SCALES, SIZES
-from metav.optimization import OptimizationOptions
+from metav.optimization_options import OptimizationOptions
 from metav.zoo import Zoo, ZooModel
 from metav.zoo_plan import plan_zoo
 

@@ -22,7 +22,7 @@ from metav.baselines.base import (
 )
 from metav.baselines.inputs import clamp
 from metav.errors import InputError
-from metav.optimization import OptimizationOptions
+from metav.optimization_options import OptimizationOptions
 from metav.randomness import derive_seed
 from metav.verifiers import FloatArray
 

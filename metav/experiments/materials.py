@@ -16,7 +16,7 @@ from metav.digests import architecture_identity, state_digest
 from metav.experiments.records import read_record, versions, write_record
 from metav.experiments.scales import SIZES, Scale, ScaleName
 from metav.experiments.scenarios import Scenario, make_scenario
-from metav.optimization import OptimizationOptions
+from metav.optimization_options import OptimizationOptions
 from metav.zoo import Zoo, build_suspects, build_zoo
 from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
 from metav.zoo_training import identity_of

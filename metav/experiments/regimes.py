@@ -13,7 +13,7 @@ from metav.errors import InputError, ZooError
 from metav.experiments.access import InputChange, OutputAccess, through_channel
 from metav.experiments.scales import Scale
 from metav.obfuscations import OBFUSCATIONS
-from metav.optimization import OptimizationOptions
+from metav.optimization_options import OptimizationOptions
 from metav.randomness import derive_seed
 from metav.tasks import Task
 from metav.zoo import Zoo, ZooModel
