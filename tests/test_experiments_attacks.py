@@ -345,6 +345,27 @@ def test_unlearning_moves_the_answers_to_leaked_queries_but_not_the_task(name):
         assert task.metric(model) < task.metric(owner) + 0.2 * gain
 
 
+def test_unlearning_with_a_decoy_moves_the_answers_to_those_of_one_independent_model():
+    task, owner, queries = task_of("classification"), owner_of("classification"), leaked("classification")
+    # The thief's model for this is the one thing that is trained from scratch.
+    trained: list[nn.Module] = []
+
+    class Watched(Classification):
+        def train(self, model: nn.Module, **options) -> nn.Module:
+            trained.append(super().train(model, **options))
+            return trained[-1]
+
+    images, labels = digits()
+    watched = Watched(images, labels, epochs=8, bounds=(0.0, 1.0), learning_rate=4e-3)
+    model = unlearn_fingerprint(owner, watched, strength=1.0, seed=0, queries=queries, decoy=True)
+    (independent,) = trained
+    answers = [predict(part, queries).argmax(1) for part in (model, independent, owner)]
+    assert float((answers[0] == answers[1]).float().mean()) > 0.7
+    assert float((answers[1] == answers[2]).float().mean()) < 0.6
+    assert task.metric(model) > task.metric(owner) - 0.05
+    assert agreement(model, owner, task) > 0.9
+
+
 def test_unlearning_refuses_queries_that_do_not_fit():
     task, owner = task_of("classification"), owner_of("classification")
     for queries in (torch.rand(5, 8, 8), torch.rand(1, 1, 8, 8)):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.architectures import Architecture, copied
+from metav.architectures import Architecture, copied, reinitialized
 from metav.errors import InputError, ObfuscationError
 from metav.layers import channel_norms, following_norms, weighted_layers, zero_channels
 from metav.obfuscations import check_strength
@@ -117,12 +117,14 @@ def unlearn_fingerprint(
     seed: int,
     queries: Tensor,
     architecture: Architecture | None = None,
+    decoy: bool = False,
 ) -> nn.Module:
     """Unlearn a leaked fingerprint: train a copy to answer each of its queries with a mixture of the model's own answer
     and, with weight `strength`, its answer to another of them, while it keeps learning its task.
 
     That takes all of the task's epochs; a quarter as many queries as clean inputs stand in each batch. For classes the
-    other query has another label where there is one.
+    other query has another label where there is one. `decoy`: the other answers are not the model's, but those of one
+    of the same class that the thief trains from scratch for this, so that the copy answers as an independent one would.
 
     `queries` (n, *input), at least two. Raises InputError for queries that do not fit the task, ObfuscationError for a
     task without data in memory.
@@ -135,7 +137,13 @@ def unlearn_fingerprint(
     teacher, student, device = copied(model), copied(model), device_of(model)
     generator = torch.Generator().manual_seed(derive_seed(seed, "unlearn_fingerprint"))
     leaked = queries.detach().float().to(device)
-    wanted = _other_answers(predict(teacher, leaked), task, strength, generator).to(device)
+    own = predict(teacher, leaked)
+    if decoy:
+        independent = reinitialized(model, derive_seed(seed, "decoy weights"))
+        other = predict(task.train(independent, seed=derive_seed(seed, "decoy training")), leaked)
+    else:
+        other = own[_other_queries(own, task, generator)]
+    wanted = _mixture(own, other, task, strength).to(device)
     batches, count = _clean_batches(task, teacher, device, generator)
     size = min(len(leaked), max(2, task.options.batch_size // 4))
 
@@ -256,20 +264,24 @@ def _activity(model: nn.Module, task: Task, seed: int) -> tuple[nn.Module, Tenso
     )
 
 
-def _other_answers(own: Tensor, task: Task, strength: float, generator: torch.Generator) -> Tensor:
-    """Return the answers to be learned: each query's own mixed with those of another one."""
-    flat = own.flatten(1)
-    labels = flat.argmax(dim=1) if task.name == "classification" else torch.arange(len(flat))
+def _other_queries(own: Tensor, task: Task, generator: torch.Generator) -> list[int]:
+    """Return for each query the number of another one, of another label where there is one."""
+    labels = own.flatten(1).argmax(dim=1) if task.name == "classification" else torch.arange(len(own))
     others = []
     for index, label in enumerate(labels.tolist()):
         candidates = (labels != label).nonzero().flatten()
         if len(candidates) == 0:
-            candidates = torch.tensor([other for other in range(len(flat)) if other != index])
+            candidates = torch.tensor([other for other in range(len(own)) if other != index])
         others.append(int(candidates[torch.randint(len(candidates), (), generator=generator)]))
+    return others
+
+
+def _mixture(own: Tensor, other: Tensor, task: Task, strength: float) -> Tensor:
+    """Return answers between two, of probabilities where the task has classes."""
     if task.name != "classification":
-        return (1.0 - strength) * own + strength * own[others]
-    probabilities = log_probabilities(own).exp()
-    return ((1.0 - strength) * probabilities + strength * probabilities[others]).clamp_min(1e-6).log()
+        return (1.0 - strength) * own + strength * other
+    mine, its = log_probabilities(own).exp(), log_probabilities(other).exp()
+    return ((1.0 - strength) * mine + strength * its).clamp_min(1e-6).log()
 
 
 def _clean_batches(

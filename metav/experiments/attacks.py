@@ -7,6 +7,7 @@ as a thief would go. `task` is the thief's. No surrogate zoo uses any of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -101,6 +102,11 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
             Attack(family="jbda", function=jbda, tasks=SUPERVISED, other_architecture=True),
             Attack(family="double_distill", function=double_distill, other_architecture=True),
             Attack(family="unlearn_fingerprint", function=unlearn_fingerprint, needs_queries=True),
+            Attack(
+                family="unlearn_with_decoy",
+                function=functools.partial(unlearn_fingerprint, decoy=True),
+                needs_queries=True,
+            ),
             Attack(family="permute_latent", function=permute_latent, tasks=_GENERATION, needs_training=False),
             Attack(family="rotate_latent", function=rotate_latent, tasks=_GENERATION, needs_training=False),
         )

@@ -49,7 +49,7 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             families=("weight_prune", "finetune_last", "quantize", "distill_other", "extract_scores"),
             attacks=(
                 "rotate_latent",
-                "unlearn_fingerprint",
+                "unlearn_with_decoy",
                 "removal_net",
                 "knockoff",
                 "fine_prune",
