@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ from metav.baselines import (
 from metav.curves import roc_auc
 from metav.errors import InputError, ModelError, SuspectError, ZooError
 from metav.suspects import CallableSuspect, RecordedSuspect
-from metav.zoo import Zoo, ZooModel
+from metav.zoo import Zoo
 
 every_scheme = pytest.mark.parametrize("name", SCHEMES)
 
@@ -166,17 +167,12 @@ def test_too_few_surrogates_are_refused(name: str) -> None:
     zoo = small_zoo()
     few = {
         "no independent one": zoo.positives,
-        "only suspects": tuple(as_suspect(entry) for entry in zoo),
+        "only suspects": tuple(replace(entry, share="test") for entry in zoo),
     }
     for models in few.values():
         part = Zoo(models=models, owner_digest=zoo.owner_digest, task_digest=zoo.task_digest, seed=0)
         with pytest.raises(ZooError, match=r"needs at least \d derived and \d independent.*build a larger one"):
             SCHEMES[name]().fit(small_owner(), small_task(), part, queries=N, seed=0)
-
-
-def as_suspect(entry: ZooModel) -> ZooModel:
-    values = {name: getattr(entry, name) for name in ZooModel.__slots__}
-    return ZooModel(**values | {"share": "test"})
 
 
 @pytest.mark.parametrize("queries", [0, True, 2.5])
@@ -199,6 +195,17 @@ def test_a_scheme_without_surrogates_needs_no_zoo_and_others_say_so() -> None:
     SAC().fit(small_owner(), small_task(), None, queries=4, seed=0)
     with pytest.raises(ZooError, match="pass a zoo"):
         LiteGuard().fit(small_owner(), small_task(), None, queries=4, seed=0)
+
+
+def test_a_fit_that_fails_leaves_no_earlier_one_behind() -> None:
+    class Unlabelled:
+        name = "classification"
+
+    scheme = fit("AKH")
+    with pytest.raises(InputError, match="labelled"):
+        scheme.fit(small_owner(), Unlabelled(), None, queries=4, seed=0)
+    with pytest.raises(InputError, match="call fit"):
+        scheme.score(small_owner())
 
 
 def test_an_owner_that_is_no_module_is_refused() -> None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from metav import _core
 from metav.baselines import (
     AKH,
+    DeepJudge,
     IPGuard,
     LiteGuard,
     MatchedFilter,
@@ -38,7 +39,7 @@ from metav.baselines.boundary import boundary_loss, conferrability
 from metav.baselines.correlation import correlation, correlation_distance
 from metav.baselines.hardness import lead_of_truth
 from metav.baselines.inputs import cutmix, nearest_adversarial, projected_gradient
-from metav.baselines.published import fit_published
+from metav.baselines.published import _Progress, fit_published
 from metav.baselines.similarity import decision_distances, jensen_shannon
 from metav.errors import InputError
 from metav.suspects import CallableSuspect, RecordedSuspect, Suspect
@@ -265,11 +266,22 @@ def test_deepjudge_measures_how_much_better_a_suspect_withstands_the_attack() ->
     assert score == pytest.approx(1 - (immune.robustness + immune.jensen_shannon / np.log(2)) / 2)
 
 
+def test_deepjudge_starts_from_the_inputs_that_the_owner_is_surest_of() -> None:
+    def sureness(candidates: int) -> float:
+        scheme = DeepJudge(epsilons=(1e-6,), steps=1, candidates=candidates)
+        found = scheme.fit(small_owner(), small_task(), small_zoo(), queries=N, seed=0)
+        return float(softmax(answers(small_owner(), found.queries)).max(axis=1).mean())
+
+    assert sureness(1) < sureness(3) < sureness(9)
+
+
 def test_the_output_distance_of_a_shifted_regressor_is_its_shift() -> None:
     owner, task = fresh("regression", 0), task_of("regression")
     scheme = OutputDistance().fit(owner, task, zoo_of("regression"), queries=50, seed=0)
     own = answers(owner, scheme.queries).double().numpy()
     assert scheme.score(RecordedSuspect(own + 0.25)) == pytest.approx(1 / (1 + 0.25 / own.std()), rel=1e-4)
+    distance = np.sqrt(np.square(own).mean()) / own.std()
+    assert scheme.score(RecordedSuspect(2 * own)) == pytest.approx(1 / (1 + distance), rel=1e-4)
 
 
 # LiteGuard, verifiers on fixed queries, MetaV as published ------------------------------------------------------------
@@ -364,7 +376,7 @@ def test_the_verifier_of_metav_as_published_is_one_mlp_on_all_probabilities() ->
         assert scheme.score(entry.model) == pytest.approx(1 / (1 + np.exp(-wanted)), abs=1e-3)
 
 
-def test_metav_as_published_keeps_the_best_state_on_held_out_models() -> None:
+def test_metav_as_published_is_judged_by_the_aruc_of_the_state_it_keeps() -> None:
     found = fit_published(small_owner(), small_task(), small_zoo(), queries=8, max_steps=20, target_aruc=1.1)
     assert len(found.history) == 10
     held_out = [entry for entry in small_zoo().share("select") if entry.fraction == 1.0]
@@ -373,7 +385,16 @@ def test_metav_as_published_keeps_the_best_state_on_held_out_models() -> None:
     robust, unique = (np.array(scores)[:, None] >= thresholds for scores in (derived, independent))
     wanted = np.minimum(robust.mean(axis=0), 1 - unique.mean(axis=0)).mean()
     assert found.aruc == pytest.approx(wanted, abs=1e-3)
-    assert found.aruc == max(value for _, value in found.history)
+
+
+@pytest.mark.parametrize(("values", "kept"), [([0.2, 0.9, 0.5], 1), ([0.9, 0.9], 0), ([np.nan, np.nan], 1)])
+def test_metav_as_published_keeps_the_best_state_or_the_last_where_none_is_measured(
+    values: list[float], kept: int
+) -> None:
+    progress = _Progress(queries=torch.tensor(-1.0), verifier=nn.Identity())
+    for number, value in enumerate(values):
+        progress.record(value, torch.tensor(float(number)), nn.Identity())
+    assert progress.queries.item() == kept
 
 
 def test_metav_as_published_works_without_held_out_models() -> None:
@@ -382,6 +403,9 @@ def test_metav_as_published_works_without_held_out_models() -> None:
     scheme = PublishedMetaV(steps=40).fit(small_owner(), small_task(), part, queries=8, seed=0)
     derived, independent = (scores_of(scheme, part, kind) for kind in (True, False))
     assert min(derived) > 0.5 > max(independent)
+    # no state but the last counts, however often one looks
+    again = PublishedMetaV(steps=40, evaluate_every=7).fit(small_owner(), small_task(), part, queries=8, seed=0)
+    assert again.queries.tobytes() == scheme.queries.tobytes()
 
 
 def test_every_suspect_that_verify_takes_can_be_scored() -> None:
