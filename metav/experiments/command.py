@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 @click.option("--output", default="results", show_default=True, help="Folder of results.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
 @click.option("--device", default="cpu", show_default=True, help="Where models are trained and run, such as cuda.")
+@click.option(
+    "--baselines/--no-baselines", default=None, help="The other schemes beside metav.  [default: not at smoke]"
+)
 @click.option("--report", "report_only", is_flag=True, help="Only write tables and figures of the results so far.")
 @click.option("--background", is_flag=True, help="Go on in the background; messages go to a file in the output folder.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
@@ -102,13 +105,16 @@ def _checked_device(name: str) -> str:
 
 def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Summaries of all runs, told one by one as they are done."""
+    from metav.baselines import BASELINES
     from metav.experiments.reproduce import parse_seeds, reproduce
     from metav.experiments.results import summary_line, summary_of
 
     names = [name.strip() for name in options["regimes"].split(",") if name.strip()]
+    wanted = options["scale"] != "smoke" if options["baselines"] is None else options["baselines"]
+    schemes = BASELINES if wanted else {}
     summaries = []
     try:
-        for result in reproduce(plan, seeds=parse_seeds(options["seeds"]), regimes=names, say=tell):
+        for result in reproduce(plan, seeds=parse_seeds(options["seeds"]), regimes=names, baselines=schemes, say=tell):
             tell(summary_line(result.record) + (" (there already)" if result.found else ""))
             summaries.append({"file": str(result.path), **summary_of(result.record)})
     except KeyboardInterrupt:
@@ -131,6 +137,8 @@ def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
     for name in names:
         if options[name] not in (None, ""):
             arguments += [f"--{name}", str(options[name])]
+    if options["baselines"] is not None:
+        arguments.append("--baselines" if options["baselines"] else "--no-baselines")
     log = plan.folder / "log.txt"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from metav.digests import architecture_identity, state_digest
 from metav.experiments.records import read_record, versions, write_record
 from metav.experiments.scales import SIZES, Scale, ScaleName
 from metav.experiments.scenarios import Scenario, make_scenario
+from metav.experiments.suspects import build_test_suspects
 from metav.optimization_options import OptimizationOptions
 from metav.zoo import Zoo, build_suspects, build_zoo
 from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
@@ -97,7 +98,7 @@ def build_materials(plan: Plan, say: Say = lambda text: None) -> Materials:
         say(f"{plan.task}: zoo of {plan.scale.surrogates} derived and {plan.scale.surrogates} independent surrogates")
         with _clock(seconds, "zoo"):
             zoo = _zoo(scenario, owner, plan)
-        say(f"{plan.task}: {plan.scale.suspects} derived and {plan.scale.suspects} independent suspects")
+        say(f"{plan.task}: suspects")
         with _clock(seconds, "suspects"):
             suspects, summary = _suspects(scenario, owner, plan)
     about = {
@@ -157,21 +158,25 @@ def _zoo(scenario: Scenario, owner: nn.Module, plan: Plan) -> Zoo:
 
 
 def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspects, dict[str, Any]]:
-    """The test suspects, and what they are, ready for JSON."""
-    built = build_suspects(
-        owner,
-        scenario.task,
-        positives=plan.scale.suspects,
-        negatives=plan.scale.suspects,
-        architectures=scenario.suspect_architectures,
-        other_task=scenario.other_task,
-        thief_task=scenario.thief_task,
-        seed=plan.owner_seed,
-        cache=plan.cache / plan.task,
-        jobs=plan.jobs,
-        progress=plan.progress,
-    )
-    return tuple((entry.model, entry.is_positive, entry.family) for entry in built), built.summary()
+    """The test suspects, and what they are, ready for JSON.
+
+    At `smoke` plain ones, else with the attacks of `attacks.py`; a thief would not ship those that lost too much.
+    """
+    common: dict[str, Any] = {
+        "architectures": scenario.suspect_architectures,
+        "other_task": scenario.other_task,
+        "thief_task": scenario.thief_task,
+        "seed": plan.owner_seed,
+        "cache": plan.cache / plan.task,
+        "jobs": plan.jobs,
+        "progress": plan.progress,
+    }
+    count = plan.scale.suspects
+    if plan.scale_name == "smoke":
+        plain = build_suspects(owner, scenario.task, positives=count, negatives=count, **common)
+        return tuple((entry.model, entry.is_positive, entry.family) for entry in plain), plain.summary()
+    built = build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=plan.scale_name, **common)
+    return tuple((entry.model, entry.is_positive, entry.family) for entry in built.shipped), built.summary()
 
 
 @contextmanager
