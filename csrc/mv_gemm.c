@@ -25,6 +25,22 @@ ceiling(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
+/* Asks for the rows of a that the next part of the sums reads: they lie too far apart for the processor to foresee. */
+static void
+prefetch_rows(const mv_product *part)
+{
+#if defined(__GNUC__)
+    enum { LINE = 16 }; /* floats */
+    for (size_t row = 0; row < part->rows; row++) {
+        for (size_t k = 0; k < SUM_LENGTH; k += LINE) {
+            __builtin_prefetch(part->a + row * part->a_row + SUM_LENGTH + k);
+        }
+    }
+#else
+    (void)part;
+#endif
+}
+
 /* All rows of a product with a sum of any length, in blocks of rows as equal as the tile allows. */
 static void
 multiply(const mv_kernels *kernels, const mv_product *whole)
@@ -40,6 +56,9 @@ multiply(const mv_kernels *kernels, const mv_product *whole)
             part.rows = smaller(each, whole->rows - row);
             part.a = whole->a + row * whole->a_row + k * whole->a_step;
             part.c = whole->c + row * whole->c_row;
+            if (whole->a_step == 1 && k + 2 * SUM_LENGTH <= whole->length) {
+                prefetch_rows(&part);
+            }
             kernels->multiply(&part);
         }
     }
@@ -122,6 +141,10 @@ input_gradient(const mv_gemm_backward *job, size_t start, size_t count, float *t
                                .c = job->dx + start,
                                .c_row = job->inputs,
                            });
+    for (size_t row = 0; job->dx_scale && row < job->rows; row++) {
+        float *dx = job->dx + row * job->inputs + start;
+        job->kernels->scale(count, dx, job->dx_scale + start, dx);
+    }
 }
 
 /* Adam on the weights of inputs [start, start + count) */

@@ -12,7 +12,7 @@ void mv_gemm_forward(const mv_kernels *kernels, size_t threads, size_t rows, siz
                      const float *x, const float *w, float *y);
 
 /* The way back from dy (rows, outputs), for one block of inputs after the other while it is in the cache:
- *   dx (rows, inputs) = dy . w^T                             unless dx is NULL
+ *   dx (rows, inputs) = dy . w^T * dx_scale (inputs)         unless dx is NULL; without the factor where that is NULL
  *   w = Adam on w with the gradient x^T . dy                 unless adam is NULL
  */
 typedef struct mv_gemm_backward {
@@ -20,6 +20,7 @@ typedef struct mv_gemm_backward {
     size_t rows, inputs, outputs;
     const float *dy;
     float *dx;
+    const float *dx_scale;
     const mv_adam_step *adam;
     const float *x;            /* used with adam */
     float *w, *first, *second; /* (inputs, outputs); w is only read without adam */

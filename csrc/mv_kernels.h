@@ -49,8 +49,8 @@ typedef struct mv_kernels {
                              float *bias_gradient, float *weight_gradient);
 
     bool (*all_finite)(size_t count, const float *values);
-    /* z = (f - shift) * inverse; f and z may be the same */
-    void (*standardize)(size_t count, const float *f, const float *shift, const float *inverse, float *z);
+    /* z = (f - shift) * inverse; f and z may be the same. Returns whether every f is finite. */
+    bool (*standardize)(size_t count, const float *f, const float *shift, const float *inverse, float *z);
     /* out = z * inverse; the same may be both */
     void (*scale)(size_t count, const float *z, const float *inverse, float *out);
     /* f = max(log softmax(r), least) of every row of (rows, outputs) */

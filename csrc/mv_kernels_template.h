@@ -222,14 +222,18 @@ all_finite(size_t count, const float *values)
     return !found;
 }
 
-static void
+static bool
 standardize(size_t count, const float *f, const float *shift, const float *inverse, float *z)
 {
+    vec doubt = v_zero(); /* f - f is 0 of finite numbers and NaN of the others */
     for (size_t i = 0; i < count; i += LANES) {
         const size_t n = upto(count - i, LANES);
-        const vec centred = v_sub(load_upto(f + i, n, 0.0f), load_upto(shift + i, n, 0.0f));
+        const vec value = load_upto(f + i, n, 0.0f);
+        const vec centred = v_sub(value, load_upto(shift + i, n, 0.0f));
+        doubt = v_add(doubt, v_sub(value, value));
         store_upto(z + i, n, v_mul(centred, load_upto(inverse + i, n, 0.0f)));
     }
+    return v_sum(doubt) == 0.0f;
 }
 
 static void

@@ -132,6 +132,7 @@ mlp_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam
         .outputs = self->config.hidden,
         .dy = work->hidden_gradient,
         .dx = with_input ? work->z_gradient : NULL,
+        .dx_scale = work->gradient_scale,
         .adam = adam,
         .x = work->z,
         .w = self->parameters,
@@ -148,6 +149,7 @@ mlp_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam
 const mv_kind mv_kind_mlp = {
     .name = "mlp",
     .unit_per_query = false,
+    .scales_gradient = true,
     .width = mlp_width,
     .count = mlp_count,
     .initialize = mlp_initialize,

@@ -239,6 +239,7 @@ mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work)
     }
     mv_arena measure = {0};
     work->threads = mv_get_threads();
+    work->gradient_scale = NULL;
     carve(self, models, &measure, work);
     if (!mv_arena_reserve(&self->arena, measure.used)) {
         return MV_ERROR_MEMORY;
@@ -269,14 +270,15 @@ find_features(void *context, size_t start, size_t end, size_t thread)
     for (size_t m = start; m < end && finite; m++) {
         const float *responses = job->responses + m * features;
         float *z = job->z + m * features;
+        if (mv_view_is_identity(self->config.view)) {
+            finite = kernels->standardize(features, responses, self->shift, self->inverse, z);
+            continue;
+        }
         finite = kernels->all_finite(features, responses);
-        if (finite && !mv_view_is_identity(self->config.view)) {
+        if (finite) {
             mv_view_features(kernels, self->config.view, self->config.queries, self->config.outputs, responses, z,
                              scratch);
-            responses = z;
-        }
-        if (finite) {
-            kernels->standardize(features, responses, self->shift, self->inverse, z);
+            (void)kernels->standardize(features, z, self->shift, self->inverse, z);
         }
     }
     job->work->finite[thread] = finite;
@@ -499,6 +501,14 @@ find_response_gradient(const mv_verifier *self, size_t models, const float *resp
     mv_pool_run(mv_pool_pays(work->threads, operations), models, find_response_gradients, &job);
 }
 
+/* Is the gradient of the responses that of z over the scale, and nothing else? Then backward writes it itself. */
+static bool
+is_direct(const mv_verifier *self, const mv_step_options *options)
+{
+    return self->kind->scales_gradient && mv_view_is_identity(self->config.view) && options->mix <= 0.0 &&
+           options->dropout <= 0.0;
+}
+
 void
 mv_verifier_update(mv_verifier *self, const mv_adam_step *adam, size_t start, size_t count, const float *gradient)
 {
@@ -527,9 +537,14 @@ mv_verifier_step(mv_verifier *self, size_t models, const float *responses, const
     if (!isfinite(value)) {
         return MV_ERROR_LOSS;
     }
+    const bool direct = gradient && is_direct(self, options);
+    if (direct) {
+        work.z_gradient = gradient;
+        work.gradient_scale = self->inverse;
+    }
     adam = mv_adam_prepare(self->adam_steps + 1, options->learning_rate, options->weight_decay);
     self->kind->backward(self, &work, models, options->update ? &adam : NULL, gradient != NULL);
-    if (gradient) {
+    if (gradient && !direct) {
         find_response_gradient(self, models, responses, options, &work, gradient);
     }
     if (options->update) {

@@ -13,7 +13,9 @@ typedef struct mv_workspace {
     size_t threads;    /* at most; what there is of scratch */
     float *z;          /* (M, D) standardised features; `matched` centres them in place */
     float *z_gradient; /* (M, D) */
-    float *logits;     /* (M, units) */
+    /* (D) by which a kind that scales_gradient multiplies z_gradient, which is then the caller's gradient; or NULL */
+    const float *gradient_scale;
+    float *logits; /* (M, units) */
     float *logits_gradient;
     float *hidden; /* (M, width) */
     float *hidden_gradient;
@@ -31,6 +33,7 @@ typedef struct mv_workspace {
 struct mv_kind {
     const char *name;
     bool unit_per_query;
+    bool scales_gradient; /* backward heeds gradient_scale */
     /* Columns of the hidden layer that the scratch must hold. */
     size_t (*width)(const mv_verifier *self);
     /* Number of trainable parameters; false if it does not fit. */

@@ -265,7 +265,7 @@ run_products(const size_t shape[3], size_t threads, float *result)
     memset(first, 0, k * n * sizeof *first);
     mv_gemm_forward(mv_kernels_get(), threads, m, k, n, x, w, y);
     CHECK(distance(m, n, k, x, k, 1, w, 1, n, y) < 3e-6);
-    mv_gemm_backward job = {mv_kernels_get(), m, k, n, dy, dx, NULL, x, w, first, second, scratch};
+    mv_gemm_backward job = {mv_kernels_get(), m, k, n, dy, dx, NULL, NULL, x, w, first, second, scratch};
     mv_gemm_run_backward(&job, threads);
     CHECK(distance(m, k, n, dy, n, 1, w, n, 1, dx) < 3e-6);
     job.dx = NULL;
