@@ -3,8 +3,8 @@
     python tests/benchmarks/scoring.py --json
 
 score: 1000 responses (100 queries, 10 outputs) of one suspect in a torch tensor, to a score, by a verifier with 100
-hidden units. The rivals are the same module in eval and inference mode, that module traced and frozen, and a score by hand.
-Another row has it by hand: into buffers allocated once, the standardisation folded into the first layer, and a faster
+hidden units. The rivals are the same module in eval and inference mode, that module traced and frozen, and a score by
+hand: into buffers allocated once, the standardisation folded into the first layer, and a faster
 way to the log-softmax.
 update: Adam and the projection onto [0, 1] of 100 queries of 3 x 32 x 32, beside Adam(fused=True) and clamp_. The sides
 must agree before they are timed.
