@@ -164,7 +164,7 @@ def train_missing(
                 "use jobs=1, or remove hooks and attributes that cannot be pickled."
             ) from error
         workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        target = None if store is None else str(store.folder)
+        target = None if store is None else str(store.folder.absolute())
         yield from workers(delayed(train_in_worker)(str(file), planned, target, train) for planned in missing.values())
 
 

@@ -430,6 +430,17 @@ def test_a_useless_positive_is_made_again_with_less_strength(owner, task, monkey
     assert zoo.positives[0].strength == pytest.approx(0.2)
 
 
+def test_a_relative_cache_is_where_the_caller_is_now(owner, tmp_path, monkeypatch):
+    """Worker processes outlive a call, and may stand in another folder than their caller."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        build_zoo(
+            owner, small_task(epochs=0.05), positives=1, negatives=2, families=["weight_noise"], jobs=2, cache="zoo"
+        )
+        assert len(list((tmp_path / name / "zoo").glob("*.safetensors"))) == 3
+
+
 def test_homologous_models_that_learn_nothing_are_reported(owner):
     with pytest.warns(UserWarning, match="independent models of the owner's own class are much worse"):
         build_zoo(owner, small_task(epochs=0.05), positives=1, negatives=2, families=["weight_prune"])

@@ -204,7 +204,7 @@ def _planned(
     task, thief_task, other_task = (None if part is None else _shortened(part, scale.epochs) for part in tasks)
     with isolated_rng(0), single_thread():
         zoo = zoo_context(owner, task or tasks[0], (thief_task, other_task), architectures, True)
-        context = suspect_context(zoo, queries, None if store is None else str(store.folder), seed)
+        context = suspect_context(zoo, queries, None if store is None else str(store.folder.absolute()), seed)
         count, leaked = len(zoo.architectures), queries is not None
         return context, plan_suspects(zoo.owner, zoo.task, scale, architectures=count, seed=seed, leaked=leaked)
 
