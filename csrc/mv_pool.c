@@ -12,7 +12,7 @@
 #endif
 
 /* A thread is woken for at least this many operations: some 30 microseconds of them. */
-#define OPERATIONS_PER_THREAD 1e6
+#define OPERATIONS_PER_THREAD 3e6
 
 static atomic_size_t most_threads; /* 0: not set yet */
 
@@ -118,8 +118,8 @@ mv_pool_stop(void)
 #define relax() ((void)0)
 #endif
 
-/* Rounds that a thread looks for news before it sleeps, some microseconds; none where threads share CPUs. */
-enum { SPIN_ROUNDS = 500 };
+/* Rounds that a thread looks for news before it sleeps, some 100 microseconds; none where threads share CPUs. */
+enum { SPIN_ROUNDS = 3000 };
 
 /* A worker sleeps until its ticket changes; the mutex of the pool guards the sleep. */
 typedef struct worker {

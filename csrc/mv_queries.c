@@ -191,7 +191,7 @@ update_queries(void *context, size_t start, size_t end, size_t thread)
 }
 
 /* Operations of one feature, on the scale of mv_pool_pays. */
-enum { PLAIN_OPERATIONS = 16, LEVEL_OPERATIONS = 100 };
+enum { PLAIN_OPERATIONS = 64, LEVEL_OPERATIONS = 500 };
 
 mv_status
 mv_query_optimizer_update(mv_query_optimizer *self, const float *gradient, double learning_rate, float *queries)

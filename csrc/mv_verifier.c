@@ -285,7 +285,7 @@ find_features(void *context, size_t start, size_t end, size_t thread)
 }
 
 /* Operations of one response in a view, on the scale of mv_pool_pays. */
-enum { VIEW_OPERATIONS = 8 };
+enum { VIEW_OPERATIONS = 64 };
 
 mv_status
 mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z, mv_workspace *work)
