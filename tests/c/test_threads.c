@@ -123,6 +123,7 @@ main(void)
     for (size_t k = 0; k < kinds; k++) {
         test_different_handles_work_at_once(names[k], responses);
     }
+    mv_pool_stop();
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
