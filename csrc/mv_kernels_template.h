@@ -20,6 +20,7 @@
  *   UNROLL                          unrolls the next loop fully
  *   NAME                            the table's name
  */
+#include "mv_finite.h"
 #include "mv_kernels.h"
 
 #include <math.h>
@@ -212,14 +213,7 @@ rectify_gradient(size_t count, float g, const float *weight, const float *h, flo
 static bool
 all_finite(size_t count, const float *values)
 {
-    const uint32_t exponent = UINT32_C(0x7F800000);
-    uint32_t found = 0;
-    for (size_t i = 0; i < count; i++) { /* no early exit: the loop vectorises */
-        uint32_t bits;
-        memcpy(&bits, values + i, sizeof bits);
-        found |= (uint32_t)((bits & exponent) == exponent);
-    }
-    return !found;
+    return mv_all_finite(values, count); /* compiled here, for this instruction set */
 }
 
 static bool

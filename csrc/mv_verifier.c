@@ -250,18 +250,19 @@ mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work)
 
 /* Responses to logits --------------------------------------------------------------------------------------------- */
 
-typedef struct feature_job {
+/* Raw responses on their way to z, or z's gradient on its way back to theirs. */
+typedef struct response_job {
     const mv_verifier *self;
     const float *responses;
-    float *z;
+    float *result; /* (M, D) */
     mv_workspace *work;
-} feature_job;
+} response_job;
 
 /* One model after the other, so that its numbers stay in the cache from the check to z. */
 static void
 find_features(void *context, size_t start, size_t end, size_t thread)
 {
-    const feature_job *job = context;
+    const response_job *job = context;
     const mv_verifier *self = job->self;
     const mv_kernels *kernels = self->kernels;
     const size_t features = self->features;
@@ -269,7 +270,7 @@ find_features(void *context, size_t start, size_t end, size_t thread)
     bool finite = true;
     for (size_t m = start; m < end && finite; m++) {
         const float *responses = job->responses + m * features;
-        float *z = job->z + m * features;
+        float *z = job->result + m * features;
         if (mv_view_is_identity(self->config.view)) {
             finite = kernels->standardize(features, responses, self->shift, self->inverse, z);
             continue;
@@ -290,7 +291,7 @@ enum { VIEW_OPERATIONS = 64 };
 mv_status
 mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z, mv_workspace *work)
 {
-    feature_job job = {self, responses, z, work};
+    response_job job = {self, responses, z, work};
     const double operations = (double)models * (double)self->features * VIEW_OPERATIONS;
     memset(work->finite, true, work->threads * sizeof *work->finite);
     mv_pool_run(mv_pool_pays(work->threads, operations), models, find_features, &job);
@@ -464,23 +465,16 @@ find_loss(const mv_verifier *self, size_t models, const uint8_t *roles, const mv
     return loss;
 }
 
-typedef struct gradient_job {
-    const mv_verifier *self;
-    const float *responses;
-    float *gradient;
-    mv_workspace *work;
-} gradient_job;
-
 static void
 find_response_gradients(void *context, size_t start, size_t end, size_t thread)
 {
-    const gradient_job *job = context;
+    const response_job *job = context;
     const mv_verifier *self = job->self;
     const size_t features = self->features;
     double *scratch = job->work->rows + thread * mv_view_scratch(self->config.outputs);
     for (size_t m = start; m < end; m++) {
         float *z_gradient = job->work->z_gradient + m * features;
-        float *gradient = job->gradient + m * features;
+        float *gradient = job->result + m * features;
         const bool identity = mv_view_is_identity(self->config.view);
         self->kernels->scale(features, z_gradient, self->inverse, identity ? gradient : z_gradient);
         if (!identity) {
@@ -495,7 +489,7 @@ static void
 find_response_gradient(const mv_verifier *self, size_t models, const float *responses, const mv_step_options *options,
                        mv_workspace *work, float *gradient)
 {
-    gradient_job job = {self, responses, gradient, work};
+    response_job job = {self, responses, gradient, work};
     const double operations = (double)models * (double)self->features * VIEW_OPERATIONS;
     mv_augment_backward(self, models, options, work);
     mv_pool_run(mv_pool_pays(work->threads, operations), models, find_response_gradients, &job);
