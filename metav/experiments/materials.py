@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from metav.digests import architecture_identity, state_digest
 from metav.experiments.records import read_record, versions, write_record
 from metav.experiments.scales import SIZES, Scale, ScaleName
 from metav.experiments.scenarios import Scenario, make_scenario
+from metav.experiments.suspect_plan import SCALES as SUSPECT_SCALES
 from metav.experiments.suspects import build_test_suspects
 from metav.optimization_options import OptimizationOptions
 from metav.zoo import Zoo, build_suspects, build_zoo
@@ -160,7 +161,8 @@ def _zoo(scenario: Scenario, owner: nn.Module, plan: Plan) -> Zoo:
 def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspects, dict[str, Any]]:
     """The test suspects, and what they are, ready for JSON.
 
-    At `smoke` plain ones, else with the attacks of `attacks.py`; a thief would not ship those that lost too much.
+    Plain ones where the scale counts them, else with the attacks of `attacks.py`; a thief would not ship those that
+    lost too much.
     """
     common: dict[str, Any] = {
         "architectures": scenario.suspect_architectures,
@@ -172,10 +174,12 @@ def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspect
         "progress": plan.progress,
     }
     count = plan.scale.suspects
-    if plan.scale_name == "smoke":
+    if count is not None:
         plain = build_suspects(owner, scenario.task, positives=count, negatives=count, **common)
         return tuple((entry.model, entry.is_positive, entry.family) for entry in plain), plain.summary()
-    built = build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=plan.scale_name, **common)
+    sizes: dict[str, Any] = dict(plan.scale.attack_sizes)
+    scale = replace(SUSPECT_SCALES[plan.scale_name], **sizes)
+    built = build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=scale, **common)
     return tuple((entry.model, entry.is_positive, entry.family) for entry in built.shipped), built.summary()
 
 

@@ -22,7 +22,7 @@ from metav.zoo_plan import DEFAULT_SHARES, OTHER_ARCHITECTURE, OTHER_DATA, SHARE
 STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
 """Families of which no weight is the owner's: what is left out together in the hardest regime."""
 
-GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "transport", "front")
+GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def all_regimes(task: Task, scale: Scale) -> tuple[Regime, ...]:
     regimes += [Regime(name=f"queries:{count}", queries=count) for count in scale.query_counts]
     counts = [count for count in scale.surrogate_counts if count <= scale.surrogates]
     regimes += [Regime(name=f"surrogates:{count}", surrogates=count) for count in counts]
-    return (*regimes, *_outputs(task), *_inputs(task))
+    return (*regimes, *_outputs(task, scale), *_one_for_all(task), *_inputs(task))
 
 
 def select_regimes(regimes: Sequence[Regime], wanted: Sequence[str]) -> tuple[Regime, ...]:
@@ -116,21 +116,37 @@ def _without(task: Task, scale: Scale) -> list[Regime]:
     return regimes
 
 
-def _outputs(task: Task) -> list[Regime]:
-    noise = OutputAccess(kind="noise", parameter=0.02)
-    rounding = OutputAccess(kind="round", parameter=2)
+NOISE = OutputAccess(kind="noise", parameter=0.02)
+ROUNDING = OutputAccess(kind="round", parameter=2)
+TOP_THREE = OutputAccess(kind="topk", parameter=3)
+LABELS = OutputAccess(kind="label")
+LABEL_QUERIES = 30
+"""Queries of a second fingerprint for labels alone, where `full` has more."""
+
+
+def _outputs(task: Task, scale: Scale) -> list[Regime]:
     if task.name != "classification":
         return [
-            Regime(name="output:round2", view="identity_round(2)", output=rounding),
-            Regime(name="output:noisy", output=noise),
+            Regime(name="output:round2", view="identity_round(2)", output=ROUNDING),
+            Regime(name="output:noisy", output=NOISE),
         ]
+    few = [Regime(name=f"output:label-{LABEL_QUERIES}", view="label", queries=LABEL_QUERIES, output=LABELS)]
     return [
-        Regime(name="output:round2", view="round(2)", output=rounding),
-        Regime(name="output:top3", view="topk(3)", output=OutputAccess(kind="topk", parameter=3)),
-        Regime(name="output:label", view="label", output=OutputAccess(kind="label")),
+        Regime(name="output:round2", view="round(2)", output=ROUNDING),
+        Regime(name="output:top3", view="topk(3)", output=TOP_THREE),
+        Regime(name="output:label", view="label", output=LABELS),
+        *(few if scale.queries > LABEL_QUERIES else []),
         # a view whose floor lies above the noise: logarithms of smaller probabilities would be noise alone
-        Regime(name="output:noisy", view="round(1)", output=noise),
+        Regime(name="output:noisy", view="round(1)", output=NOISE),
     ]
+
+
+def _one_for_all(task: Task) -> list[Regime]:
+    """One fingerprint that is made for labels alone, and asks suspects that answer more."""
+    if task.name != "classification":
+        return []
+    channels = {"scores": None, "round2": ROUNDING, "top3": TOP_THREE, "label": LABELS}
+    return [Regime(name=f"one:{name}", view="label", output=output) for name, output in channels.items()]
 
 
 def _inputs(task: Task) -> list[Regime]:

@@ -24,6 +24,7 @@ GROUP_TITLES = {
     "queries": "Number of queries",
     "surrogates": "Trained surrogates of each class",
     "output": "Output access",
+    "one": "One fingerprint, made for labels, for every output access",
     "transport": "Input transport",
     "front": "Blur, noise or resizing in front of the suspect",
 }

@@ -14,7 +14,9 @@ SCALES: tuple[ScaleName, ...] = ("smoke", "small", "paper")
 class Scale:
     """Sizes of one task at one scale.
 
-    surrogates, suspects: training runs of each class. snapshots: further copies of each surrogate that is optimised on.
+    surrogates: training runs of each class. suspects: plain ones of each class; None: with attacks, as `suspect_plan`
+    has them at this scale, with `attack_sizes` in place of its own. snapshots: further copies of each surrogate that
+    is optimised on.
     queries: N of every regime that does not change it. query_counts, surrogate_counts: what the sweeps try (surrogates:
     runs of each class; three at least, one for each share of the zoo). options: of OptimizationOptions, where not the
     defaults. every_family: leave out each family in turn, not only the students together. width, images, epochs,
@@ -22,8 +24,9 @@ class Scale:
     """
 
     surrogates: int
-    suspects: int
     queries: int
+    suspects: int | None = None
+    attack_sizes: Mapping[str, int] = field(default_factory=dict)
     snapshots: int = 2
     query_counts: tuple[int, ...] = ()
     surrogate_counts: tuple[int, ...] = ()
@@ -55,37 +58,42 @@ _SMOKE: dict[str, Any] = {
 }
 
 
+_FEW_TRAININGS = {"homologous": 100}
+"""As many independent models of the owner's own kind as at `paper`: false positives are what users fear most."""
+
+_QUICK_TRAININGS = _FEW_TRAININGS | {"rounds": 2, "other_architecture": 12, "other_data": 12, "attacked": 14}
+
+
 def _smoke(**changes: Any) -> Scale:
     return Scale(**(_SMOKE | changes))
 
 
-def _full(surrogates: int, suspects: int, **changes: Any) -> Scale:
-    return Scale(**({"surrogates": surrogates, "suspects": suspects, "queries": 100} | _COUNTS | changes))
+def _full(surrogates: int, **changes: Any) -> Scale:
+    return Scale(**({"surrogates": surrogates, "queries": 100} | _COUNTS | changes))
 
 
 SIZES: Mapping[str, Mapping[ScaleName, Scale]] = {
     "digits": {
         "smoke": _smoke(epochs=4),
-        "small": _full(96, 42),
-        "paper": _full(192, 112),
+        "small": _full(96, attack_sizes=_QUICK_TRAININGS),
+        "paper": _full(192),
     },
     "skin": {
         "smoke": _smoke(width=4, images=250, epochs=3),
-        "small": _full(60, 42, width=16, epochs=8),
-        "paper": _full(96, 112, width=64, epochs=20),
+        "small": _full(60, width=16, epochs=8, attack_sizes=_FEW_TRAININGS),
+        "paper": _full(96, width=64, epochs=20),
     },
     "warfarin": {
         "smoke": _smoke(epochs=8),
-        "small": _full(96, 42),
-        "paper": _full(144, 112),
+        "small": _full(96, attack_sizes=_QUICK_TRAININGS),
+        "paper": _full(144),
     },
     # a generator answers 784 numbers a query: twenty queries are plenty, and three hundred would be slow
     "fashion": {
         "smoke": _smoke(images=150, epochs=4, queries=5),
-        "small": _full(60, 36, queries=20, query_counts=(2, 5, 10, 20, 50)),
+        "small": _full(60, queries=20, query_counts=(2, 5, 10, 20, 50), attack_sizes=_QUICK_TRAININGS),
         "paper": _full(
             96,
-            112,
             queries=20,
             query_counts=(2, 5, 10, 20, 50, 100),
             width=64,
