@@ -39,6 +39,7 @@ class ZooModel:
     `run` names the training run: snapshots of one run share it and count as one model. `fraction` is the share of the
     training that a snapshot had seen (1.0: all). `share`: "optimize", "select", "calibrate", or "test" for suspects.
     `architecture` indexes the list used: 0 is the owner's own class. `metric` is the task's, on the owner's data.
+    `attack`: the obfuscation that an independent surrogate went through.
     Iterating gives (model, is_positive, family).
     """
 
@@ -52,6 +53,7 @@ class ZooModel:
     share: str
     architecture: int
     metric: float
+    attack: str | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.is_positive, self.family))
@@ -161,7 +163,8 @@ def build_zoo(
     return fresh models, besides the owner's own class (None: two plain fully connected networks). `other_task`: data of
     another source for independent models (None: changed parts of the task's). `thief_task`: the data a thief trains on
     (None: the task's). Since nobody knows a thief's data, a part of the positives and of the negatives of other origin
-    trains on changed data (`metav.variations`). `families`: the obfuscations to use (None: all that fit). `shares`: per
+    trains on changed data (`metav.variations`); two fifths of the homologous negatives go through an obfuscation, whose
+    traces are no proof of origin. `families`: the obfuscations to use (None: all that fit). `shares`: per
     "positive" and "negative" three fractions for optimize, select, calibrate. `cache`: a folder to continue from after
     a stop. A positive that has become useless (no better than halfway from a constant answer to the owner) is made
     again with half the strength. `jobs`: processes (-1: one per core). `progress`: None shows a bar on a terminal,
@@ -373,12 +376,14 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
             share=planned.share,
             architecture=planned.architecture,
             metric=metric,
+            attack=None if planned.attack is None else planned.attack[0],
         )
 
 
 def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
     """Warn when homologous models learned little: then the zoo says nothing about real competitors."""
-    full = [entry for entry in models if entry.family == HOMOLOGOUS and entry.fraction == 1.0]
+    every = [entry for entry in models if entry.family == HOMOLOGOUS and entry.fraction == 1.0]
+    full = [entry for entry in every if entry.attack is None] or every
     weak = [entry for entry in full if not context.is_useful(entry.metric)]
     if 2 * len(weak) > len(full):
         warnings.warn(

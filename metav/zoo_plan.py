@@ -21,6 +21,10 @@ OTHER_ARCHITECTURE = "independent_other_architecture"
 OTHER_DATA = "independent_other_data"
 VARIED_POSITIVES = 0.6
 VARIED_OTHER_ARCHITECTURES = 0.5
+ATTACKED_HOMOLOGOUS = 0.4
+"""Of the homologous surrogates: otherwise the traces of an obfuscation would pass for those of the owner."""
+STUDENTS = ("distill_same", "extract_labels", "extract_scores")
+"""Obfuscations whose traces are strongest: half of the attacked independents get one of them."""
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
 
 
@@ -28,7 +32,8 @@ NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
 class PlannedModel:
     """One training run to be: `snapshots` are the shares of the training at which a copy is kept.
 
-    `varied`: trained on changed data, as of another source, instead of the data as they are.
+    `varied`: trained on changed data, as of another source, instead of the data as they are. `attack`: the obfuscation
+    that an independent model has gone through, and how strong it was.
     """
 
     is_positive: bool
@@ -40,6 +45,7 @@ class PlannedModel:
     architecture: int
     snapshots: tuple[float, ...]
     varied: bool = False
+    attack: tuple[str, float] | None = None
 
 
 def plan_zoo(
@@ -69,7 +75,8 @@ def plan_zoo(
     purpose = "suspects" if suspects else "zoo"
     chosen = _positive_families(task, families, architectures)
     drafts = [_positive(chosen, number, architectures, seed, purpose, suspects) for number in range(positives)]
-    drafts += _negatives(negatives, architectures, seed, purpose)
+    attacks = () if suspects else tuple(entry for entry in chosen if entry.own_architecture)
+    drafts += _negatives(negatives, architectures, seed, purpose, attacks)
     fractions = _snapshot_fractions(snapshots)
     plan: list[PlannedModel] = []
     for is_positive in (True, False):
@@ -126,8 +133,10 @@ def _positive(
     )
 
 
-def _negatives(count: int, architectures: int, seed: int, purpose: str) -> list[PlannedModel]:
-    """Return the independent models: every second one, and the first, is homologous."""
+def _negatives(
+    count: int, architectures: int, seed: int, purpose: str, attacks: Sequence[Obfuscation]
+) -> list[PlannedModel]:
+    """Return the independent models: every second one, and the first, is homologous; some of these are attacked."""
     others = (OTHER_ARCHITECTURE, OTHER_DATA) if architectures > 1 else (OTHER_DATA,)
     numbers = dict.fromkeys(NEGATIVE_FAMILIES, 0)
     drafts = []
@@ -148,9 +157,20 @@ def _negatives(count: int, architectures: int, seed: int, purpose: str) -> list[
                 architecture=1 + number % (architectures - 1) if family == OTHER_ARCHITECTURE else 0,
                 snapshots=(),
                 varied=purpose == "zoo" and _drawn(own_seed, share_varied),
+                attack=_attack(own_seed, attacks) if attacks and family == HOMOLOGOUS else None,
             )
         )
     return drafts
+
+
+def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | None:
+    """Return the obfuscation of an independent model and its strength: a random one, and none for most models."""
+    if derive_seed(seed, "attacked") % 1000 >= 1000 * ATTACKED_HOMOLOGOUS:
+        return None
+    students = [entry for entry in attacks if entry.family in STUDENTS]
+    chosen = students if students and derive_seed(seed, "attacked by a student") % 2 else attacks
+    entry = chosen[derive_seed(seed, "attack") % len(chosen)]
+    return entry.family, entry.zoo_strengths[derive_seed(seed, "attack strength") % len(entry.zoo_strengths)]
 
 
 def _drawn(seed: int, share: float) -> bool:

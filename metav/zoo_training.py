@@ -54,6 +54,7 @@ class ZooContext:
                 "snapshots": planned.snapshots,
                 "is_positive": planned.is_positive,
                 "varied": planned.varied,
+                **({} if planned.attack is None else {"attack": planned.attack}),
             }
         )
 
@@ -223,10 +224,22 @@ def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotReco
         task = task.bootstrap(derive_seed(planned.seed, "data"), 0.5)
     start = derive_seed(planned.seed, "initial weights")
     model = build(context.architectures[planned.architecture], start).to(device_of(context.owner))
-    options: dict[str, Any] = {}
+    watched: dict[str, Any] = {}
     if planned.snapshots and accepts(task.train, "on_epoch"):
-        options["on_epoch"] = recorder
-    return task.train(model, seed=derive_seed(planned.seed, "training"), **options)
+        watched["on_epoch"] = recorder
+    if planned.attack is None:
+        return task.train(model, seed=derive_seed(planned.seed, "training"), **watched)
+    model = task.train(model, seed=derive_seed(planned.seed, "training"))
+    family, strength = planned.attack
+    entry = OBFUSCATIONS[family]
+    with evaluating(model), torch.enable_grad():
+        return entry.function(
+            model,
+            task,
+            strength=strength,
+            seed=derive_seed(planned.seed, "attacked"),
+            **(watched if entry.needs_training else {}),
+        )
 
 
 def check_weights(model: nn.Module, run: str, share: float) -> None:

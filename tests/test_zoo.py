@@ -130,6 +130,34 @@ def test_a_larger_zoo_contains_the_smaller_one():
     assert small <= {(model.run, model.seed, model.strength) for model in plan()}
 
 
+def test_a_part_of_the_homologous_surrogates_goes_through_the_zoos_own_obfuscations():
+    planned = plan(negatives=200)
+    attacked = [model for model in planned if model.attack is not None]
+    assert {model.family for model in attacked} == {INDEPENDENT}
+    assert 0.25 < len(attacked) / sum(model.family == INDEPENDENT for model in planned) < 0.55
+    families = {model.attack[0] for model in attacked}
+    # what needs another architecture is no obfuscation of a model of the owner's class
+    assert families <= {model.family for model in planned if model.is_positive} - {"distill_other"}
+    assert len(families) >= 8
+    assert {model.share for model in attacked} == {"optimize", "select", "calibrate"}
+    only = plan(negatives=200, families=["weight_prune", "distill_other"])
+    assert {model.attack[0] for model in only if model.attack} == {"weight_prune"}
+    assert not any(model.attack for model in plan(families=["distill_other"]))
+    assert not any(model.attack for model in plan(negatives=200, suspects=True))
+
+
+def test_an_attacked_independent_model_still_answers_otherwise_than_the_owner(owner, task, tmp_path):
+    zoo = build_zoo(owner, task, positives=1, negatives=24, families=["weight_prune"], cache=tmp_path, progress=False)
+    attacked = [entry for entry in zoo if entry.attack is not None]
+    assert attacked
+    assert {(entry.is_positive, entry.attack) for entry in attacked} == {(False, "weight_prune")}
+    for entry in attacked:
+        assert any((parameter == 0).float().mean() > 0.1 for parameter in entry.model.parameters())
+        assert not torch.allclose(predict(entry.model, task.examples), predict(owner, task.examples), atol=0.5)
+    again = build_zoo(owner, task, positives=1, negatives=24, families=["weight_prune"], cache=tmp_path, progress=False)
+    assert contents(again) == contents(zoo)
+
+
 def test_suspects_share_no_seed_strength_or_run_with_the_zoo():
     surrogates, suspects = plan(), plan(suspects=True)
     assert not {model.seed for model in surrogates} & {model.seed for model in suspects}

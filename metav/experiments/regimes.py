@@ -65,7 +65,9 @@ class Regime:
 
     def choose_zoo(self, zoo: Zoo, seed: int) -> Zoo:
         """The surrogates of this regime; ZooError where they do not suffice."""
-        models = tuple(entry for entry in zoo.models if entry.family not in self.without)
+        models = tuple(
+            entry for entry in zoo.models if entry.family not in self.without and entry.attack not in self.without
+        )
         if self.few:
             models = _drawn(models, dict.fromkeys(SHARES, 1), dict.fromkeys(SHARES, 1), seed)
         elif self.surrogates is not None:

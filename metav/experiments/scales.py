@@ -75,7 +75,7 @@ def _full(surrogates: int, **changes: Any) -> Scale:
 SIZES: Mapping[str, Mapping[ScaleName, Scale]] = {
     "digits": {
         "smoke": _smoke(epochs=4),
-        "small": _full(96, attack_sizes=_QUICK_TRAININGS),
+        "small": _full(192, attack_sizes=_QUICK_TRAININGS),
         "paper": _full(192),
     },
     "skin": {
@@ -85,7 +85,7 @@ SIZES: Mapping[str, Mapping[ScaleName, Scale]] = {
     },
     "warfarin": {
         "smoke": _smoke(epochs=8),
-        "small": _full(96, attack_sizes=_QUICK_TRAININGS),
+        "small": _full(192, attack_sizes=_QUICK_TRAININGS),
         "paper": _full(144),
     },
     # a generator answers 784 numbers a query: twenty queries are plenty, and three hundred would be slow
