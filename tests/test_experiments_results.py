@@ -13,10 +13,13 @@ from metav.experiments.records import read_record, settings_key, write_record
 from metav.experiments.report import write_report
 from metav.experiments.results import (
     all_tables,
+    apart_table,
+    cost_table,
     costs_of,
     evaluation_of,
     failed_table,
     family_table,
+    growth_table,
     regime_table,
     summary_line,
     sweep,
@@ -141,6 +144,43 @@ def test_costs_are_those_of_one_owner_and_one_verdict():
         "one verdict": pytest.approx(0.1),
         "other, fit": 3.0,
     }
+
+
+def test_costs_are_told_in_trainings_of_the_owner_and_what_more_surrogates_buy():
+    materials = [{"seconds": {"owner": 2.0, "zoo": 40.0}, "settings": {"sizes": {"surrogates": 40}}}]
+    runs = [recorded(), recorded("surrogates:10", seed=1), recorded("surrogates:10", seed=2)]
+    assert cells(cost_table(runs, materials), 1) == ["zoo", "40", "20"]
+    table = growth_table(runs, materials)
+    # a quarter of the zoo's 40 s, and 2 s of the fingerprint, over the owner's 2 s
+    assert cells(table, 0) == ["10", "6", "0.875 ± 0.000", "0.400 ± 0.000"]
+    assert cells(table, 1)[:2] == ["40", "21"]
+    assert growth_table(runs, []) == ""
+    assert cells(cost_table(runs, []), 0)[2] == "-"
+
+
+def test_suspects_that_are_of_no_use_are_listed_apart():
+    families = {
+        "weight_prune": {"is_positive": True, "count": 3, "useful": 1, "lost": [0.05, 0.4]},
+        "quantize": {"is_positive": True, "count": 2, "useful": 2, "lost": [0.0, 0.1]},
+        "independent_other_data": {"is_positive": False, "count": 2, "useful": 0, "lost": [0.3, 0.5]},
+    }
+    materials = [{"settings": {"owner_seed": 4}, "suspects": {"families": families}}]
+    table = apart_table(materials)
+    assert cells(table, 0) == ["4", "weight_prune", "2/3", "5% to 40%"]
+    assert len(table.splitlines()) == 3
+    assert apart_table([{"settings": {"owner_seed": 4}, "suspects": {"families": {}}}]) == ""
+
+
+def test_a_changed_latent_space_is_a_limit_that_is_told_apart():
+    run = recorded()
+    for entry in run["evaluation"]["suspects"]:
+        if entry["family"] == "distill_same":
+            entry["family"] = "rotate_latent"
+    table = regime_table([run])
+    assert [cells(table, row)[1] for row in range(2)] == ["metav", "metav, latent space kept"]
+    assert cells(table, 0)[2].startswith("3/4")
+    assert cells(table, 1)[2].startswith("2/2")
+    assert len(regime_table([recorded()]).splitlines()) == 3
 
 
 @pytest.mark.parametrize(("rate", "share"), [(0.0, 0.5), (0.25, 1.0), (1.0, 1.0)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from metav.calibration import Interval, exact_interval
@@ -18,6 +19,9 @@ from metav.verdicts import Decision
 
 Record = Mapping[str, Any]
 METAV = "metav"
+LATENT_ATTACKS = ("permute_latent", "rotate_latent")
+"""Known limits: a generator behind a changed latent space answers no query as it did."""
+WITHOUT_LIMITS = "metav, latent space kept"
 GROUP_TITLES = {
     "full": "Full zoo",
     "few": "Few surrogates: one trained model of each class in each share, with its snapshots",
@@ -74,36 +78,37 @@ def all_tables(runs: Sequence[Record], materials: Sequence[Record]) -> str:
         *_regime_tables(runs),
         *_section("By family (full)", family_table(runs)),
         *_section("Families that the zoo lacked", without_table(runs)),
+        *_section("Derived suspects that lost too much to be of use: in no rate above", apart_table(materials)),
         *_section("Cost", cost_table(runs, materials)),
+        *_section("Build cost and what it buys", growth_table(runs, materials)),
         *_section("Failed", failed_table(runs)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def regime_table(runs: Sequence[Record]) -> str:
-    """One row a regime and scheme: rates at the threshold, AUC, ARUC, TPR at 5 % FPR; empty without runs."""
+    """One row a regime and scheme: rates at the threshold, AUC, ARUC, TPR at 5 % FPR; empty without runs.
+
+    Where suspects changed a generator's latent space, a second row of metav leaves them out.
+    """
     rows = []
     for regime, group in _grouped(runs, lambda run: run["regime"]).items():
         for scheme in schemes_of(group):
-            scores = [found for run in group if (found := scores_of(run, scheme)) is not None]
-            if not scores:
-                continue
-            done = [run for run in group if "evaluation" in run] if scheme == METAV else []
-            aruc_values = [aruc(*pair) for pair in (scored(run, scheme) for run in group) if pair is not None]
-            rows.append(
-                (
-                    regime,
-                    scheme,
-                    _rate(done, "tpr") if done else "-",
-                    _rate(done, "tnr") if done else "-",
-                    _spread([roc_auc(*pair) for pair in scores]),
-                    _spread(aruc_values),
-                    _spread([true_positives_at(*pair, 0.05) for pair in scores]),
-                    str(sum(run["evaluation"]["inconclusive"] for run in done)) if done else "-",
-                )
-            )
+            rows += _regime_row(group, regime, scheme, scheme)
+            kept = [without_families(run, LATENT_ATTACKS) for run in group if "evaluation" in run]
+            if scheme == METAV and kept != [run for run in group if "evaluation" in run]:
+                rows += _regime_row(kept, regime, scheme, WITHOUT_LIMITS)
     head = ("regime", "scheme", "TPR", "TNR", "AUC", "ARUC", "TPR at 5 % FPR", "inconclusive")
     return markdown(head, rows) if rows else ""
+
+
+def without_families(run: Record, families: Sequence[str]) -> Record:
+    """The run as if suspects of these families had not been judged by metav; the same object where there are none."""
+    evaluation = evaluation_of(run)
+    kept = tuple(result for result in evaluation.results if result.family not in families)
+    if len(kept) == len(evaluation.results):
+        return run
+    return {**run, "evaluation": replace(evaluation, results=kept).to_dict()}
 
 
 def family_table(runs: Sequence[Record]) -> str:
@@ -152,9 +157,50 @@ def without_table(runs: Sequence[Record]) -> str:
     return markdown(head, rows) if rows else ""
 
 
+def apart_table(materials: Sequence[Record]) -> str:
+    """One row a family of which derived suspects lost more of the owner's usefulness than allowed; empty without."""
+    rows = []
+    for record in materials:
+        summary = record.get("suspects", {})
+        for name, entry in summary.get("families", {}).items():
+            if entry["is_positive"] and entry.get("useful", entry["count"]) < entry["count"]:
+                low, high = entry["lost"]
+                useless = f"{entry['count'] - entry['useful']}/{entry['count']}"
+                rows.append((str(record["settings"]["owner_seed"]), name, useless, f"{low:.0%} to {high:.0%}"))
+    return markdown(("owner", "family", "not of use", "usefulness lost in this family"), rows) if rows else ""
+
+
 def cost_table(runs: Sequence[Record], materials: Sequence[Record]) -> str:
-    """Seconds of each phase, means over owners or runs."""
-    return markdown(("phase", "seconds"), [(name, f"{value:.3g}") for name, value in costs_of(runs, materials).items()])
+    """Seconds of each phase, means over owners or runs, and in trainings of the owner."""
+    costs = costs_of(runs, materials)
+    owner = costs.get("owner")
+    return markdown(
+        ("phase", "seconds", "owner's trainings"),
+        [(name, f"{value:.3g}", f"{value / owner:.3g}" if owner else "-") for name, value in costs.items()],
+    )
+
+
+def growth_table(runs: Sequence[Record], materials: Sequence[Record]) -> str:
+    """One row a number of surrogates: what zoo and fingerprint cost in trainings of the owner, AUC and ARUC.
+
+    The seconds of the whole zoo are shared out by the number of surrogates.
+    """
+    costs = costs_of(runs, materials)
+    sizes = {record["settings"]["sizes"]["surrogates"] for record in materials if "sizes" in record.get("settings", {})}
+    if not costs.get("owner") or "zoo" not in costs or len(sizes) != 1:
+        return ""
+    groups: dict[int, list[Record]] = {}
+    for run in runs:
+        if run["group"] in ("surrogates", "full") and "evaluation" in run:
+            count = int(run["regime"].partition(":")[2] or max(sizes))
+            groups.setdefault(count, []).append(run)
+    rows = []
+    for count, group in sorted(groups.items()):
+        fit = statistics.mean(run["seconds"]["fingerprint"] for run in group)
+        multiples = (costs["zoo"] * count / max(sizes) + fit) / costs["owner"]
+        areas = [(evaluation.auc, evaluation.aruc) for evaluation in map(evaluation_of, group)]
+        rows.append((str(count), f"{multiples:.3g}", *(_spread(values) for values in zip(*areas, strict=True))))
+    return markdown(("surrogates of each class", "owner's trainings", "AUC", "ARUC"), rows) if len(rows) > 1 else ""
 
 
 def costs_of(runs: Sequence[Record], materials: Sequence[Record]) -> dict[str, float]:
@@ -240,6 +286,26 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _regime_tables(runs: Sequence[Record]) -> Iterator[str]:
     for group, title in GROUP_TITLES.items():
         yield from _section(title, regime_table([run for run in runs if run["group"] == group]))
+
+
+def _regime_row(group: Sequence[Record], regime: str, scheme: str, title: str) -> list[tuple[str, ...]]:
+    scores = [found for run in group if (found := scores_of(run, scheme)) is not None]
+    if not scores:
+        return []
+    done = [run for run in group if "evaluation" in run] if scheme == METAV else []
+    aruc_values = [aruc(*pair) for pair in (scored(run, scheme) for run in group) if pair is not None]
+    return [
+        (
+            regime,
+            title,
+            _rate(done, "tpr") if done else "-",
+            _rate(done, "tnr") if done else "-",
+            _spread([roc_auc(*pair) for pair in scores]),
+            _spread(aruc_values),
+            _spread([true_positives_at(*pair, 0.05) for pair in scores]),
+            str(sum(run["evaluation"]["inconclusive"] for run in done)) if done else "-",
+        )
+    ]
 
 
 def _section(title: str, table: str) -> tuple[str, ...]:
