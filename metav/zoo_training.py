@@ -53,7 +53,8 @@ class ZooContext:
                 "seed": planned.seed,
                 "snapshots": planned.snapshots,
                 "is_positive": planned.is_positive,
-                "varied": planned.varied,
+                # 2: since real targets vary, too
+                "varied": 2 if planned.varied and self.task.name == "regression" else planned.varied,
                 **({} if planned.attack is None else {"attack": planned.attack}),
             }
         )

@@ -22,6 +22,9 @@ from metav.zoo_plan import DEFAULT_SHARES, OTHER_ARCHITECTURE, OTHER_DATA, SHARE
 STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
 """Families of which no weight is the owner's: what is left out together in the hardest regime."""
 
+FEWEST_ATTACKED = 20
+"""Negatives from which on attacked ones are among them: fewer cannot also teach what an obfuscation's traces are."""
+
 GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front")
 
 
@@ -174,7 +177,8 @@ def _drawn(
         for share, count in wanted.items():
             families: dict[str, dict[str, None]] = {}
             for entry in models:
-                if entry.is_positive is is_positive and entry.share == share:
+                spared = entry.attack is not None and sum(negatives.values()) < FEWEST_ATTACKED
+                if entry.is_positive is is_positive and entry.share == share and not spared:
                     families.setdefault(entry.family, {})[entry.run] = None
             random = np.random.default_rng(derive_seed(seed, "drawn", share, str(is_positive)))
             runs = _in_turn([list(random.permutation(list(runs))) for runs in families.values()], random)
