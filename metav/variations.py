@@ -40,7 +40,7 @@ def varied(task: Task, seed: int) -> Task:
     targets = part.targets  # type: ignore[attr-defined]
     if isinstance(targets, Tensor) and targets.is_floating_point():
         targets = targets[_similar(examples, generator)]
-    return part.with_data(changed, targets)  # type: ignore[attr-defined,no-any-return]
+    return part.with_data(changed, targets)  # type: ignore[no-any-return]
 
 
 def _changed_images(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:

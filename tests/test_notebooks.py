@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-FIRST = Path(__file__).parent.parent / "notebooks" / "01_first_fingerprint.ipynb"
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+FIRST = NOTEBOOKS / "01_first_fingerprint.ipynb"
+TASKS = ("02_skin", "03_warfarin", "04_fashion")
+DATA = Path(os.environ.get("METAV_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
-def read() -> Any:
-    return nbformat.read(FIRST, as_version=4)
+def read(path: Path = FIRST) -> Any:
+    return nbformat.read(path, as_version=4)
 
 
 def code_cells(notebook: Any) -> list[Any]:
@@ -68,5 +72,35 @@ def test_it_opens_with_its_question_and_each_step_is_told():
         assert "markdown" in (before.cell_type, cell.cell_type) or before.source.count("\n") < 12
 
 
-def test_nothing_of_the_machine_that_rendered_it_is_left():
-    assert not re.search(r"/home/|/tmp/|/root/|/work/|\.venv", FIRST.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", TASKS)
+def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, tmp_path, monkeypatch):
+    if not DATA.is_dir():
+        pytest.skip("the real data sets are not here; name their folder in METAV_DATA")
+    for variable, value in (("SCALE", "smoke"), ("CACHE", str(tmp_path / "cache"))):
+        monkeypatch.setenv(f"METAV_NOTEBOOK_{variable}", value)
+    monkeypatch.setenv("METAV_DATA", str(DATA.resolve()))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = read(NOTEBOOKS / f"{name}.ipynb")
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    # as many pictures as at the scale that was committed
+    assert pictures(notebook) == pictures(read(NOTEBOOKS / f"{name}.ipynb")) >= 4
+    assert re.search(r"^cleared: +\d", printed(notebook), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_their_committed_outputs_are_whole_and_tell_how_to_make_them(name):
+    notebook = read(NOTEBOOKS / f"{name}.ipynb")
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert f"metav reproduce {name[3:]} --scale small" in notebook.cells[0].source
+
+
+def pictures(notebook: Any) -> int:
+    return sum("image/png" in output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_nothing_of_the_machine_that_rendered_it_is_left(path):
+    assert not re.search(r"/home/|/tmp/|/root/|/work/|\.venv", path.read_text(encoding="utf-8"))
