@@ -13,18 +13,14 @@ from metav.tasks import Task
 
 LEAST_SEVERITY = 0.3
 LEAST_PART = 0.5
-NEIGHBOURS = 5
-MOST_DONORS = 4096
-ROWS_AT_A_TIME = 1024
 
 
 def varied(task: Task, seed: int) -> Task:
     """Return a task on a random part (50-100 %) of the examples, changed as another source might differ.
 
     Images are turned, shifted, scaled, changed in contrast and made noisy; of other inputs single features are taken
-    from other examples. How strongly depends on the seed. Real targets are those of similar examples: other data would
-    have other noise, and a model that learns the owner's noise once more would stay too near to the owner's. A task of
-    the user's own without `with_data` only loses examples.
+    from other examples. How strongly depends on the seed. A task of the user's own without `with_data` only loses
+    examples.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "variation"))
     severity = LEAST_SEVERITY + (1.0 - LEAST_SEVERITY) * float(torch.rand((), generator=generator))
@@ -37,10 +33,7 @@ def varied(task: Task, seed: int) -> Task:
     changed = (_changed_images if is_image else _changed_features)(examples, severity, generator)
     lowest, highest = examples.amin(dim=0), examples.amax(dim=0)
     changed = torch.minimum(torch.maximum(changed, lowest.amin()), highest.amax()) if is_image else changed
-    targets = part.targets  # type: ignore[attr-defined]
-    if isinstance(targets, Tensor) and targets.is_floating_point():
-        targets = targets[_similar(examples, generator)]
-    return part.with_data(changed, targets)  # type: ignore[no-any-return]
+    return part.with_data(changed, part.targets)  # type: ignore[attr-defined,no-any-return]
 
 
 def _changed_images(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
@@ -65,24 +58,6 @@ def _changed_features(inputs: Tensor, severity: float, generator: torch.Generato
     donors = torch.rand(flat.shape, generator=generator).argsort(dim=0)
     swapped = torch.rand(flat.shape, generator=generator) < 0.1 * severity
     return torch.where(swapped, flat.gather(0, donors), flat).reshape(inputs.shape)
-
-
-def _similar(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """For each of the inputs (n, ...) the number of another one among its nearest, (n,)."""
-    flat = inputs.flatten(1)
-    donors = torch.randperm(len(flat), generator=generator)[:MOST_DONORS]
-    count = min(NEIGHBOURS, len(donors) - 1)
-    if count < 1:
-        return torch.arange(len(flat))
-    chosen = torch.randint(0, count, (len(flat), 1), generator=generator)
-    found = []
-    for start in range(0, len(flat), ROWS_AT_A_TIME):
-        rows = torch.arange(start, min(start + ROWS_AT_A_TIME, len(flat)))
-        distances = torch.cdist(flat[rows], flat[donors])
-        distances[rows[:, None] == donors] = float("inf")
-        nearest = distances.topk(count, dim=1, largest=False).indices
-        found.append(donors[nearest.gather(1, chosen[rows]).squeeze(1)])
-    return torch.cat(found)
 
 
 def _both_ways(count: int, generator: torch.Generator) -> Tensor:

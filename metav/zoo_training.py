@@ -53,8 +53,7 @@ class ZooContext:
                 "seed": planned.seed,
                 "snapshots": planned.snapshots,
                 "is_positive": planned.is_positive,
-                # 2: since real targets vary, too
-                "varied": 2 if planned.varied and self.task.name == "regression" else planned.varied,
+                "varied": planned.varied,
                 **({} if planned.attack is None else {"attack": planned.attack}),
             }
         )

@@ -58,21 +58,3 @@ def test_labels_follow_their_images():
     changed = varied(Classification(images, labels), 4)
     bright = changed.examples.flatten(1).mean(dim=1)
     assert bright[changed.targets == 1].mean() > bright[changed.targets == 0].mean() + 0.2
-
-
-@pytest.mark.parametrize("count", [3, 300, 5000])
-def test_real_targets_are_those_of_similar_examples(count):
-    generator = np.random.default_rng(0)
-    inputs = generator.uniform(0, 1, (count, 2)).astype(np.float32)
-    targets = (inputs[:, 0] + generator.normal(0, 0.01, count)).astype(np.float32)
-    changed = varied(Regression(inputs, targets, validation=0.0), 6)
-    values = changed.targets.flatten().numpy()
-    assert np.isin(values, targets).all()
-    if count < 300:
-        return
-    place = {target: row for row, target in zip(inputs, targets, strict=True)}
-    givers = np.array([place[value] for value in values])
-    away = np.linalg.norm(givers - changed.examples.numpy(), axis=1)
-    assert np.median(away) < 2 / np.sqrt(count)
-    # nearly nobody keeps his own: a tenth of the features come from elsewhere, so that few look like somebody else
-    assert (away < 1e-9).mean() < 0.05
