@@ -17,6 +17,7 @@ from metav.optimization_options import OptimizationOptions
 from metav.randomness import derive_seed
 from metav.tasks import Task
 from metav.zoo import Zoo, ZooModel
+from metav.zoo_augmentation import COPIES, OWNER_COPIES, with_untrained_copies
 from metav.zoo_plan import DEFAULT_SHARES, OTHER_ARCHITECTURE, OTHER_DATA, SHARES, share_sizes
 
 STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
@@ -33,13 +34,15 @@ class Regime:
     """One condition; what it leaves at its default is as in `full`.
 
     name: "group" or "group:detail". without: families absent from the zoo. few: one trained model of each class in each
-    share of the zoo, with its snapshots. surrogates: training runs of each class. queries: their number. view: how
+    share of the zoo, with its snapshots. copies: so many untrained ones of the owner's model, and of each independent
+    one, for metav (`with_untrained_copies`). surrogates: training runs of each class. queries: their number. view: how
     answers are read. levels: values that a feature of a query may take. output, inputs: the channel to every suspect.
     """
 
     name: str
     without: tuple[str, ...] = ()
     few: bool = False
+    copies: tuple[int, int] | None = None
     surrogates: int | None = None
     queries: int | None = None
     view: str | None = None
@@ -63,7 +66,7 @@ class Regime:
 
     def fingerprint_settings(self) -> dict[str, Any]:
         """What the fingerprint depends on; regimes that agree in it share one fingerprint."""
-        names = ("few", "surrogates", "queries", "view", "levels")
+        names = ("few", "copies", "surrogates", "queries", "view", "levels")
         return {name: getattr(self, name) for name in names} | {"without": list(self.without)}
 
     def choose_zoo(self, zoo: Zoo, seed: int) -> Zoo:
@@ -78,6 +81,13 @@ class Regime:
             models = _drawn(models, wanted[0], wanted[1], seed)
         return replace(zoo, models=models)
 
+    def augment(self, zoo: Zoo, owner: nn.Module, task: Task, seed: int) -> Zoo:
+        """The chosen surrogates and their untrained copies."""
+        if self.copies is None:
+            return zoo
+        owner_copies, copies = self.copies
+        return with_untrained_copies(zoo, owner, task, owner_copies=owner_copies, copies=copies, seed=seed)
+
     def choose_options(self, options: OptimizationOptions) -> OptimizationOptions:
         """The options of this regime."""
         changes = {name: getattr(self, name) for name in ("queries", "view", "levels")}
@@ -90,7 +100,7 @@ class Regime:
 
 def all_regimes(task: Task, scale: Scale) -> tuple[Regime, ...]:
     """Every regime that makes sense for a task, at the sizes of a scale; `full` comes first."""
-    regimes = [Regime(name="full"), Regime(name="few", few=True), *_without(task, scale)]
+    regimes = [Regime(name="full"), Regime(name="few", few=True, copies=(OWNER_COPIES, COPIES)), *_without(task, scale)]
     regimes += [Regime(name=f"queries:{count}", queries=count) for count in scale.query_counts]
     counts = [count for count in scale.surrogate_counts if count <= scale.surrogates]
     regimes += [Regime(name=f"surrogates:{count}", surrogates=count) for count in counts]

@@ -165,10 +165,11 @@ def _fingerprint(materials: Materials, regime: Regime, seed: int) -> tuple[Finge
         except (ArtefactError, KeyError):
             pass  # left by a run that was stopped or changed since: it is made again
     start = time.perf_counter()
+    owner, task = materials.owner, materials.scenario.task
     fp = fingerprint(
-        materials.owner,
-        materials.scenario.task,
-        zoo=regime.choose_zoo(materials.zoo, seed),
+        owner,
+        task,
+        zoo=regime.augment(regime.choose_zoo(materials.zoo, seed), owner, task, seed),
         options=regime.choose_options(plan.options),
         seed=seed,
         progress=plan.progress,

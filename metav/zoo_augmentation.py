@@ -1,0 +1,69 @@
+"""More surrogates without more training: pruned, quantised and noisy copies of those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from metav.obfuscations import OBFUSCATIONS, Obfuscation
+from metav.randomness import derive_seed, isolated_rng
+from metav.tasks import Task
+from metav.zoo import Zoo, ZooModel
+
+OWNER_COPIES = 24
+COPIES = 8
+
+
+def with_untrained_copies(
+    zoo: Zoo, owner: nn.Module, task: Task, *, owner_copies: int = OWNER_COPIES, copies: int = COPIES, seed: int = 0
+) -> Zoo:
+    """Return a zoo with `owner_copies` copies of the owner's model and `copies` of each independent surrogate as well.
+
+    For owners who can train only a few surrogates. The copies come from the obfuscations that train nothing; they are
+    optimised on and select, but never calibrate: copies of one model are no independent evidence. Snapshots are copied,
+    too. Neither zoo nor owner is changed.
+    """
+    entries = [entry for entry in OBFUSCATIONS.values() if not entry.needs_training and entry.supports(task)]
+    sources = [entry for entry in zoo.models if not entry.is_positive and entry.share in ("optimize", "select")]
+    derived = [*_owner_copies(zoo, owner, task, entries, owner_copies, seed)]
+    independent = [
+        _copy(source, source.model, task, entries[(place + number) % len(entries)], number // len(entries), run, seed)
+        for place, source in enumerate(sources)
+        for number in range(copies)
+        for run in [f"{source.run}/copy-{source.fraction:g}-{number}"]
+    ]
+    return replace(zoo, models=(*zoo.positives, *derived, *zoo.negatives, *independent))
+
+
+def _owner_copies(
+    zoo: Zoo, owner: nn.Module, task: Task, entries: Sequence[Obfuscation], count: int, seed: int
+) -> Iterator[ZooModel]:
+    """Copies of the owner's model: every fourth one selects, the others are optimised on."""
+    template = zoo.positives[0]
+    for number in range(count):
+        entry, turn = entries[number % len(entries)], number // len(entries)
+        share = "select" if turn % 4 == 3 else "optimize"
+        source = replace(template, family=entry.family, share=share, architecture=0, attack=None)
+        yield _copy(source, owner, task, entry, turn, f"owner/copy-{number}", seed)
+
+
+def _copy(
+    source: ZooModel, model: nn.Module, task: Task, entry: Obfuscation, turn: int, run: str, seed: int
+) -> ZooModel:
+    strength, own_seed = entry.zoo_strengths[turn % len(entry.zoo_strengths)], derive_seed(seed, "copy", run)
+    with isolated_rng(own_seed):
+        changed = entry.function(model, task, strength=strength, seed=own_seed)
+    for parameter in changed.parameters():
+        parameter.requires_grad_(False)
+    return replace(
+        source,
+        model=changed.eval(),
+        strength=strength if source.is_positive else source.strength,
+        seed=own_seed,
+        run=run,
+        fraction=1.0,
+        metric=float(task.metric(changed)),
+        attack=None if source.is_positive else entry.family,
+    )
