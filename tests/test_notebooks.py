@@ -83,8 +83,9 @@ def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, tmp_path, monkeypat
     notebook = read(NOTEBOOKS / f"{name}.ipynb")
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     # as many pictures as at the scale that was committed
-    assert pictures(notebook) == pictures(read(NOTEBOOKS / f"{name}.ipynb")) >= 4
-    assert re.search(r"^cleared: +\d", printed(notebook), flags=re.MULTILINE)
+    assert pictures(notebook) == pictures(read(NOTEBOOKS / f"{name}.ipynb")) >= 5
+    assert re.search(r"^true-positive rate [\d.]+%", printed(notebook), flags=re.MULTILINE)
+    assert re.search(r"^true-negative rate [\d.]+%", printed(notebook), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -95,6 +96,15 @@ def test_their_committed_outputs_are_whole_and_tell_how_to_make_them(name):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert f"metav reproduce {name[3:]} --scale small" in notebook.cells[0].source
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_they_tell_their_steps_in_short_cells_and_end_with_what_they_do_not_show(name):
+    notebook = read(NOTEBOOKS / f"{name}.ipynb")
+    assert max(cell.source.count("\n") + 1 for cell in code_cells(notebook)) <= 20
+    for before, cell in zip(notebook.cells, notebook.cells[1:], strict=False):
+        assert "markdown" in (before.cell_type, cell.cell_type) or cell.source.count("\n") < 8
+    assert "## What this does not show" in notebook.cells[-1].source
 
 
 def pictures(notebook: Any) -> int:
