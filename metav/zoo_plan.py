@@ -23,6 +23,8 @@ VARIED_POSITIVES = 0.6
 VARIED_OTHER_ARCHITECTURES = 0.5
 ATTACKED_HOMOLOGOUS = 0.4
 """Of the homologous surrogates: otherwise the traces of an obfuscation would pass for those of the owner."""
+FEWEST_WITH_ATTACKED = 40
+"""Negatives of the smallest zoo that has attacked ones: fewer cannot also teach what an obfuscation's traces are."""
 STUDENTS = ("distill_same", "extract_labels", "extract_scores")
 """Obfuscations whose traces are strongest: half of the attacked independents get one of them."""
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
@@ -75,7 +77,11 @@ def plan_zoo(
     purpose = "suspects" if suspects else "zoo"
     chosen = _positive_families(task, families, architectures)
     drafts = [_positive(chosen, number, architectures, seed, purpose, suspects) for number in range(positives)]
-    attacks = () if suspects else tuple(entry for entry in chosen if entry.own_architecture)
+    attacks = (
+        ()
+        if suspects or negatives < FEWEST_WITH_ATTACKED
+        else tuple(entry for entry in chosen if entry.own_architecture)
+    )
     drafts += _negatives(negatives, architectures, seed, purpose, attacks)
     fractions = _snapshot_fractions(snapshots)
     plan: list[PlannedModel] = []

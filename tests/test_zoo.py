@@ -144,9 +144,12 @@ def test_a_part_of_the_homologous_surrogates_goes_through_the_zoos_own_obfuscati
     assert {model.attack[0] for model in only if model.attack} == {"weight_prune"}
     assert not any(model.attack for model in plan(families=["distill_other"]))
     assert not any(model.attack for model in plan(negatives=200, suspects=True))
+    assert not any(model.attack for model in plan(negatives=39))
+    assert any(model.attack for model in plan(negatives=40))
 
 
-def test_an_attacked_independent_model_still_answers_otherwise_than_the_owner(owner, task, tmp_path):
+def test_an_attacked_independent_model_still_answers_otherwise_than_the_owner(owner, task, tmp_path, monkeypatch):
+    monkeypatch.setattr("metav.zoo_plan.FEWEST_WITH_ATTACKED", 1)
     zoo = build_zoo(owner, task, positives=1, negatives=24, families=["weight_prune"], cache=tmp_path, progress=False)
     attacked = [entry for entry in zoo if entry.attack is not None]
     assert attacked

@@ -18,13 +18,10 @@ from metav.randomness import derive_seed
 from metav.tasks import Task
 from metav.zoo import Zoo, ZooModel
 from metav.zoo_augmentation import COPIES, OWNER_COPIES, with_untrained_copies
-from metav.zoo_plan import DEFAULT_SHARES, OTHER_ARCHITECTURE, OTHER_DATA, SHARES, share_sizes
+from metav.zoo_plan import DEFAULT_SHARES, FEWEST_WITH_ATTACKED, OTHER_ARCHITECTURE, OTHER_DATA, SHARES, share_sizes
 
 STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
 """Families of which no weight is the owner's: what is left out together in the hardest regime."""
-
-FEWEST_ATTACKED = 20
-"""Negatives from which on attacked ones are among them: fewer cannot also teach what an obfuscation's traces are."""
 
 GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front")
 
@@ -187,7 +184,7 @@ def _drawn(
         for share, count in wanted.items():
             families: dict[str, dict[str, None]] = {}
             for entry in models:
-                spared = entry.attack is not None and sum(negatives.values()) < FEWEST_ATTACKED
+                spared = entry.attack is not None and sum(negatives.values()) < FEWEST_WITH_ATTACKED
                 if entry.is_positive is is_positive and entry.share == share and not spared:
                     families.setdefault(entry.family, {})[entry.run] = None
             random = np.random.default_rng(derive_seed(seed, "drawn", share, str(is_positive)))

@@ -163,7 +163,8 @@ def apart_table(materials: Sequence[Record]) -> str:
     for record in materials:
         summary = record.get("suspects", {})
         for name, entry in summary.get("families", {}).items():
-            if entry["is_positive"] and entry.get("useful", entry["count"]) < entry["count"]:
+            # plain suspects are useful by construction, and say nothing of it
+            if entry["is_positive"] and "useful" in entry and entry["useful"] < entry["count"]:
                 low, high = entry["lost"]
                 useless = f"{entry['count'] - entry['useful']}/{entry['count']}"
                 rows.append((str(record["settings"]["owner_seed"]), name, useless, f"{low:.0%} to {high:.0%}"))
