@@ -165,10 +165,10 @@ def build_zoo(
     (None: the task's). Since nobody knows a thief's data, a part of the positives and of the negatives of other origin
     trains on changed data (`metav.variations`). From 40 negatives on, two fifths of the homologous ones go through an
     obfuscation, whose traces are no proof of origin. `families`: the obfuscations to use (None: all that fit).
-    `shares`: per "positive" and "negative" three fractions for optimize, select, calibrate. `cache`: a folder to continue from after
-    a stop. A positive that has become useless (no better than halfway from a constant answer to the owner) is made
-    again with half the strength. `jobs`: processes (-1: one per core). `progress`: None shows a bar on a terminal,
-    False never, True always.
+    `shares`: per "positive" and "negative" three fractions for optimize, select, calibrate. `cache`: a folder to
+    continue from after a stop. A positive that has become useless (no better than halfway from a constant answer to the
+    owner) is made again with half the strength. `jobs`: processes (-1: one per core). `progress`: None shows a bar on a
+    terminal, False never, True always.
 
     The owner's model and the global random state are untouched. Raises ZooError, ModelError, InputError, CacheError.
     """
