@@ -144,8 +144,8 @@ def test_a_part_of_the_homologous_surrogates_goes_through_the_zoos_own_obfuscati
     assert {model.attack[0] for model in only if model.attack} == {"weight_prune"}
     assert not any(model.attack for model in plan(families=["distill_other"]))
     assert not any(model.attack for model in plan(negatives=200, suspects=True))
-    assert not any(model.attack for model in plan(negatives=39))
-    assert any(model.attack for model in plan(negatives=40))
+    assert not any(model.attack for model in plan(negatives=95))
+    assert any(model.attack for model in plan(negatives=96))
 
 
 def test_an_attacked_independent_model_still_answers_otherwise_than_the_owner(owner, task, tmp_path, monkeypatch):
