@@ -24,7 +24,7 @@ VARIED_OTHER_ARCHITECTURES = 0.5
 ATTACKED_HOMOLOGOUS = 0.4
 """Of the homologous surrogates: otherwise the traces of an obfuscation would pass for those of the owner."""
 FEWEST_WITH_ATTACKED = 96
-"""Negatives of the smallest zoo that has attacked ones: with 48, extracted copies of the owner's passed for independent."""
+"""Negatives of the smallest zoo that has attacked ones: with 48, copies extracted from the owner's were missed."""
 STUDENTS = ("distill_same", "extract_labels", "extract_scores")
 """Obfuscations whose traces are strongest: half of the attacked independents get one of them."""
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
