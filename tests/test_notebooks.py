@@ -82,8 +82,8 @@ def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, tmp_path, monkeypat
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = read(NOTEBOOKS / f"{name}.ipynb")
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    # as many pictures as at the scale that was committed
-    assert pictures(notebook) == pictures(read(NOTEBOOKS / f"{name}.ipynb")) >= 5
+    # pictures of lesions are not committed: their licence forbids commerce
+    assert pictures(notebook) >= pictures(read(NOTEBOOKS / f"{name}.ipynb")) >= 5
     assert re.search(r"^true-positive rate [\d.]+%", printed(notebook), flags=re.MULTILINE)
     assert re.search(r"^true-negative rate [\d.]+%", printed(notebook), flags=re.MULTILINE)
 

@@ -19,6 +19,7 @@ from metav.errors import InputError
 # Okabe and Ito (2008): told apart with any kind of colour vision; the line styles differ too
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
+_MOST_INSIDE = 5
 
 Scores = tuple[ArrayLike, ArrayLike]
 """Scores of derived and of independent models."""
@@ -170,5 +171,8 @@ def _finished(axes: Any, title: str, legend: str | None = "") -> Any:
     if title:
         axes.set_title(title, loc="left", fontsize=11)
     if legend is not None:
-        axes.legend(title=legend or None, frameon=False, fontsize=8)
+        # many schemes' names would cover their lines
+        crowded = len(axes.get_legend_handles_labels()[1]) > _MOST_INSIDE
+        beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if crowded else {}
+        axes.legend(title=legend or None, frameon=False, fontsize=8, **beside)
     return axes
