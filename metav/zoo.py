@@ -163,7 +163,7 @@ def build_zoo(
     return fresh models, besides the owner's own class (None: two plain fully connected networks). `other_task`: data of
     another source for independent models (None: changed parts of the task's). `thief_task`: the data a thief trains on
     (None: the task's). Since nobody knows a thief's data, a part of the positives and of the negatives of other origin
-    trains on changed data (`metav.variations`). From 96 negatives on, two fifths of the homologous ones go through an
+    trains on changed data (`metav.variations`). From 96 negatives on, a fifth of the homologous ones goes through an
     obfuscation, whose traces are no proof of origin. `families`: the obfuscations to use (None: all that fit).
     `shares`: per "positive" and "negative" three fractions for optimize, select, calibrate. `cache`: a folder to
     continue from after a stop. A positive that has become useless (no better than halfway from a constant answer to the

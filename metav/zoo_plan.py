@@ -21,7 +21,7 @@ OTHER_ARCHITECTURE = "independent_other_architecture"
 OTHER_DATA = "independent_other_data"
 VARIED_POSITIVES = 0.6
 VARIED_OTHER_ARCHITECTURES = 0.5
-ATTACKED_HOMOLOGOUS = 0.4
+ATTACKED_HOMOLOGOUS = 0.2
 """Of the homologous surrogates: otherwise the traces of an obfuscation would pass for those of the owner."""
 FEWEST_WITH_ATTACKED = 96
 """Negatives of the smallest zoo that has attacked ones: with 48, copies extracted from the owner's were missed."""

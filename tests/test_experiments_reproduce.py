@@ -28,7 +28,9 @@ CPU_SECONDS = 60
 
 def shell(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "metav.cli", "reproduce", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd)
+    # beside other programs a second thread of PyTorch would mostly wait, and burn processor time
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd, env=environment)
 
 
 def call(*arguments: object) -> Result:

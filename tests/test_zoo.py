@@ -134,11 +134,11 @@ def test_a_part_of_the_homologous_surrogates_goes_through_the_zoos_own_obfuscati
     planned = plan(negatives=200)
     attacked = [model for model in planned if model.attack is not None]
     assert {model.family for model in attacked} == {INDEPENDENT}
-    assert 0.25 < len(attacked) / sum(model.family == INDEPENDENT for model in planned) < 0.55
+    assert 0.1 < len(attacked) / sum(model.family == INDEPENDENT for model in planned) < 0.35
     families = {model.attack[0] for model in attacked}
     # what needs another architecture is no obfuscation of a model of the owner's class
     assert families <= {model.family for model in planned if model.is_positive} - {"distill_other"}
-    assert len(families) >= 8
+    assert len(families) >= 5
     assert {model.share for model in attacked} == {"optimize", "select", "calibrate"}
     only = plan(negatives=200, families=["weight_prune", "distill_other"])
     assert {model.attack[0] for model in only if model.attack} == {"weight_prune"}
