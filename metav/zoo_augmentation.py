@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from metav.errors import ZooError
 from metav.obfuscations import OBFUSCATIONS, Obfuscation
 from metav.randomness import derive_seed, isolated_rng
 from metav.tasks import Task
@@ -23,8 +24,12 @@ def with_untrained_copies(
 
     For owners who can train only a few surrogates. The copies come from the obfuscations that train nothing; they are
     optimised on and select, but never calibrate: copies of one model are no independent evidence. Snapshots are copied,
-    too. Neither zoo nor owner is changed.
+    too. Neither zoo nor owner is changed. Raises ZooError for negative counts or a zoo without derived surrogates.
     """
+    if owner_copies < 0 or copies < 0 or not zoo.positives:
+        raise ZooError(
+            f"copies need counts from 0 and a zoo with derived surrogates, got {owner_copies} and {copies} for {zoo!r}."
+        )
     entries = [entry for entry in OBFUSCATIONS.values() if not entry.needs_training and entry.supports(task)]
     sources = [entry for entry in zoo.models if not entry.is_positive and entry.share in ("optimize", "select")]
     derived = [*_owner_copies(zoo, owner, task, entries, owner_copies, seed)]
@@ -55,6 +60,7 @@ def _copy(
     strength, own_seed = entry.zoo_strengths[turn % len(entry.zoo_strengths)], derive_seed(seed, "copy", run)
     with isolated_rng(own_seed):
         changed = entry.function(model, task, strength=strength, seed=own_seed)
+        metric = float(task.metric(changed))
     for parameter in changed.parameters():
         parameter.requires_grad_(False)
     return replace(
@@ -64,6 +70,6 @@ def _copy(
         seed=own_seed,
         run=run,
         fraction=1.0,
-        metric=float(task.metric(changed)),
+        metric=metric,
         attack=None if source.is_positive else entry.family,
     )

@@ -25,8 +25,8 @@ ATTACKED_HOMOLOGOUS = 0.2
 """Of the homologous surrogates: otherwise the traces of an obfuscation would pass for those of the owner."""
 FEWEST_WITH_ATTACKED = 96
 """Negatives of the smallest zoo that has attacked ones: with 48, copies extracted from the owner's were missed."""
-STUDENTS = ("distill_same", "extract_labels", "extract_scores")
-"""Obfuscations whose traces are strongest: half of the attacked independents get one of them."""
+STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
+"""Families of which no weight is the owner's; their traces are strongest: half of the attacked independents get one."""
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
 
 
@@ -135,7 +135,7 @@ def _positive(
         share="",
         architecture=architecture,
         snapshots=(),
-        varied=entry.needs_training and not suspects and _drawn(own_seed, VARIED_POSITIVES),
+        varied=entry.needs_training and not suspects and _drawn(own_seed, "varied", VARIED_POSITIVES),
     )
 
 
@@ -162,7 +162,7 @@ def _negatives(
                 share="",
                 architecture=1 + number % (architectures - 1) if family == OTHER_ARCHITECTURE else 0,
                 snapshots=(),
-                varied=purpose == "zoo" and _drawn(own_seed, share_varied),
+                varied=purpose == "zoo" and _drawn(own_seed, "varied", share_varied),
                 attack=_attack(own_seed, attacks) if attacks and family == HOMOLOGOUS else None,
             )
         )
@@ -171,7 +171,7 @@ def _negatives(
 
 def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | None:
     """Return the obfuscation of an independent model and its strength: a random one, and none for most models."""
-    if derive_seed(seed, "attacked") % 1000 >= 1000 * ATTACKED_HOMOLOGOUS:
+    if not _drawn(seed, "attacked", ATTACKED_HOMOLOGOUS):
         return None
     students = [entry for entry in attacks if entry.family in STUDENTS]
     chosen = students if students and derive_seed(seed, "attacked by a student") % 2 else attacks
@@ -179,9 +179,9 @@ def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | No
     return entry.family, entry.zoo_strengths[derive_seed(seed, "attack strength") % len(entry.zoo_strengths)]
 
 
-def _drawn(seed: int, share: float) -> bool:
-    """Whether a run belongs to a random share of all runs."""
-    return derive_seed(seed, "varied") % 1000 < 1000 * share
+def _drawn(seed: int, purpose: str, share: float) -> bool:
+    """Whether a run belongs to a random share of all runs, drawn anew for each purpose."""
+    return derive_seed(seed, purpose) % 1000 < 1000 * share
 
 
 def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive: bool) -> tuple[float, float, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from small_models import HeadFirst, bits, digits, owner_of, task_of
 
+from metav.errors import ZooError
 from metav.experiments.regimes import Regime
 from metav.fingerprinting import fingerprint
 from metav.tasks import Classification
@@ -32,6 +34,13 @@ def test_copies_join_their_class_and_never_calibrate() -> None:
     assert [entry.is_positive for entry in larger] == sorted((e.is_positive for e in larger), reverse=True)
     again = with_untrained_copies(zoo, owner, task, owner_copies=8, copies=2, seed=1)
     assert [bits(entry.model) for entry in again] == [bits(entry.model) for entry in larger]
+
+
+def test_wrong_counts_are_refused() -> None:
+    task = task_of("classification")
+    zoo = build_zoo(owner_of("classification"), task, positives=1, negatives=1, families=["quantize"], progress=False)
+    with pytest.raises(ZooError, match="counts from 0"):
+        with_untrained_copies(zoo, owner_of("classification"), task, copies=-1)
 
 
 def test_a_fingerprint_of_them_counts_only_trained_models_as_evidence() -> None:

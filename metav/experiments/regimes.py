@@ -18,10 +18,15 @@ from metav.randomness import derive_seed
 from metav.tasks import Task
 from metav.zoo import Zoo, ZooModel
 from metav.zoo_augmentation import COPIES, OWNER_COPIES, with_untrained_copies
-from metav.zoo_plan import DEFAULT_SHARES, FEWEST_WITH_ATTACKED, OTHER_ARCHITECTURE, OTHER_DATA, SHARES, share_sizes
-
-STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
-"""Families of which no weight is the owner's: what is left out together in the hardest regime."""
+from metav.zoo_plan import (
+    DEFAULT_SHARES,
+    FEWEST_WITH_ATTACKED,
+    OTHER_ARCHITECTURE,
+    OTHER_DATA,
+    SHARES,
+    STUDENTS,
+    share_sizes,
+)
 
 GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front")
 
@@ -179,13 +184,14 @@ def _drawn(
     models: Sequence[ZooModel], positives: dict[str, int], negatives: dict[str, int], seed: int
 ) -> tuple[ZooModel, ...]:
     """The models of randomly drawn runs, so many of each class in each share, families taking turns."""
+    if sum(negatives.values()) < FEWEST_WITH_ATTACKED:
+        models = [entry for entry in models if entry.attack is None]
     kept: set[str] = set()
     for is_positive, wanted in ((True, positives), (False, negatives)):
         for share, count in wanted.items():
             families: dict[str, dict[str, None]] = {}
             for entry in models:
-                spared = entry.attack is not None and sum(negatives.values()) < FEWEST_WITH_ATTACKED
-                if entry.is_positive is is_positive and entry.share == share and not spared:
+                if entry.is_positive is is_positive and entry.share == share:
                     families.setdefault(entry.family, {})[entry.run] = None
             random = np.random.default_rng(derive_seed(seed, "drawn", share, str(is_positive)))
             runs = _in_turn([list(random.permutation(list(runs))) for runs in families.values()], random)

@@ -26,7 +26,9 @@ Baselines = Mapping[str, type[Any]]
 """Schemes to compare with, by name: `cls().fit(owner, task, zoo, queries=, seed=)`, then `score(suspect) -> float`."""
 
 SLOWEST = ("MetaV as published",)
+"""Schemes whose fit takes minutes."""
 NEAREST = ("fixed-query meta-verifier",)
+"""Schemes that differ from metav in one thing alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
