@@ -225,12 +225,13 @@ mv_status mv_verifier_load(mv_verifier *verifier, const mv_parameter *list, size
 
 /* Queries -------------------------------------------------------------------------------------------------------- */
 
-/* Adam on the fingerprint, then the projection. A continuous master copy starts at the natural queries; Adam moves it
- * with the learning rate times each feature's range (upper - lower), and it is clamped to
+/* Adam on the fingerprint, then the projection. Adam moves a query with the learning rate times each feature's range
+ * (upper - lower), and it is clamped to
  *   [max(lower, natural - radius * range), min(upper, natural + radius * range)].
- * With levels, what is written is the nearest of `levels` equally spaced values from lower to upper, one further
- * inwards if that one lies outside the clamp interval; if then none lies inside, the clamped value itself. The master
- * stays continuous. A feature with lower == upper is frozen. */
+ * Without levels it moves the caller's queries, which begin as the natural ones. With levels it moves a continuous
+ * master copy, which begins there too, and what is written is the nearest of `levels` equally spaced values from lower
+ * to upper, one further inwards if that one lies outside the clamp interval; if then none lies inside, the clamped value
+ * itself. A feature with lower == upper is frozen. */
 typedef struct mv_query_config {
     size_t queries, features;
     double radius; /* >= 0 in units of the range; INFINITY for none */
@@ -244,7 +245,9 @@ mv_status mv_query_optimizer_create(const mv_query_config *config, const float *
                                     const float *upper, mv_query_optimizer **optimizer);
 void mv_query_optimizer_destroy(mv_query_optimizer *optimizer); /* NULL is fine */
 
-/* One step with `gradient` (queries, features); writes the projected queries. learning_rate is finite and >= 0. */
+/* One step with `gradient` (queries, features) on `queries`, which without levels are read, too; NaN there becomes the
+ * least value allowed. learning_rate is finite and >= 0. MV_ERROR_GRADIENT: queries whose gradient holds NaN or infinity
+ * stay as they are, with their moments; the others have moved. */
 mv_status mv_query_optimizer_update(mv_query_optimizer *optimizer, const float *gradient, double learning_rate,
                                     float *queries);
 

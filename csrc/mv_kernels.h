@@ -28,8 +28,7 @@ typedef struct mv_query {
     size_t features;
     const float *natural, *lower, *upper, *gradient;
     float *master, *first, *second;
-    float *clamped; /* what becomes of the master */
-    float radius;   /* in units of upper - lower; INFINITY for none */
+    float radius; /* in units of upper - lower; INFINITY for none */
 } mv_query;
 
 typedef struct mv_kernels {

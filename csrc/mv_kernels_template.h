@@ -472,32 +472,33 @@ log_softmax_gradient(size_t rows, size_t outputs, float least, const float *r, c
 #define MOST_SECOND 1e38f
 
 typedef struct adam_constants {
-    vec beta1, beta2, rest1, rest2, first, epsilon;
+    vec beta1, beta2, rest1, rate, keep, epsilon;
 } adam_constants;
 
-/* The bias correction of the second moment moves into epsilon and the first one's:
- * m c1 / (sqrt(v) c2 + e) = m (c1 / c2) / (sqrt(v) + e / c2). */
+/* The second moment is kept as v / (1 - beta2): one product less. That and the bias corrections move into the rate and
+ * epsilon: r m c1 / (sqrt(v (1 - beta2)) c2 + e) = (r c1 / c) m / (sqrt(v) + e / c), c = c2 sqrt(1 - beta2). */
 INLINED adam_constants
 adam_prepare(const mv_adam_step *step)
 {
+    const double c = (double)step->second * sqrt(1.0 - MV_ADAM_BETA2);
     return (adam_constants){
         .beta1 = v_set(step->beta1),
         .beta2 = v_set(step->beta2),
         .rest1 = v_set((float)(1.0 - MV_ADAM_BETA1)),
-        .rest2 = v_set((float)(1.0 - MV_ADAM_BETA2)),
-        .first = v_set(step->first / step->second),
-        .epsilon = v_set((float)MV_ADAM_EPSILON / step->second),
+        .rate = v_set((float)(-(double)step->rate * (double)step->first / c)),
+        .keep = v_set(step->keep),
+        .epsilon = v_set((float)(MV_ADAM_EPSILON / c)),
     };
 }
 
-/* Updates both moments; returns what Adam subtracts at rate 1. */
+/* Updates both moments; returns what Adam adds, divided by the rate of adam_constants. */
 INLINED vec
 adam_direction(const adam_constants *adam, vec gradient, vec *first, vec *second)
 {
     *first = v_fma(adam->beta1, *first, v_mul(adam->rest1, gradient));
-    *second = v_fma(adam->beta2, *second, v_mul(v_mul(adam->rest2, gradient), gradient));
+    *second = v_fma(adam->beta2, *second, v_mul(gradient, gradient));
     const vec v = v_min(v_max(*second, v_set(LEAST_SECOND)), v_set(MOST_SECOND));
-    return v_adam(v_mul(*first, adam->first), v, adam->epsilon);
+    return v_adam(*first, v, adam->epsilon);
 }
 
 static void
@@ -510,10 +511,10 @@ adam(const mv_adam_step *step, size_t count, const float *restrict gradient, flo
         vec m = load_upto(first + i, n, 0.0f);
         vec v = load_upto(second + i, n, 0.0f);
         const vec move = adam_direction(&constants, load_upto(gradient + i, n, 0.0f), &m, &v);
-        const vec kept = v_mul(v_set(step->keep), load_upto(parameters + i, n, 0.0f));
+        const vec kept = v_mul(constants.keep, load_upto(parameters + i, n, 0.0f));
         store_upto(first + i, n, m);
         store_upto(second + i, n, v);
-        store_upto(parameters + i, n, v_sub(kept, v_mul(v_set(step->rate), move)));
+        store_upto(parameters + i, n, v_fma(constants.rate, move, kept));
     }
 }
 
@@ -530,7 +531,7 @@ update_query(const mv_adam_step *step, const mv_query *query)
         vec lower = load_upto(query->lower + i, n, 0.0f);
         vec upper = load_upto(query->upper + i, n, 0.0f);
         const vec range = v_sub(upper, lower);
-        vec x = v_sub(load_upto(query->master + i, n, 0.0f), v_mul(v_mul(v_set(step->rate), range), move));
+        vec x = v_fma(v_mul(constants.rate, range), move, load_upto(query->master + i, n, 0.0f));
         if (limited) {
             const vec natural = load_upto(query->natural + i, n, 0.0f);
             const vec reach = v_mul(v_set(query->radius), range);
@@ -541,7 +542,6 @@ update_query(const mv_adam_step *step, const mv_query *query)
         store_upto(query->first + i, n, m);
         store_upto(query->second + i, n, v);
         store_upto(query->master + i, n, x);
-        store_upto(query->clamped + i, n, x);
     }
 }
 

@@ -11,8 +11,10 @@ struct mv_query_optimizer {
     mv_query_config config;
     const mv_kernels *kernels;
     uint64_t steps;
-    float *natural, *master, *first, *second; /* (queries, features) */
-    float *lower, *upper;                     /* (features) */
+    float *natural, *first, *second; /* (queries, features) */
+    float *master;                   /* (queries, features) with levels; NULL without: the caller's queries are it */
+    float *lower, *upper;            /* (features) */
+    bool *refused;                   /* (queries) whose gradient was not finite in this update */
 };
 
 typedef struct interval {
@@ -76,16 +78,20 @@ mv_query_optimizer_create(const mv_query_config *config, const float *natural, c
     self->config = *config;
     self->kernels = mv_kernels_get();
     self->natural = mv_alloc_floats(count);
-    self->master = mv_alloc_floats(count);
+    self->master = config->levels ? mv_alloc_floats(count) : NULL;
     self->first = mv_alloc_floats(count);
     self->second = mv_alloc_floats(count);
     self->lower = mv_alloc_floats(config->features);
     self->upper = mv_alloc_floats(config->features);
-    if (!self->natural || !self->master || !self->first || !self->second || !self->lower || !self->upper) {
+    self->refused = mv_alloc(config->queries * sizeof *self->refused);
+    if (!self->natural || !self->first || !self->second || !self->lower || !self->upper || !self->refused ||
+        (config->levels && !self->master)) {
         goto done;
     }
     memcpy(self->natural, natural, count * sizeof *natural);
-    memcpy(self->master, natural, count * sizeof *natural);
+    if (self->master) {
+        memcpy(self->master, natural, count * sizeof *natural);
+    }
     memcpy(self->lower, lower, config->features * sizeof *lower);
     memcpy(self->upper, upper, config->features * sizeof *upper);
     *optimizer = self;
@@ -108,6 +114,7 @@ mv_query_optimizer_destroy(mv_query_optimizer *optimizer)
     mv_free(optimizer->second);
     mv_free(optimizer->lower);
     mv_free(optimizer->upper);
+    mv_free(optimizer->refused);
     mv_free(optimizer);
 }
 
@@ -144,15 +151,18 @@ to_level(double x, double lower, double upper, interval inside, int levels)
     return value >= inside.lower && value <= inside.upper ? value : x;
 }
 
-/* Replaces the clamped master of one query by its levels. */
+/* Writes query number i: its master, clamped, at the nearest level. */
 static void
-round_to_levels(const mv_query_optimizer *self, const float *natural, float *query)
+round_to_levels(const mv_query_optimizer *self, size_t i, float *query)
 {
-    for (size_t j = 0; j < self->config.features; j++) {
+    const size_t features = self->config.features;
+    const float *natural = self->natural + i * features;
+    const float *master = self->master + i * features;
+    for (size_t j = 0; j < features; j++) {
         const double lower = self->lower[j];
         const double upper = self->upper[j];
         const interval inside = allowed(natural[j], lower, upper, self->config.radius);
-        const double level = to_level(query[j], lower, upper, inside, self->config.levels);
+        const double level = to_level(master[j], lower, upper, inside, self->config.levels);
         query[j] = fminf(fmaxf((float)level, self->lower[j]), self->upper[j]);
     }
 }
@@ -171,21 +181,27 @@ update_queries(void *context, size_t start, size_t end, size_t thread)
     const mv_query_optimizer *self = job->self;
     const size_t features = self->config.features;
     (void)thread;
-    for (size_t at = start * features; at < end * features; at += features) {
+    for (size_t i = start; i < end; i++) {
+        const size_t at = i * features;
+        float *master = self->master ? self->master + at : job->queries + at;
+        /* Query by query: the gradient is read from far away once, and from the cache the second time. */
+        self->refused[i] = !self->kernels->all_finite(features, job->gradient + at);
+        if (self->refused[i]) {
+            continue;
+        }
         self->kernels->update_query(job->adam, &(mv_query){
                                                    .features = features,
                                                    .natural = self->natural + at,
                                                    .lower = self->lower,
                                                    .upper = self->upper,
                                                    .gradient = job->gradient + at,
-                                                   .master = self->master + at,
+                                                   .master = master,
                                                    .first = self->first + at,
                                                    .second = self->second + at,
-                                                   .clamped = job->queries + at,
                                                    .radius = (float)self->config.radius,
                                                });
-        if (self->config.levels) {
-            round_to_levels(self, self->natural + at, job->queries + at);
+        if (self->master) {
+            round_to_levels(self, i, job->queries + at);
         }
     }
 }
@@ -197,16 +213,18 @@ mv_status
 mv_query_optimizer_update(mv_query_optimizer *self, const float *gradient, double learning_rate, float *queries)
 {
     const mv_query_config *config = &self->config;
-    const size_t count = config->queries * config->features;
     if (!(learning_rate >= 0.0) || !isfinite(learning_rate)) {
         return MV_ERROR_OPTION;
     }
-    if (!self->kernels->all_finite(count, gradient)) {
-        return MV_ERROR_GRADIENT;
-    }
-    const mv_adam_step adam = mv_adam_prepare(++self->steps, learning_rate, 0.0);
+    const mv_adam_step adam = mv_adam_prepare(self->steps + 1, learning_rate, 0.0);
     update_job job = {self, gradient, &adam, queries};
-    const double operations = (double)count * (config->levels ? LEVEL_OPERATIONS : PLAIN_OPERATIONS);
+    const double count = (double)(config->queries * config->features);
+    const double operations = count * (config->levels ? LEVEL_OPERATIONS : PLAIN_OPERATIONS);
     mv_pool_run(mv_pool_pays(mv_get_threads(), operations), config->queries, update_queries, &job);
-    return MV_OK;
+    size_t refused = 0;
+    for (size_t i = 0; i < config->queries; i++) {
+        refused += self->refused[i];
+    }
+    self->steps += refused < config->queries; /* an update of no query is none */
+    return refused ? MV_ERROR_GRADIENT : MV_OK;
 }

@@ -114,9 +114,35 @@ def test_a_frozen_feature_stays_and_the_learning_rate_follows_the_range() -> Non
     natural = np.array([[1.0, 5.0, 50.0]], np.float32)
     lower, upper = np.array([1, 0, 0], np.float32), np.array([1, 10, 100], np.float32)
     optimizer = _core.QueryOptimizer(natural, lower, upper)
-    queries = np.zeros_like(natural)
+    queries = natural.copy()
     optimizer.update(np.ones_like(natural), queries, learning_rate=0.01)
     np.testing.assert_allclose(queries, [[1.0, 4.9, 49.0]], rtol=1e-5)
+
+
+def test_without_levels_what_the_queries_hold_is_what_moves() -> None:
+    optimizer = _core.QueryOptimizer(np.full((1, 4), 0.5, np.float32), np.zeros(4, np.float32), np.ones(4, np.float32))
+    queries = np.array([[0.2, 7.0, np.nan, -np.inf]], np.float32)
+    optimizer.update(np.ones_like(queries), queries, learning_rate=0.01)
+    np.testing.assert_allclose(queries, [[0.19, 1.0, 0.0, 0.0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [None, 64])
+def test_only_queries_with_a_finite_gradient_move(levels: int | None) -> None:
+    """The others keep their moments, too: afterwards all go on as if apart."""
+    natural, lower, upper = make_problem(5, (4, 9))
+    optimizer = _core.QueryOptimizer(natural, lower, upper, levels=levels)
+    healthy = _core.QueryOptimizer(natural, lower, upper, levels=levels)
+    generator = np.random.default_rng(6)
+    queries, expected = natural.copy(), natural.copy()
+    for _ in range(5):
+        gradient = generator.normal(size=natural.shape).astype(np.float32)
+        healthy.update(gradient, expected)
+        broken, kept = gradient.copy(), queries[2].copy()
+        broken[2, 8] = np.inf
+        with pytest.raises(ValueError, match="stay as they were: gradient contains NaN or infinity"):
+            optimizer.update(broken, queries)
+        np.testing.assert_array_equal(queries[2], kept)
+        np.testing.assert_array_equal(queries[[0, 1, 3]], expected[[0, 1, 3]])
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,11 @@ query_optimizer_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(update_doc, "update($self, gradient, queries, /, *, learning_rate=0.01)\n--\n\n"
-                         "One step; writes the projected queries (N, ...) in place.");
+PyDoc_STRVAR(update_doc,
+             "update($self, gradient, queries, /, *, learning_rate=0.01)\n--\n\n"
+             "One step of the queries (N, ...) in place. Without levels, what they hold is what moves; with levels,\n"
+             "the continuous queries are kept here, and theirs are the nearest levels. Queries whose gradient\n"
+             "holds NaN or infinity stay as they are, the others move, and a ValueError is raised.");
 
 static PyObject *
 query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
@@ -183,9 +186,10 @@ query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t 
     status = mv_query_optimizer_update(self->handle, gradient.data, learning_rate, queries.data);
     Py_END_ALLOW_THREADS
     leave_handle(&self->busy);
-    const char *range = "learning_rate must be finite and >= 0:";
     if (status) {
-        raise_status(status, status == MV_ERROR_OPTION ? range : NULL);
+        raise_status(status, status == MV_ERROR_OPTION     ? "learning_rate must be finite and >= 0:"
+                             : status == MV_ERROR_GRADIENT ? "the queries concerned stay as they were:"
+                                                           : NULL);
     }
     else if (tensor_end(used, 2) == 0) {
         result = Py_NewRef(Py_None);

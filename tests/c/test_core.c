@@ -385,7 +385,7 @@ test_a_forked_child_starts_its_own_pool(void)
 #endif
 
 static void
-test_queries_stay_within_their_limits(void)
+test_queries_stay_within_their_limits(int levels)
 {
     enum { N = 5, F = 7 };
     float natural[N * F], lower[F], upper[F], gradient[N * F], queries[N * F];
@@ -397,7 +397,8 @@ test_queries_stay_within_their_limits(void)
     for (size_t i = 0; i < N * F; i++) {
         natural[i] = i % F ? fmaxf(-1.0f, fminf(1.0f, natural[i])) : -1.0f;
     }
-    const mv_query_config config = {N, F, 0.1, 256};
+    memcpy(queries, natural, sizeof queries);
+    const mv_query_config config = {N, F, 0.1, levels};
     mv_query_optimizer *optimizer = NULL;
     CHECK(mv_query_optimizer_create(&config, natural, lower, upper, &optimizer) == MV_OK);
     for (uint64_t step = 0; step < 20; step++) {
@@ -408,8 +409,12 @@ test_queries_stay_within_their_limits(void)
             CHECK(fabsf(queries[i] - natural[i]) <= 0.2f + 1e-6f);
         }
     }
+    float before[N * F];
+    memcpy(before, queries, sizeof before);
     gradient[3] = NAN;
     CHECK(mv_query_optimizer_update(optimizer, gradient, 0.1, queries) == MV_ERROR_GRADIENT);
+    CHECK(memcmp(before, queries, F * sizeof *queries) == 0);
+    CHECK(memcmp(before, queries, sizeof queries) != 0);
     mv_query_optimizer_destroy(optimizer);
     natural[1] = 2.0f;
     optimizer = NULL;
@@ -548,7 +553,8 @@ main(void)
 #ifdef HAS_FORK
     test_a_forked_child_starts_its_own_pool();
 #endif
-    test_queries_stay_within_their_limits();
+    test_queries_stay_within_their_limits(256);
+    test_queries_stay_within_their_limits(0);
     test_loading_is_all_or_nothing();
     test_every_allocation_may_fail();
     test_a_failed_step_leaves_the_handle_usable();

@@ -145,6 +145,7 @@ use_queries(input *in, mv_shape shape, const float *responses)
 {
     float lower[20], upper[20], queries[MOST];
     const size_t features = shape.queries * shape.outputs;
+    memcpy(queries, responses, shape.models * features * sizeof *queries);
     const mv_query_config config = {shape.models, features, (double)next_float(in), (int)next(in, 256)};
     mv_query_optimizer *optimizer = NULL;
     for (size_t i = 0; i < features; i++) {
