@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from metav.cli import main
 from metav.errors import InputError
+from metav.experiments.attacks import LEAK_ATTACKS
 from metav.experiments.materials import Plan
 from metav.experiments.regimes import all_regimes
 from metav.experiments.reproduce import parse_seeds, ranking, reproduce
@@ -95,10 +96,24 @@ def test_the_channels_change_what_the_same_fingerprint_sees(results):
     assert records["full"]["fingerprint"]["surrogates"]["positives"] == 14
 
 
+def test_a_leaked_fingerprint_is_unlearned_for_each_fingerprint(results):
+    full, leaked = (json.loads((results / "owner0" / f"{name}-seed1.json").read_text()) for name in ("full", "leaked"))
+    assert leaked["fingerprint"]["file"] == full["fingerprint"]["file"]
+    assert set(leaked["suspects"]["families"]) == set(LEAK_ATTACKS)
+    suspects = leaked["evaluation"]["suspects"]
+    derived = [entry["family"] for entry in suspects if entry["is_positive"]]
+    useful = [name for name, entry in leaked["suspects"]["families"].items() for _ in range(entry["useful"])]
+    assert sorted(derived) == sorted(useful)
+    independent = [entry["family"] for entry in full["evaluation"]["suspects"] if not entry["is_positive"]]
+    assert [entry["family"] for entry in suspects if not entry["is_positive"]] == independent
+    assert leaked["baselines"] == {}
+
+
 def test_tables_and_figures_are_written(results):
     text = (results / "report.md").read_text()
     for title in ("Full zoo", "Few surrogates", "Number of queries", "Output access", "Families that the zoo lacked"):
         assert f"## {title}" in text
+    assert "## A leaked fingerprint, unlearned by the thief" in text
     pictures = {path.stem for path in results.glob("*.png")}
     assert pictures == {"scores", "roc", "aruc", "queries", "surrogates", "fingerprint", "cost"}
 

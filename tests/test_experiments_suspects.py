@@ -369,6 +369,17 @@ def test_a_fingerprint_is_evaluated_on_them(owner, task):
     assert by_family["permute_neurons"] == pytest.approx(owner_score, abs=1e-4)
 
 
+def test_only_the_wanted_families_are_trained_and_as_in_the_whole_set(owner, task, trainings):
+    wanted = ("unlearn_fingerprint", "attacked_independent")
+    part = build_test_suspects(owner, task, families=wanted, **options())
+    assert {entry.family for entry in part} == set(wanted)
+    assert {run.split("/")[1] for run in trainings} == set(wanted)
+    whole = {entry.run: entry for entry in build_test_suspects(owner, task, **options())}
+    assert all(bits(entry.model) == bits(whole[entry.run].model) for entry in part)
+    with pytest.raises(InputError, match=r"families must name some of weight_prune, .*, got magic"):
+        build_test_suspects(owner, task, families=("magic",), **options())
+
+
 def test_wrong_arguments_are_refused(owner, task):
     with pytest.raises(InputError, match="scale must be one of smoke, small, paper"):
         build_test_suspects(owner, task, scale="huge")

@@ -114,6 +114,9 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
 )
 """All single attacks by name, in a fixed order."""
 
+LEAK_ATTACKS: tuple[str, ...] = tuple(name for name, entry in ATTACKS.items() if entry.needs_queries)
+"""Attacks of a thief who holds the fingerprint's queries."""
+
 STACKS: tuple[tuple[str, str], ...] = (
     ("finetune_all", "quantize"),
     ("weight_prune", "distill_other"),

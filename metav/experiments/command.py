@@ -49,8 +49,8 @@ def reproduce_command(**options: Any) -> int:
     goes on. report.md and its figures are written at the end, over all owners of the task and scale.
 
     \b
-    Regimes: full, few, without (leave one family out), queries, surrogates, output, transport, front; or a single
-    one, such as output:label.
+    Regimes: full, few, without (leave one family out), queries, surrogates, output, one, transport, front, leaked; or a
+    single one, such as output:label.
 
     \b
     Examples:

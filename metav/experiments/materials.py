@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from metav.architectures import build
 from metav.digests import architecture_identity, state_digest
+from metav.experiments.attacks import LEAK_ATTACKS
 from metav.experiments.records import read_record, versions, write_record
 from metav.experiments.scales import SIZES, Scale, ScaleName
 from metav.experiments.scenarios import Scenario, make_scenario
 from metav.experiments.suspect_plan import SCALES as SUSPECT_SCALES
+from metav.experiments.suspect_plan import Scale as SuspectScale
 from metav.experiments.suspects import build_test_suspects
 from metav.optimization_options import OptimizationOptions
 from metav.zoo import Zoo, build_suspects, build_zoo
@@ -158,13 +160,49 @@ def _zoo(scenario: Scenario, owner: nn.Module, plan: Plan) -> Zoo:
     )
 
 
+def build_unlearned(materials: Materials, queries: Tensor) -> tuple[Suspects, dict[str, Any]]:
+    """Suspects of a thief who unlearns the fingerprint's queries (n, *input), beside all independent ones.
+
+    What the former are comes second, ready for JSON.
+    """
+    plan, scenario = materials.plan, materials.scenario
+    scale = replace(_suspect_scale(plan), attacks=LEAK_ATTACKS, most_attacks=len(LEAK_ATTACKS))
+    built = build_test_suspects(
+        materials.owner,
+        scenario.task,
+        test_task=scenario.test_task,
+        queries=queries,
+        families=LEAK_ATTACKS,
+        scale=scale,
+        **_sources(scenario, plan),
+    )
+    unlearned = tuple((entry.model, entry.is_positive, entry.family) for entry in built.shipped)
+    return (*unlearned, *(entry for entry in materials.suspects if not entry[1])), built.summary()
+
+
 def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspects, dict[str, Any]]:
     """The test suspects, and what they are, ready for JSON.
 
     Plain ones where the scale counts them, else with the attacks of `attacks.py`; a thief would not ship those that
     lost too much.
     """
-    common: dict[str, Any] = {
+    common = _sources(scenario, plan)
+    count = plan.scale.suspects
+    if count is not None:
+        plain = build_suspects(owner, scenario.task, positives=count, negatives=count, **common)
+        return tuple((entry.model, entry.is_positive, entry.family) for entry in plain), plain.summary()
+    scale = _suspect_scale(plan)
+    built = build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=scale, **common)
+    return tuple((entry.model, entry.is_positive, entry.family) for entry in built.shipped), built.summary()
+
+
+def _suspect_scale(plan: Plan) -> SuspectScale:
+    sizes: dict[str, Any] = dict(plan.scale.attack_sizes)
+    return replace(SUSPECT_SCALES[plan.scale_name], **sizes)
+
+
+def _sources(scenario: Scenario, plan: Plan) -> dict[str, Any]:
+    return {
         "architectures": scenario.suspect_architectures,
         "other_task": scenario.other_task,
         "thief_task": scenario.thief_task,
@@ -173,14 +211,6 @@ def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspect
         "jobs": plan.jobs,
         "progress": plan.progress,
     }
-    count = plan.scale.suspects
-    if count is not None:
-        plain = build_suspects(owner, scenario.task, positives=count, negatives=count, **common)
-        return tuple((entry.model, entry.is_positive, entry.family) for entry in plain), plain.summary()
-    sizes: dict[str, Any] = dict(plan.scale.attack_sizes)
-    scale = replace(SUSPECT_SCALES[plan.scale_name], **sizes)
-    built = build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=scale, **common)
-    return tuple((entry.model, entry.is_positive, entry.family) for entry in built.shipped), built.summary()
 
 
 @contextmanager

@@ -28,7 +28,10 @@ from metav.zoo_plan import (
     share_sizes,
 )
 
-GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front")
+GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front", "leaked")
+
+LEAKED = "leaked"
+"""The regime of a thief who holds the fingerprint's queries: its derived suspects have unlearned them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +109,7 @@ def all_regimes(task: Task, scale: Scale) -> tuple[Regime, ...]:
     regimes += [Regime(name=f"queries:{count}", queries=count) for count in scale.query_counts]
     counts = [count for count in scale.surrogate_counts if count <= scale.surrogates]
     regimes += [Regime(name=f"surrogates:{count}", surrogates=count) for count in counts]
-    return (*regimes, *_outputs(task, scale), *_one_for_all(task), *_inputs(task))
+    return (*regimes, *_outputs(task, scale), *_one_for_all(task), *_inputs(task), Regime(name=LEAKED))
 
 
 def select_regimes(regimes: Sequence[Regime], wanted: Sequence[str]) -> tuple[Regime, ...]:

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from metav.curves import aruc, roc_auc
 from metav.digests import state_digest
 from metav.errors import ArtefactError, InputError, MetavError
 from metav.evaluation import evaluate
-from metav.experiments.materials import Materials, Plan, Say, build_materials
+from metav.experiments.materials import Materials, Plan, Say, Suspects, build_materials, build_unlearned
 from metav.experiments.records import read_record, settings_key, versions, write_record
-from metav.experiments.regimes import Regime, all_regimes, select_regimes
+from metav.experiments.regimes import LEAKED, Regime, all_regimes, select_regimes
 from metav.experiments.scenarios import make_scenario
 from metav.fingerprinting import fingerprint
 from metav.fingerprints import Fingerprint, load
 from metav.randomness import derive_seed
+from metav.tasks import Task
 from metav.training import device_of
 
 Baselines = Mapping[str, type[Any]]
@@ -76,8 +79,11 @@ def schemes_beside(regime: Regime, schemes: Baselines) -> Baselines:
     """The schemes that a regime is compared with.
 
     All where the tables rank them; without the slowest where the schemes' queries, surrogates or answers vary; else
-    only the nearest rival, whose difference from metav is that its queries are not optimised.
+    only the nearest rival, whose difference from metav is that its queries are not optimised; and none where suspects
+    have unlearned metav's queries, which are not theirs.
     """
+    if regime.group == LEAKED:
+        return {}
     if regime.group in ("full", "few"):
         return schemes
     varies = regime.group in ("queries", "surrogates", "output")
@@ -110,14 +116,7 @@ def _run(materials: Materials, regime: Regime, seed: int, schemes: Baselines) ->
         "metric_unit": materials.record["metric_unit"],
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    suspects = [
-        (
-            regime.choose_suspect(model, scenario.task, derive_seed(seed, regime.name, number)),
-            is_positive,
-            family,
-        )
-        for number, (model, is_positive, family) in enumerate(materials.suspects)
-    ]
+    suspects = _asked(materials.suspects, scenario.task, regime, seed)
     try:
         record |= _fingerprint_results(materials, regime, seed, suspects)
     except MetavError as error:
@@ -128,15 +127,27 @@ def _run(materials: Materials, regime: Regime, seed: int, schemes: Baselines) ->
     return record
 
 
+def _asked(suspects: Suspects, task: Task, regime: Regime, seed: int) -> list[tuple[Any, bool, str]]:
+    """The suspects as they can be asked in a regime."""
+    return [
+        (regime.choose_suspect(model, task, derive_seed(seed, regime.name, number)), is_positive, family)
+        for number, (model, is_positive, family) in enumerate(suspects)
+    ]
+
+
 def _fingerprint_results(
     materials: Materials, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
 ) -> dict[str, Any]:
+    about: dict[str, Any] = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fp, path, seconds = _fingerprint(materials, regime, seed)
+        if regime.group == LEAKED:
+            unlearned, about["suspects"] = build_unlearned(materials, torch.tensor(fp.queries))
+            suspects = _asked(unlearned, materials.scenario.task, regime, seed)
         start = time.perf_counter()
         evaluation = evaluate(fp, suspects, progress=materials.plan.progress)
-    return {
+    return about | {
         "evaluation": evaluation.to_dict(),
         "fingerprint": {
             "file": path.name,

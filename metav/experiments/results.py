@@ -31,6 +31,7 @@ GROUP_TITLES = {
     "one": "One fingerprint, made for labels, for every output access",
     "transport": "Input transport",
     "front": "Blur, noise or resizing in front of the suspect",
+    "leaked": "A leaked fingerprint, unlearned by the thief",
 }
 
 
@@ -78,7 +79,9 @@ def all_tables(runs: Sequence[Record], materials: Sequence[Record]) -> str:
         *_regime_tables(runs),
         *_section("By family (full)", family_table(runs)),
         *_section("Families that the zoo lacked", without_table(runs)),
-        *_section("Derived suspects that lost too much to be of use: in no rate above", apart_table(materials)),
+        *_section(
+            "Derived suspects that lost too much to be of use: in no rate above", apart_table([*materials, *runs])
+        ),
         *_section("Cost", cost_table(runs, materials)),
         *_section("Build cost and what it buys", growth_table(runs, materials)),
         *_section("Failed", failed_table(runs)),
@@ -160,10 +163,13 @@ def without_table(runs: Sequence[Record]) -> str:
     return markdown(head, rows) if rows else ""
 
 
-def apart_table(materials: Sequence[Record]) -> str:
-    """One row a family of which derived suspects lost more of the owner's usefulness than allowed; empty without."""
+def apart_table(records: Sequence[Record]) -> str:
+    """One row a family of which derived suspects lost more of the owner's usefulness than allowed; empty without.
+
+    records: of materials, and of runs with suspects of their own.
+    """
     rows = []
-    for record in materials:
+    for record in records:
         summary = record.get("suspects", {})
         for name, entry in summary.get("families", {}).items():
             # plain suspects are useful by construction, and say nothing of it

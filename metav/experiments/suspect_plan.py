@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -104,6 +104,15 @@ class SuspectPlan:
         """All runs, those that give derived suspects first."""
         every: tuple[PlannedModel | PlannedAttack, ...] = (*self.plain, *self.attacks)
         return tuple(sorted(every, key=lambda planned: not planned.is_positive))
+
+    def of_families(self, families: Collection[str]) -> SuspectPlan:
+        """The runs of these families alone; InputError where there are none."""
+        plain = tuple(planned for planned in self.plain if planned.family in families)
+        attacks = tuple(planned for planned in self.attacks if planned.family in families)
+        if not plain and not attacks:
+            known = ", ".join(dict.fromkeys(planned.family for planned in self.runs))
+            raise InputError(f"families must name some of {known}, got {', '.join(families) or 'none'}.")
+        return SuspectPlan(plain=plain, attacks=attacks)
 
 
 def scale_of(scale: str | Scale) -> Scale:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,6 +150,7 @@ def build_test_suspects(
     other_task: Task | None = None,
     test_task: Task | None = None,
     queries: Tensor | None = None,
+    families: Collection[str] | None = None,
     scale: str | Scale = "paper",
     allowed_loss: float = ALLOWED_LOSS,
     seed: int = 0,
@@ -165,8 +166,8 @@ def build_test_suspects(
     callables that return fresh models (None: two plain networks). `thief_task`: the data a thief trains on.
     `other_task`: data of another source, for independents and knockoff nets. `test_task`: the data on which usefulness
     is measured (None: the task's validation part). `queries`: those of a leaked fingerprint, (n, *input), to be
-    unlearned (None: nobody does). `scale`: "smoke", "small", "paper" or a Scale. `allowed_loss`: the share of the
-    owner's usefulness that a useful suspect may have lost.
+    unlearned (None: nobody does). `families`: the only ones wanted (None: all). `scale`: "smoke", "small", "paper" or a
+    Scale. `allowed_loss`: the share of the owner's usefulness that a useful suspect may have lost.
 
     The owner's model and the global random state are untouched. Raises InputError, ModelError, ZooError, CacheError.
     """
@@ -176,6 +177,7 @@ def build_test_suspects(
     store, measured = None if cache is None else ZooCache(cache), test_task or task
     tasks = (task, thief_task, other_task)
     context, plan = _planned(owner, tasks, architectures, queries, scale_of(scale), store, seed)
+    plan = plan if families is None else plan.of_families(families)
     owner_metric = _metric(measured, context.zoo.owner)
     trained = _train(plan, context, store, jobs, progress)
     usefulness = _Usefulness(measured, test_task is not None, owner_metric, allowed_loss)
