@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 import metav
 from metav.errors import InputError, ZooError
 from metav.experiments.access import InputChange, OutputAccess, through_channel
-from metav.experiments.regimes import GROUPS, STUDENTS, Regime, all_regimes, select_regimes
+from metav.experiments.regimes import FEW_FAMILIES, GROUPS, STUDENTS, Regime, all_regimes, select_regimes
 from metav.experiments.scales import SCALES, SIZES
+from metav.obfuscations import OBFUSCATIONS
 from metav.optimization_options import OptimizationOptions
 from metav.zoo import Zoo, ZooModel
-from metav.zoo_plan import plan_zoo
+from metav.zoo_plan import HOMOLOGOUS, SHARES, plan_zoo
 
 LOWER, UPPER = torch.full((3, 9, 9), -1.0), torch.full((3, 9, 9), 3.0)
 
@@ -99,8 +101,21 @@ def test_few_keeps_one_run_of_each_class_in_each_share_with_its_snapshots(task, 
     kept = {entry.run for entry in chosen}
     assert chosen.models == tuple(entry for entry in zoo if entry.run in kept)
     assert any(entry.fraction < 1 for entry in chosen)
+    families = {(entry.share, entry.is_positive): entry.family for entry in chosen}
+    for share, preferred in zip(SHARES, FEW_FAMILIES, strict=True):
+        there = {entry.family for entry in zoo if entry.is_positive and entry.share == share}
+        assert families[share, True] in ({preferred} if preferred in there else FEW_FAMILIES)
+    assert {families[share, False] for share in SHARES} == {HOMOLOGOUS}
     assert {e.run for e in regime(task, "few").choose_zoo(zoo, 3)} == kept
     assert {e.run for e in regime(task, "few").choose_zoo(zoo, 4)} != kept
+
+
+def test_few_takes_other_trained_models_where_the_zoo_lacks_those_it_prefers(task, zoo):
+    absent = (*FEW_FAMILIES, HOMOLOGOUS, "finetune_last")
+    poorer = replace(zoo, models=tuple(entry for entry in zoo if entry.family not in absent))
+    chosen = regime(task, "few").choose_zoo(poorer, 3)
+    assert set(runs_of(chosen).values()) == {1}
+    assert all(OBFUSCATIONS[entry.family].needs_training for entry in chosen if entry.is_positive)
 
 
 @pytest.mark.parametrize("count", [3, 6, 12, 24])

@@ -15,7 +15,7 @@ import metav
 from metav.documents import canonical_json, plain, readable_json
 from metav.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same settings stand for other results."""
 
 

@@ -21,6 +21,7 @@ from metav.zoo_augmentation import COPIES, OWNER_COPIES, with_untrained_copies
 from metav.zoo_plan import (
     DEFAULT_SHARES,
     FEWEST_WITH_ATTACKED,
+    HOMOLOGOUS,
     OTHER_ARCHITECTURE,
     OTHER_DATA,
     SHARES,
@@ -30,6 +31,10 @@ from metav.zoo_plan import (
 
 GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front", "leaked")
 
+FEW_FAMILIES = ("retrain_all", "distill_same", "finetune_all")
+"""The derived model that each share gets in `few`, in the order of SHARES, where the zoo has it: what an owner would
+train who can afford three, the one that changes most first. The independent ones are of the owner's own kind."""
+
 LEAKED = "leaked"
 """The regime of a thief who holds the fingerprint's queries: its derived suspects have unlearned them."""
 
@@ -38,10 +43,11 @@ LEAKED = "leaked"
 class Regime:
     """One condition; what it leaves at its default is as in `full`.
 
-    name: "group" or "group:detail". without: families absent from the zoo. few: one trained model of each class in each
-    share of the zoo, with its snapshots. copies: so many untrained ones of the owner's model, and of each independent
-    one, for metav (`with_untrained_copies`). surrogates: training runs of each class. queries: their number. view: how
-    answers are read. levels: values that a feature of a query may take. output, inputs: the channel to every suspect.
+    name: "group" or "group:detail". without: families absent from the zoo. few: one trained model of each class in
+    each share of the zoo (FEW_FAMILIES), with its snapshots. copies: so many untrained ones of the owner's model, and
+    of each independent one, for metav (`with_untrained_copies`). surrogates: training runs of each class. queries:
+    their number. view: how answers are read. levels: values that a feature of a query may take. output, inputs: the
+    channel to every suspect.
     """
 
     name: str
@@ -80,7 +86,8 @@ class Regime:
             entry for entry in zoo.models if entry.family not in self.without and entry.attack not in self.without
         )
         if self.few:
-            models = _drawn(models, dict.fromkeys(SHARES, 1), dict.fromkeys(SHARES, 1), seed)
+            once = dict.fromkeys(SHARES, 1)
+            models = _drawn(_most_telling(models), once, once, seed)
         elif self.surrogates is not None:
             wanted = [share_sizes(self.surrogates, DEFAULT_SHARES[side]) for side in ("positive", "negative")]
             models = _drawn(models, wanted[0], wanted[1], seed)
@@ -205,6 +212,18 @@ def _drawn(
                 )
             kept.update(runs[:count])
     return tuple(entry for entry in models if entry.run in kept)
+
+
+def _most_telling(models: Sequence[ZooModel]) -> tuple[ZooModel, ...]:
+    """What `few` draws from: in each share one family of each class, the first there is in the order of preference."""
+    trained = [name for name, entry in OBFUSCATIONS.items() if entry.needs_training]
+    wished: dict[tuple[str, bool], str | None] = {}
+    for place, share in enumerate(SHARES):
+        order = (*FEW_FAMILIES[place:], *FEW_FAMILIES[:place], *trained, HOMOLOGOUS)
+        for is_positive in (True, False):
+            found = {entry.family for entry in models if (entry.share, entry.is_positive) == (share, is_positive)}
+            wished[share, is_positive] = next((name for name in order if name in found), None)
+    return tuple(entry for entry in models if wished[entry.share, entry.is_positive] in (None, entry.family))
 
 
 def _in_turn(queues: list[list[str]], random: np.random.Generator) -> list[str]:
