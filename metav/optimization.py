@@ -16,6 +16,7 @@ from metav.ensembles import Ensemble
 from metav.errors import ZooError
 from metav.optimization_options import OptimizationOptions
 from metav.progress import progress_bar
+from metav.query_selection import choose_queries
 from metav.randomness import derive_seed
 from metav.selection import Candidate, Shares, as_array, fit_candidates, refit, role_of, select_members
 from metav.transforms import transform_queries
@@ -54,34 +55,76 @@ def optimize(
     Errors: ZooError where a share lacks positives or negatives, ModelError where models do not fit each other.
     """
     _check_shares(zoo)
-    adaptive = round(options.adaptive * options.queries)
-    natural = task.natural_queries(options.queries, seed=derive_seed(seed, "natural")).to(torch.float32)
     view = options.view or task.view
-    levels = options.levels if options.levels is not None else getattr(task, "levels", None)
-    start = as_array(natural)
-    if levels is not None:
-        start = _to_levels(start, task, levels)
-    history: tuple[tuple[int, float], ...] = ()
-    queries, steps = start, 0
-    if adaptive:
-        joint = _JointOptimization(
-            owner, task, zoo, start[:adaptive], view=view, levels=levels, options=options, seed=seed
-        )
-        best, history, steps = joint.run(progress)
-        queries = np.concatenate([best, start[adaptive:]])
-    shares = Shares.of(owner, zoo, queries)
+    made = _make_queries(owner, task, zoo, view, options, seed, progress)
+    adaptive, shares = made.adaptive, Shares.of(owner, zoo, made.queries)
     candidates = fit_candidates(shares, adaptive, view, options, seed, progress)
     final = refit(select_members(candidates), shares, view, options, seed)
     return OptimizationResult(
-        queries=queries,
+        queries=made.queries,
         adaptive=adaptive,
         outputs=shares.select.shape[2],
         meta_verifier=final.meta_verifier,
         calibration=calibrate(final.positives, final.negatives, target_fpr=target_fpr),
         candidates=tuple(candidates),
-        held_out_aruc=history,
-        steps=steps,
+        held_out_aruc=made.history,
+        steps=made.steps,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Queries:
+    """Queries, the first `adaptive` optimised; the held-out ARUC per evaluation, and the number of steps."""
+
+    queries: FloatArray
+    adaptive: int
+    history: tuple[tuple[int, float], ...]
+    steps: int
+
+
+def _make_queries(
+    owner: nn.Module, task: Any, zoo: Zoo, view: str, options: OptimizationOptions, seed: int, progress: bool | None
+) -> _Queries:
+    """The optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised once more."""
+    size, wanted, rest = _counts(task, options)
+    natural = task.natural_queries(size + rest, seed=derive_seed(seed, "natural")).to(torch.float32)
+    levels = options.levels if options.levels is not None else getattr(task, "levels", None)
+    start = as_array(natural) if levels is None else _to_levels(as_array(natural), task, levels)
+
+    def optimized(start: FloatArray, seed: int) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
+        if not len(start):
+            return start, (), 0
+        joint = _JointOptimization(owner, task, zoo, start, view=view, levels=levels, options=options, seed=seed)
+        return joint.run(progress)
+
+    best, history, steps = optimized(start[:size], seed)
+    made = np.concatenate([best, start[size:]])
+    if wanted == size and options.queries == size + rest:
+        return _Queries(queries=made, adaptive=size, history=history, steps=steps)
+    # a number of natural queries that was asked for is kept; otherwise they have to be better than optimised ones
+    fixed = options.adaptive is not None
+    candidates = made[:size] if fixed else made
+    chosen = choose_queries(Shares.of(owner, zoo, candidates), view, wanted)
+    best = np.ascontiguousarray(made[[number for number in chosen if number < size]])
+    others = made[size:] if fixed else made[[number for number in chosen if number >= size]]
+    # a second radius around queries that have moved would add to the first
+    if options.radius is None:
+        best, more, further = optimized(best, derive_seed(seed, "kept"))
+        history = (*history, *((steps + step, value) for step, value in more))
+        steps += further
+    return _Queries(queries=np.concatenate([best, others]), adaptive=len(best), history=history, steps=steps)
+
+
+def _counts(task: Any, options: OptimizationOptions) -> tuple[int, int, int]:
+    """How many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
+    wanted, pool = options.adaptive_count, options.pool
+    rest = options.queries - wanted
+    if not wanted or wanted >= pool:
+        return wanted, wanted, rest
+    available = len(task.examples) if hasattr(task, "examples") else options.queries + 2 * pool
+    if options.adaptive is None:
+        rest = max(0, min(pool, available - wanted))
+    return max(wanted, min(pool, available - rest)), wanted, rest
 
 
 class _JointOptimization:

@@ -8,25 +8,31 @@ from typing import Any
 from metav.errors import InputError
 from metav.verifiers import VERIFIER_KINDS
 
+ADAPTIVE = 0.75
+"""Share of the queries that is optimised, by default: natural ones tell more of suspects with other data."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizationOptions:
     """Everything that steers the joint optimisation; the defaults serve all three tasks.
 
-    queries: number N of queries. adaptive: share of them that is optimised, the rest stays natural. verifier: "auto" or
-    one kind. view: how answers are read, None = the task's own. hidden: width of `mlp`. steps: passes through the
-    sampled surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the verifier per pass.
-    learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in units of the bounds' range).
-    weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range, None = free.
-    levels: number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
-    response-space augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without
-    progress before the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries.
-    repeats: final verifiers of each chosen kind, whose logits are averaged; each leaves out, and calibrates on, another
-    part of the calibration share.
+    queries: number N of queries. adaptive: share of them that is optimised, the rest stays natural; None is 0.75, and
+    what tells most where queries are fewer than the pool. pool: where fewer queries are to be optimised, so many are,
+    and those kept that together tell most, natural ones only if they do; without a radius, what was optimised is
+    optimised on. verifier: "auto" or one kind. view: how answers are read, None = the task's own. hidden: width of
+    `mlp`. steps: passes through the sampled surrogates. sampled: surrogates of each class per pass. verifier_updates:
+    updates of the verifier per pass. learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in
+    units of the bounds' range). weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units
+    of the range, None = free. levels: number of levels an input feature can take (256 survives a PNG), None =
+    continuous. mix, noise, dropout: response-space augmentation. transform: chance that a pass sees transformed
+    queries. patience: evaluations without progress before the optimisation stops. refit_steps: most updates of each
+    candidate verifier on the final queries. repeats: final verifiers of each chosen kind, whose logits are averaged;
+    each leaves out, and calibrates on, another part of the calibration share.
     """
 
     queries: int = 100
-    adaptive: float = 0.75
+    adaptive: float | None = None
+    pool: int = 40
     verifier: str = "auto"
     view: str | None = None
     hidden: int = 64
@@ -51,6 +57,7 @@ class OptimizationOptions:
     def __post_init__(self) -> None:
         counts = (
             "queries",
+            "pool",
             "hidden",
             "steps",
             "sampled",
@@ -63,10 +70,18 @@ class OptimizationOptions:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("adaptive", "mix", "dropout", "transform"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {value}")
         if self.verifier != "auto" and self.verifier not in VERIFIER_KINDS:
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
+
+    @property
+    def adaptive_count(self) -> int:
+        """Number of queries that are optimised, at most."""
+        if self.adaptive is None:
+            return self.queries if self.queries < self.pool else round(ADAPTIVE * self.queries)
+        return round(self.adaptive * self.queries)
 
     def step_settings(self) -> dict[str, Any]:
         """The arguments of one verifier update."""

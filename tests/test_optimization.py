@@ -15,11 +15,12 @@ from metav.ensembles import Ensemble, run_model
 from metav.errors import InputError, ZooError
 from metav.optimization import optimize
 from metav.optimization_options import OptimizationOptions
+from metav.query_selection import choose_queries
 from metav.selection import Candidate, Shares, calibration_parts, refit, select_members
 from metav.verifiers import Member, MetaVerifier, paired_features
 from metav.zoo import Zoo
 
-SMALL = {"queries": 12, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
+SMALL = {"queries": 12, "pool": 1, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
 
 
 def fit(**options):
@@ -54,6 +55,73 @@ def test_without_adaptive_queries_nothing_is_optimised():
     found = fit(adaptive=0.0)
     assert (found.adaptive, found.steps, found.held_out_aruc) == (0, 0, ())
     assert {candidate.member.name.split(":")[1] for candidate in found.candidates} == {"natural"}
+
+
+def test_few_queries_are_the_best_of_a_pool_and_optimised_once_more():
+    found, whole = fit(queries=3, pool=12, adaptive=1.0), fit(queries=12, adaptive=1.0)
+    assert (found.queries.shape[0], found.adaptive) == (3, 3)
+    steps = [step for step, _ in found.held_out_aruc]
+    assert steps[: len(whole.held_out_aruc)] == [step for step, _ in whole.held_out_aruc]
+    assert steps == sorted(set(steps))
+    assert found.steps == steps[-1] > whole.steps
+    assert {candidate.member.name.split(":")[1] for candidate in found.candidates} == {"adaptive"}
+
+
+@pytest.mark.parametrize("adaptive", [None, 0.4])
+def test_of_few_queries_those_stay_natural_that_tell_more_or_that_were_asked_for(adaptive):
+    task = small_task()
+    found = fit(queries=5, pool=12, adaptive=adaptive)
+    examples = task.examples.numpy().reshape(len(task.examples), -1)
+    is_example = [(examples == query.ravel()).all(axis=1).any() for query in found.queries]
+    optimised = found.adaptive if adaptive is None else 2
+    assert (found.adaptive, is_example) == (optimised, [False] * optimised + [True] * (5 - optimised))
+
+
+def test_a_pool_keeps_to_the_radius_and_to_the_examples_there_are():
+    small = small_task().subset(range(14))
+    found = optimize(
+        small_owner(),
+        small,
+        small_zoo(),
+        options=OptimizationOptions(**SMALL | {"pool": 999, "adaptive": 1.0, "radius": 0.1}),
+    )
+    examples = small.examples.numpy().reshape(1, 14, -1)
+    distances = np.abs(found.queries.reshape(12, 1, -1) - examples).max(axis=2).min(axis=1)
+    spread = float((small.upper - small.lower).max())
+    assert found.adaptive == 12
+    assert 0 < distances.max() <= 0.1 * spread + 1e-6
+
+
+def shares_of(signal, roles=(2, 1, 1, 1, 0, 0, 0, 0), repeats=8):
+    """Answers (models, queries, 1): of every query a multiple of the class plus noise; the others are noise alone."""
+    random = np.random.default_rng(0)
+    roles = np.tile(np.array(roles, dtype=np.uint8), repeats)
+    sign = np.where(roles > 0, 1.0, -1.0)[:, None, None]
+    answers = random.normal(size=(2, len(roles), len(signal), 1)) + sign * np.array(signal)[:, None]
+    optimize, select = np.ascontiguousarray(answers, dtype=np.float32)
+    derived = roles > 0
+    return Shares(
+        owner=optimize[:1],
+        optimize=optimize,
+        optimize_roles=roles.tobytes(),
+        select=select,
+        select_derived=derived,
+        calibrate=select[:0],
+        calibrate_derived=derived[:0],
+        calibrate_families=(),
+    )
+
+
+def test_the_queries_that_tell_most_are_chosen_first():
+    assert choose_queries(shares_of([0.0, 1.0, 0.0, 3.0, 0.2, 2.0]), "identity", 3) == [3, 5, 1]
+    assert sorted(choose_queries(shares_of([0.0, 1.0, 0.5]), "identity", 9)) == [0, 1, 2]
+
+
+def test_a_query_that_repeats_another_is_chosen_last():
+    shares = shares_of([2.0, 0.0, 1.0])
+    for answers in (shares.optimize, shares.select):
+        answers[:, 1] = answers[:, 0]
+    assert choose_queries(shares, "identity", 3) == [0, 2, 1]
 
 
 def test_the_verifier_tells_the_calibration_models_apart():
