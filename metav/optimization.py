@@ -24,6 +24,7 @@ from metav.verifiers import FloatArray, MetaVerifier
 from metav.zoo import Zoo
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
+POOL_SURROGATES = 192  # of each class; 60 to 132 gained nothing on development owners, or lost by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ def _make_queries(
     owner: nn.Module, task: Any, zoo: Zoo, view: str, options: OptimizationOptions, seed: int, progress: bool | None
 ) -> _Queries:
     """The optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised once more."""
-    size, wanted, rest = _counts(task, options)
+    size, wanted, rest = _counts(task, zoo, options)
     natural = task.natural_queries(size + rest, seed=derive_seed(seed, "natural")).to(torch.float32)
     levels = options.levels if options.levels is not None else getattr(task, "levels", None)
     start = as_array(natural) if levels is None else _to_levels(as_array(natural), task, levels)
@@ -115,9 +116,11 @@ def _make_queries(
     return _Queries(queries=np.concatenate([best, others]), adaptive=len(best), history=history, steps=steps)
 
 
-def _counts(task: Any, options: OptimizationOptions) -> tuple[int, int, int]:
+def _counts(task: Any, zoo: Zoo, options: OptimizationOptions) -> tuple[int, int, int]:
     """How many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
-    wanted, pool = options.adaptive_count, options.pool
+    runs = min(len({item.run for item in zoo.models if item.is_positive is side}) for side in (True, False))
+    pool = options.pool if runs >= POOL_SURROGATES else 0
+    wanted = options.adaptive_count(pool)
     rest = options.queries - wanted
     if not wanted or wanted >= pool:
         return wanted, wanted, rest

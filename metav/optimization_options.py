@@ -19,15 +19,16 @@ class OptimizationOptions:
     queries: number N of queries. adaptive: share of them that is optimised, the rest stays natural; None is 0.75, and
     what tells most where queries are fewer than the pool. pool: where fewer queries are to be optimised, so many are,
     and those kept that together tell most, natural ones only if they do; without a radius, what was optimised is
-    optimised on. verifier: "auto" or one kind. view: how answers are read, None = the task's own. hidden: width of
-    `mlp`. steps: passes through the sampled surrogates. sampled: surrogates of each class per pass. verifier_updates:
-    updates of the verifier per pass. learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in
-    units of the bounds' range). weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units
-    of the range, None = free. levels: number of levels an input feature can take (256 survives a PNG), None =
-    continuous. mix, noise, dropout: response-space augmentation. transform: chance that a pass sees transformed
-    queries. patience: evaluations without progress before the optimisation stops. refit_steps: most updates of each
-    candidate verifier on the final queries. repeats: final verifiers of each chosen kind, whose logits are averaged;
-    each leaves out, and calibrates on, another part of the calibration share.
+    optimised on; no pool with fewer than 192 surrogates of a class. verifier: "auto" or one kind. view: how answers are
+    read, None = the task's own. hidden: width of `mlp`. steps: passes through the sampled surrogates. sampled:
+    surrogates of each class per pass. verifier_updates: updates of the verifier per pass. learning_rate,
+    query_learning_rate: Adam, of the verifier and of the queries (in units of the bounds' range). weights: a_F, a_P,
+    a_N of the three terms. radius: largest change of a query, in units of the range, None = free. levels: number of
+    levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout: response-space
+    augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without progress before
+    the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries. repeats: final
+    verifiers of each chosen kind, whose logits are averaged; each leaves out, and calibrates on, another part of the
+    calibration share.
     """
 
     queries: int = 100
@@ -76,11 +77,10 @@ class OptimizationOptions:
         if self.verifier != "auto" and self.verifier not in VERIFIER_KINDS:
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
 
-    @property
-    def adaptive_count(self) -> int:
-        """Number of queries that are optimised, at most."""
+    def adaptive_count(self, pool: int) -> int:
+        """Number of queries that are optimised, at most, where so many make a pool."""
         if self.adaptive is None:
-            return self.queries if self.queries < self.pool else round(ADAPTIVE * self.queries)
+            return self.queries if self.queries < pool else round(ADAPTIVE * self.queries)
         return round(self.adaptive * self.queries)
 
     def step_settings(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from metav import _core
 from metav.curves import roc_auc
 from metav.ensembles import Ensemble, run_model
 from metav.errors import InputError, ZooError
-from metav.optimization import optimize
+from metav.optimization import POOL_SURROGATES, optimize
 from metav.optimization_options import OptimizationOptions
 from metav.query_selection import choose_queries
 from metav.selection import Candidate, Shares, calibration_parts, refit, select_members
@@ -23,10 +25,22 @@ from metav.zoo import Zoo
 SMALL = {"queries": 12, "pool": 1, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
 
 
-def fit(**options):
-    return optimize(
-        small_owner(), small_task(), small_zoo(), options=OptimizationOptions(**(SMALL | options)), progress=False
-    )
+def fit(zoo=None, **options):
+    options = OptimizationOptions(**(SMALL | options))
+    return optimize(small_owner(), small_task(), zoo or small_zoo(), options=options, progress=False)
+
+
+@functools.cache
+def large_zoo():
+    """The small zoo as often as it takes to have the surrogates that a pool needs."""
+    zoo = small_zoo()
+    fewest = min(len({entry.run for entry in part}) for part in (zoo.positives, zoo.negatives))
+    copies = [
+        replace(entry, run=f"{entry.run}/{number}")
+        for entry in zoo.models
+        for number in range(math.ceil(POOL_SURROGATES / fewest))
+    ]
+    return replace(zoo, models=tuple(copies))
 
 
 def test_queries_stay_within_bounds_radius_and_levels():
@@ -58,7 +72,8 @@ def test_without_adaptive_queries_nothing_is_optimised():
 
 
 def test_few_queries_are_the_best_of_a_pool_and_optimised_once_more():
-    found, whole = fit(queries=3, pool=12, adaptive=1.0), fit(queries=12, adaptive=1.0)
+    found = fit(large_zoo(), queries=3, pool=12, adaptive=1.0)
+    whole = fit(large_zoo(), queries=12, adaptive=1.0)
     assert (found.queries.shape[0], found.adaptive) == (3, 3)
     steps = [step for step, _ in found.held_out_aruc]
     assert steps[: len(whole.held_out_aruc)] == [step for step, _ in whole.held_out_aruc]
@@ -70,7 +85,7 @@ def test_few_queries_are_the_best_of_a_pool_and_optimised_once_more():
 @pytest.mark.parametrize("adaptive", [None, 0.4])
 def test_of_few_queries_those_stay_natural_that_tell_more_or_that_were_asked_for(adaptive):
     task = small_task()
-    found = fit(queries=5, pool=12, adaptive=adaptive)
+    found = fit(large_zoo(), queries=5, pool=12, adaptive=adaptive)
     examples = task.examples.numpy().reshape(len(task.examples), -1)
     is_example = [(examples == query.ravel()).all(axis=1).any() for query in found.queries]
     optimised = found.adaptive if adaptive is None else 2
@@ -79,17 +94,19 @@ def test_of_few_queries_those_stay_natural_that_tell_more_or_that_were_asked_for
 
 def test_a_pool_keeps_to_the_radius_and_to_the_examples_there_are():
     small = small_task().subset(range(14))
-    found = optimize(
-        small_owner(),
-        small,
-        small_zoo(),
-        options=OptimizationOptions(**SMALL | {"pool": 999, "adaptive": 1.0, "radius": 0.1}),
-    )
+    options = OptimizationOptions(**SMALL | {"pool": 999, "adaptive": 1.0, "radius": 0.1})
+    found = optimize(small_owner(), small, large_zoo(), options=options, progress=False)
     examples = small.examples.numpy().reshape(1, 14, -1)
     distances = np.abs(found.queries.reshape(12, 1, -1) - examples).max(axis=2).min(axis=1)
     spread = float((small.upper - small.lower).max())
     assert found.adaptive == 12
     assert 0 < distances.max() <= 0.1 * spread + 1e-6
+
+
+def test_a_small_zoo_has_no_pool():
+    found, plain = fit(queries=3, pool=12), fit(queries=3)
+    assert found.adaptive == plain.adaptive == 2
+    np.testing.assert_array_equal(found.queries, plain.queries)
 
 
 def shares_of(signal, roles=(2, 1, 1, 1, 0, 0, 0, 0), repeats=8):
