@@ -122,6 +122,7 @@ def test_what_is_there_is_not_made_again_and_what_is_lost_is_made_alike(results,
     folder = results / "owner0"
     lost, damaged = folder / "few-seed1.json", folder / "queries-2-seed1.json"
     before = {path: (path.stat().st_mtime_ns, json.loads(path.read_text())) for path in folder.glob("*-seed1.json")}
+    materials = json.loads((folder / "materials.json").read_text())
     lost.unlink()
     damaged.write_text("{")
     shutil.rmtree(folder / "fingerprints")
@@ -132,6 +133,8 @@ def test_what_is_there_is_not_made_again_and_what_is_lost_is_made_alike(results,
         again = json.loads(path.read_text())
         assert again["evaluation"] == record["evaluation"]
         assert (path.stat().st_mtime_ns == changed) == (path not in (lost, damaged))
+    # what the models cost is not what it took to find them again
+    assert json.loads((folder / "materials.json").read_text())["seconds"] == materials["seconds"]
 
 
 def test_a_baseline_is_fitted_on_the_regimes_zoo_and_scored_on_the_same_suspects(made, workplace, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from metav.architectures import build
 from metav.digests import architecture_identity, state_digest
+from metav.documents import plain
 from metav.experiments.attacks import LEAK_ATTACKS
 from metav.experiments.records import read_record, versions, write_record
 from metav.experiments.scales import SIZES, Scale, ScaleName
@@ -216,7 +217,7 @@ def _sources(scenario: Scenario, plan: Plan) -> dict[str, Any]:
 @contextmanager
 def _timed(path: Path, plan: Plan) -> Iterator[dict[str, float]]:
     """Seconds per phase, added to those of stopped sessions and kept even if this one is stopped, too."""
-    settings = plan.settings()
+    settings = plain(plan.settings())  # as they come back from the file: tuples would differ from its lists
     old = read_record(path)
     same = old.get("settings") == settings
     if same and old.get("complete"):
