@@ -100,7 +100,7 @@ def _make_queries(
 
     best, history, steps = optimized(start[:size], seed)
     made = np.concatenate([best, start[size:]])
-    if wanted == size and options.queries == size + rest:
+    if len(made) == options.queries:
         return _Queries(queries=made, adaptive=size, history=history, steps=steps)
     # a number of natural queries that was asked for is kept; otherwise they have to be better than optimised ones
     fixed = options.adaptive is not None
@@ -118,8 +118,9 @@ def _make_queries(
 
 def _counts(task: Any, zoo: Zoo, options: OptimizationOptions) -> tuple[int, int, int]:
     """How many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
-    runs = min(len({item.run for item in zoo.models if item.is_positive is side}) for side in (True, False))
-    pool = options.pool if runs >= POOL_SURROGATES else 0
+    surrogates = zoo.summary()
+    can_choose = min(surrogates["positives"], surrogates["negatives"]) >= POOL_SURROGATES
+    pool = options.pool if can_choose else 0
     wanted = options.adaptive_count(pool)
     rest = options.queries - wanted
     if not wanted or wanted >= pool:

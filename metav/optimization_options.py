@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from metav.errors import InputError
 from metav.verifiers import VERIFIER_KINDS
 
 ADAPTIVE = 0.75
-"""Share of the queries that is optimised, by default: natural ones tell more of suspects with other data."""
+"""Share of the queries that is optimised, by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +69,17 @@ class OptimizationOptions:
             "repeats",
         )
         for name in counts:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, Integral):
+                raise InputError(f"{name} must be a whole number, got {value!r}")
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
         for name in ("adaptive", "mix", "dropout", "transform"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {value}")
+            if name == "adaptive" and value is None:
+                continue
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {value!r}")
         if self.verifier != "auto" and self.verifier not in VERIFIER_KINDS:
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
 

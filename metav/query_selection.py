@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from metav import _core
 from metav.selection import Shares
-from metav.verifiers import FloatArray, paired_features
+from metav.verifiers import FloatArray, paired_features, reads_distances
 
 RIDGE = 0.3  # in units of a feature's variance; on development owners 0.1 to 1 did alike, 0.01 worse
 LEAST_SPREAD = 1e-6
@@ -69,7 +69,7 @@ class _Side:
 def _standard_features(shares: Shares, view: str) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
     """Features (models, queries, features) of mean 0 and variance 1; which models are derived, which optimised on."""
     responses: FloatArray = np.concatenate([shares.optimize, shares.select])
-    if view.startswith("identity"):
+    if reads_distances(view):
         features = paired_features(responses, shares.owner[0], view)
     else:
         features = _core.apply_view(responses, view)

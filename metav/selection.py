@@ -18,7 +18,15 @@ from metav.errors import ZooError
 from metav.optimization_options import OptimizationOptions
 from metav.progress import progress_bar
 from metav.randomness import derive_seed
-from metav.verifiers import QUERY_PARTS, VERIFIER_KINDS, FloatArray, Member, MetaVerifier, paired_features
+from metav.verifiers import (
+    QUERY_PARTS,
+    VERIFIER_KINDS,
+    FloatArray,
+    Member,
+    MetaVerifier,
+    paired_features,
+    reads_distances,
+)
 from metav.zoo import Zoo, ZooModel
 
 FITTED_LOSS = 1e-3  # loss without augmentation at which a verifier has nothing left to learn
@@ -208,8 +216,7 @@ def _fit_member(
     kind: Any = name.partition(":")[0]
     start, stop = part
     own = np.ascontiguousarray(responses[:, start:stop])
-    # among log-probabilities the distances of the improbable classes would drown the others
-    reference = own[0] if kind == PREFERRED and view.startswith("identity") else None
+    reference = own[0] if kind == PREFERRED and reads_distances(view) else None
     if reference is None:
         verifier = _fit_verifier(kind, own, roles, view, options, seed)
     else:

@@ -102,6 +102,14 @@ class MetaVerifier:
         ]
 
 
+def reads_distances(view: str) -> bool:
+    """Whether a verifier that can shall take `paired_features` under this view.
+
+    Among log-probabilities the distances of the improbable classes would drown the others.
+    """
+    return view.startswith("identity")
+
+
 def paired_features(responses: FloatArray, owner: FloatArray, view: str) -> FloatArray:
     """Features (models, queries, 2 * outputs): the responses under a view, and how far each lies from the owner's.
 

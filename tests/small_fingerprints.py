@@ -130,7 +130,7 @@ def small_suspects() -> Zoo:
 
 
 def small_options(**changes: Any) -> metav.OptimizationOptions:
-    return metav.OptimizationOptions(**{"queries": 20, "steps": 20, "pool": 1, **changes})
+    return metav.OptimizationOptions(**{"queries": 20, "steps": 20, **changes})
 
 
 def make_fingerprint(**changes: Any) -> Fingerprint:

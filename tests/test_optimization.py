@@ -258,6 +258,11 @@ def test_a_zoo_without_a_share_is_refused():
     ("options", "message"),
     [
         ({"queries": 0}, "queries must be at least 1, got 0"),
+        ({"queries": 1.5}, "queries must be a whole number, got 1.5"),
+        ({"pool": 0}, "pool must be at least 1, got 0"),
+        ({"pool": "many"}, "pool must be a whole number, got 'many'"),
+        ({"adaptive": "all"}, "adaptive must lie in .0, 1., got 'all'"),
+        ({"mix": None}, "mix must lie in .0, 1., got None"),
         ({"adaptive": 1.5}, r"adaptive must lie in \[0, 1\]"),
         ({"verifier": "svm"}, 'verifier must be "auto" or one of mlp, local, matched'),
         ({"repeats": 0}, "repeats must be at least 1"),

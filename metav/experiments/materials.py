@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,7 @@ from metav.experiments.records import read_record, versions, write_record
 from metav.experiments.scales import SIZES, Scale, ScaleName
 from metav.experiments.scenarios import Scenario, make_scenario
 from metav.experiments.suspect_plan import SCALES as SUSPECT_SCALES
-from metav.experiments.suspect_plan import Scale as SuspectScale
-from metav.experiments.suspects import build_test_suspects
+from metav.experiments.suspects import SuspectCollection, build_test_suspects
 from metav.optimization_options import OptimizationOptions
 from metav.zoo import Zoo, build_suspects, build_zoo
 from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
@@ -166,19 +165,12 @@ def build_unlearned(materials: Materials, queries: Tensor) -> tuple[Suspects, di
 
     What the former are comes second, ready for JSON.
     """
-    plan, scenario = materials.plan, materials.scenario
-    scale = replace(_suspect_scale(plan), attacks=LEAK_ATTACKS, most_attacks=len(LEAK_ATTACKS))
-    built = build_test_suspects(
-        materials.owner,
-        scenario.task,
-        test_task=scenario.test_task,
-        queries=queries,
-        families=LEAK_ATTACKS,
-        scale=scale,
-        **_sources(scenario, plan),
+    chosen = {"attacks": LEAK_ATTACKS, "most_attacks": len(LEAK_ATTACKS)}
+    built = _with_attacks(
+        materials.scenario, materials.owner, materials.plan, chosen, queries=queries, families=LEAK_ATTACKS
     )
-    unlearned = tuple((entry.model, entry.is_positive, entry.family) for entry in built.shipped)
-    return (*unlearned, *(entry for entry in materials.suspects if not entry[1])), built.summary()
+    independent = tuple(entry for entry in materials.suspects if not entry[1])
+    return (*_bare(built.shipped), *independent), built.summary()
 
 
 def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspects, dict[str, Any]]:
@@ -187,19 +179,26 @@ def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspect
     Plain ones where the scale counts them, else with the attacks of `attacks.py`; a thief would not ship those that
     lost too much.
     """
-    common = _sources(scenario, plan)
     count = plan.scale.suspects
     if count is not None:
-        plain = build_suspects(owner, scenario.task, positives=count, negatives=count, **common)
-        return tuple((entry.model, entry.is_positive, entry.family) for entry in plain), plain.summary()
-    scale = _suspect_scale(plan)
-    built = build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=scale, **common)
-    return tuple((entry.model, entry.is_positive, entry.family) for entry in built.shipped), built.summary()
+        sources = _sources(scenario, plan)
+        simple = build_suspects(owner, scenario.task, positives=count, negatives=count, **sources)
+        return _bare(simple), simple.summary()
+    built = _with_attacks(scenario, owner, plan, {})
+    return _bare(built.shipped), built.summary()
 
 
-def _suspect_scale(plan: Plan) -> SuspectScale:
-    sizes: dict[str, Any] = dict(plan.scale.attack_sizes)
-    return replace(SUSPECT_SCALES[plan.scale_name], **sizes)
+def _with_attacks(
+    scenario: Scenario, owner: nn.Module, plan: Plan, sizes: Mapping[str, Any], **options: Any
+) -> SuspectCollection:
+    """Suspects with attacks, at the plan's sizes but for the given ones."""
+    scale = replace(SUSPECT_SCALES[plan.scale_name], **{**plan.scale.attack_sizes, **sizes})
+    common = _sources(scenario, plan)
+    return build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=scale, **common, **options)
+
+
+def _bare(suspects: Iterable[Any]) -> Suspects:
+    return tuple((entry.model, entry.is_positive, entry.family) for entry in suspects)
 
 
 def _sources(scenario: Scenario, plan: Plan) -> dict[str, Any]:

@@ -29,14 +29,14 @@ from metav.zoo_plan import (
     share_sizes,
 )
 
-GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front", "leaked")
+LEAKED = "leaked"
+"""The regime of a thief who holds the fingerprint's queries: its derived suspects have unlearned them."""
+
+GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front", LEAKED)
 
 FEW_FAMILIES = ("retrain_all", "distill_same", "finetune_all")
 """The derived model that each share gets in `few`, in the order of SHARES, where the zoo has it: what an owner would
 train who can afford three, the one that changes most first. The independent ones are of the owner's own kind."""
-
-LEAKED = "leaked"
-"""The regime of a thief who holds the fingerprint's queries: its derived suspects have unlearned them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

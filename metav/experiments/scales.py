@@ -54,7 +54,7 @@ _SMOKE: dict[str, Any] = {
     "every_family": False,
     "query_counts": (2, 5),
     "surrogate_counts": (4,),
-    "options": {"pool": 12, "steps": 20, "refit_steps": 100, "patience": 2, "repeats": 2},
+    "options": {"steps": 20, "refit_steps": 100, "patience": 2, "repeats": 2},
 }
 
 
