@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from metav import _core
+from metav.boundary_queries import boundary_queries
 from metav.calibration import Calibration, calibrate
 from metav.curves import aruc
 from metav.ensembles import Ensemble
 from metav.errors import ZooError
-from metav.optimization_options import OptimizationOptions
+from metav.optimization_options import LABEL, OptimizationOptions
 from metav.progress import progress_bar
 from metav.query_selection import choose_queries
 from metav.randomness import derive_seed
@@ -87,10 +88,11 @@ def _make_queries(
     owner: nn.Module, task: Any, zoo: Zoo, view: str, options: OptimizationOptions, seed: int, progress: bool | None
 ) -> _Queries:
     """The optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised once more."""
+    asked, options = options, options.for_view(view)
     size, wanted, rest = _counts(task, zoo, options)
-    natural = task.natural_queries(size + rest, seed=derive_seed(seed, "natural")).to(torch.float32)
+    natural = as_array(_starting_queries(owner, task, view, size, rest, seed))
     levels = options.levels if options.levels is not None else getattr(task, "levels", None)
-    start = as_array(natural) if levels is None else _to_levels(as_array(natural), task, levels)
+    start = natural if levels is None else _to_levels(natural, task, levels)
 
     def optimized(start: FloatArray, seed: int) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
         if not len(start):
@@ -108,19 +110,28 @@ def _make_queries(
     chosen = choose_queries(Shares.of(owner, zoo, candidates), view, wanted)
     best = np.ascontiguousarray(made[[number for number in chosen if number < size]])
     others = made[size:] if fixed else made[[number for number in chosen if number >= size]]
-    # a second radius around queries that have moved would add to the first
-    if options.radius is None:
+    # a second radius around queries that have moved would add to one that was asked for
+    if asked.radius is None:
         best, more, further = optimized(best, derive_seed(seed, "kept"))
         history = (*history, *((steps + step, value) for step, value in more))
         steps += further
     return _Queries(queries=np.concatenate([best, others]), adaptive=len(best), history=history, steps=steps)
 
 
+def _starting_queries(owner: nn.Module, task: Any, view: str, size: int, rest: int, seed: int) -> torch.Tensor:
+    """Where the optimised queries start, and behind them the natural ones: (size + rest, *input shape), float32."""
+    natural: torch.Tensor = task.natural_queries(size + rest, seed=derive_seed(seed, "natural")).to(torch.float32)
+    if view != LABEL or not size:
+        return natural
+    border = boundary_queries(owner, task, size, seed=derive_seed(seed, "boundary"))
+    return torch.cat([border, natural[len(border) :]])
+
+
 def _counts(task: Any, zoo: Zoo, options: OptimizationOptions) -> tuple[int, int, int]:
     """How many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
     surrogates = zoo.summary()
     can_choose = min(surrogates["positives"], surrogates["negatives"]) >= POOL_SURROGATES
-    pool = options.pool if can_choose else 0
+    pool = options.pool if can_choose and options.pool is not None else 0
     wanted = options.adaptive_count(pool)
     rest = options.queries - wanted
     if not wanted or wanted >= pool:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from small_fingerprints import small_owner, small_task, small_zoo
+from torch import nn
 
 from metav import _core
+from metav.boundary_queries import boundary_queries
 from metav.curves import roc_auc
 from metav.ensembles import Ensemble, run_model
 from metav.errors import InputError, ZooError
@@ -107,6 +109,75 @@ def test_a_small_zoo_has_no_pool():
     found, plain = fit(queries=3, pool=12), fit(queries=3)
     assert found.adaptive == plain.adaptive == 2
     np.testing.assert_array_equal(found.queries, plain.queries)
+
+
+class Halves(nn.Module):
+    """Two classes that meet where the first number of an input is 0.3."""
+
+    def forward(self, inputs):
+        first = inputs.flatten(1)[:, 0] - 0.3
+        return torch.stack([-first, first], dim=1)
+
+
+def test_boundary_queries_lie_where_the_owners_label_changes_between_two_natural_inputs():
+    task = small_task()
+    examples = np.random.default_rng(0).random((60, *task.input_shape), dtype=np.float32)
+    task = task.with_data(torch.from_numpy(examples), task.targets[:60])
+    found = boundary_queries(Halves(), task, 20, seed=0)
+    assert found.shape == (20, *task.input_shape)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.flatten(1)[:, 0], 0.3, atol=2**-12)
+    first, second = examples.reshape(60, 1, -1), examples.reshape(1, 60, -1)
+    for query in found.flatten(1).numpy():
+        # on a line between two examples the way there and the way on add up to the whole way
+        detour = np.linalg.norm(query - first, axis=2) + np.linalg.norm(query - second, axis=2)
+        whole = np.linalg.norm(first - second, axis=2)
+        assert (detour - whole + (whole == 0)).min() < 1e-4
+
+
+def test_boundary_queries_follow_from_the_seed():
+    found = [boundary_queries(small_owner(), small_task(), 8, seed=seed) for seed in (3, 3, 4)]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_an_owner_of_one_label_has_no_boundary():
+    task = small_task()
+    ones = task.with_data(torch.ones_like(task.examples), task.targets)
+    assert boundary_queries(Halves(), ones, 8, seed=0).shape == (0, *task.input_shape)
+
+
+def test_where_labels_are_read_all_queries_start_on_the_owners_boundary():
+    found = fit(view="label", radius=1e-4)
+    assert found.adaptive == len(found.queries) == 12
+    between = margins(found.queries)
+    natural = margins(small_task().natural_queries(12, seed=0).numpy())
+    assert between.max() < 0.02 < natural.mean()
+
+
+def test_where_scores_are_read_queries_start_as_natural_ones():
+    assert margins(fit(adaptive=1.0, radius=1e-4).queries).mean() > 0.02
+
+
+def margins(queries):
+    """Difference of the owner's two largest probabilities, per query."""
+    with torch.no_grad():
+        highest = small_owner()(torch.from_numpy(queries)).softmax(dim=1).topk(2).values
+    return (highest[:, 0] - highest[:, 1]).numpy()
+
+
+@pytest.mark.parametrize(
+    ("given", "view", "expected"),
+    [
+        ({}, "label", (1.0, 0.5, 100)),
+        ({"adaptive": 0.5, "radius": 1.0, "pool": 1}, "label", (0.5, 1.0, 1)),
+        ({}, "logprob", (None, None, 40)),
+        ({"pool": 7}, "logprob", (None, None, 7)),
+    ],
+)
+def test_what_none_stands_for_depends_on_the_view(given, view, expected):
+    found = OptimizationOptions(**given).for_view(view)
+    assert (found.adaptive, found.radius, found.pool) == expected
 
 
 def shares_of(signal, roles=(2, 1, 1, 1, 0, 0, 0, 0), repeats=8):

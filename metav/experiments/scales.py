@@ -81,12 +81,12 @@ SIZES: Mapping[str, Mapping[ScaleName, Scale]] = {
     "skin": {
         "smoke": _smoke(width=4, images=250, epochs=3),
         "small": _full(60, width=16, epochs=8, attack_sizes=_FEW_TRAININGS),
-        "paper": _full(96, width=64, epochs=20),
+        "paper": _full(96, width=64, epochs=12),
     },
     "warfarin": {
         "smoke": _smoke(epochs=8),
         "small": _full(192, attack_sizes=_QUICK_TRAININGS),
-        "paper": _full(144),
+        "paper": _full(192),
     },
     # a generator answers 784 numbers a query: twenty queries are plenty, and three hundred would be slow
     "fashion": {

@@ -1,0 +1,46 @@
+"""Inputs on the owner's decision boundary: where labels alone tell one classifier from another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metav.randomness import derive_seed
+from metav.training import predict
+
+DRAWS = 6  # pairs drawn for each query that is wanted; among ten equal classes nine in ten differ in label
+HALVINGS = 12  # leaves 1/4096 of the way between two inputs
+
+
+def boundary_queries(owner: nn.Module, task: Any, count: int, *, seed: int) -> Tensor:
+    """Up to `count` inputs, float32 (count, *input shape), where the owner's label changes between two natural inputs.
+
+    Each lies on the line between two natural inputs to which the owner gives different labels, just behind the place
+    where the first one's label ends, found by bisection. A model copied from the owner on natural inputs has learned
+    where its classes meet; others put the border elsewhere (IPGuard, Cao et al., 2021, asks such inputs too). Fewer
+    come back where the owner gives few different labels, none where it gives but one.
+    """
+    available = len(task.examples) if hasattr(task, "examples") else 2 * count
+    natural: Tensor = task.natural_queries(min(available, 2 * count), seed=derive_seed(seed, "natural")).float()
+    labels = _labels(owner, natural)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "pairs"))
+    first, second = torch.randint(len(natural), (2, DRAWS * count), generator=generator)
+    apart = (labels[first] != labels[second]).nonzero()[:count, 0]
+    first, second = first[apart], second[apart]
+    if not len(apart):
+        return natural[:0]
+    start, way, wanted = natural[first], natural[second] - natural[first], labels[first]
+    shape = (-1, *[1] * (natural.ndim - 1))
+    low, high = torch.zeros(len(apart)), torch.ones(len(apart))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        is_own = _labels(owner, start + middle.reshape(shape) * way) == wanted
+        low, high = torch.where(is_own, middle, low), torch.where(is_own, high, middle)
+    return start + high.reshape(shape) * way
+
+
+def _labels(owner: nn.Module, inputs: Tensor) -> Tensor:
+    answers: Tensor = predict(owner, inputs)
+    return answers.flatten(1).argmax(dim=1)
