@@ -15,13 +15,13 @@ from metav.calibration import Calibration, calibrate
 from metav.curves import aruc
 from metav.ensembles import Ensemble
 from metav.errors import ZooError
-from metav.optimization_options import LABEL, OptimizationOptions
+from metav.optimization_options import OptimizationOptions
 from metav.progress import progress_bar
 from metav.query_selection import choose_queries
 from metav.randomness import derive_seed
 from metav.selection import Candidate, Shares, as_array, fit_candidates, refit, role_of, select_members
 from metav.transforms import transform_queries
-from metav.verifiers import FloatArray, MetaVerifier
+from metav.verifiers import FloatArray, MetaVerifier, reads_labels
 from metav.zoo import Zoo
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
@@ -121,7 +121,7 @@ def _make_queries(
 def _starting_queries(owner: nn.Module, task: Any, view: str, size: int, rest: int, seed: int) -> torch.Tensor:
     """Where the optimised queries start, and behind them the natural ones: (size + rest, *input shape), float32."""
     natural: torch.Tensor = task.natural_queries(size + rest, seed=derive_seed(seed, "natural")).to(torch.float32)
-    if view != LABEL or not size:
+    if not reads_labels(view) or not size:
         return natural
     border = boundary_queries(owner, task, size, seed=derive_seed(seed, "boundary"))
     return torch.cat([border, natural[len(border) :]])
@@ -131,7 +131,7 @@ def _counts(task: Any, zoo: Zoo, options: OptimizationOptions) -> tuple[int, int
     """How many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
     surrogates = zoo.summary()
     can_choose = min(surrogates["positives"], surrogates["negatives"]) >= POOL_SURROGATES
-    pool = options.pool if can_choose and options.pool is not None else 0
+    pool = (options.pool or 0) if can_choose else 0
     wanted = options.adaptive_count(pool)
     rest = options.queries - wanted
     if not wanted or wanted >= pool:

@@ -7,10 +7,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from metav.errors import InputError
-from metav.verifiers import VERIFIER_KINDS
+from metav.verifiers import VERIFIER_KINDS, reads_labels
 
-LABEL = "label"
-"""The view of a suspect that answers with its most likely class alone."""
 ADAPTIVE = 0.75
 """Share of the queries that is optimised, by default."""
 POOL = 40
@@ -18,7 +16,7 @@ LABEL_POOL = 100
 """Queries to choose from, by default, and where labels are all that is read."""
 LABEL_RADIUS = 0.5
 """How far a query for labels moves from the owner's decision boundary: farther away, the owner's labels are chance that
-no copy learns. Digits, 100 queries, a development owner: AUC 0.98 without a limit, 0.99 within 0.2, 0.3 or 0.5."""
+no copy learns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +32,8 @@ class OptimizationOptions:
     through the sampled surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the
     verifier per pass. learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in units of the
     bounds' range). weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range,
-    None = free, for labels 0.5. levels: number of levels an input feature can take (256 survives a PNG), None =
-    continuous. mix, noise, dropout: response-space augmentation. transform: chance that a pass sees transformed
+    None = free, for labels 0.5 each time. levels: number of levels an input feature can take (256 survives a PNG), None
+    = continuous. mix, noise, dropout: response-space augmentation. transform: chance that a pass sees transformed
     queries. patience: evaluations without progress before the optimisation stops. refit_steps: most updates of each
     candidate verifier on the final queries. repeats: final verifiers of each chosen kind, whose logits are averaged;
     each leaves out, and calibrates on, another part of the calibration share.
@@ -96,7 +94,7 @@ class OptimizationOptions:
 
     def for_view(self, view: str) -> OptimizationOptions:
         """These options with what None stands for under a view; natural queries tell nothing where labels are read."""
-        if view != LABEL:
+        if not reads_labels(view):
             return replace(self, pool=POOL if self.pool is None else self.pool)
         return replace(
             self,

@@ -17,6 +17,7 @@ from metav.documents import plain, readable_json
 from metav.errors import InputError, SuspectError
 from metav.fingerprints import Fingerprint, load
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
+from metav.verifiers import reads_labels
 
 SIMULATIONS = 64
 FLIPS_ALLOWED = 0.05
@@ -130,7 +131,7 @@ def verify(
             fingerprint.queries,
             outputs=specification.outputs,
             batch_size=batch_size,
-            labels=specification.view == "label",
+            labels=reads_labels(specification.view),
         )
     except SuspectError as error:
         return _verdict(fingerprint, opened, reason=error.reason, message=str(error))
@@ -138,7 +139,7 @@ def verify(
 
 
 def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
-    if fp.task.view != "label" and len(fp.queries) > 1 and (answers.responses == answers.responses[0]).all():
+    if not reads_labels(fp.task.view) and len(fp.queries) > 1 and (answers.responses == answers.responses[0]).all():
         message = "the suspect gives the same answer to every query; check that it reads its input"
         return _verdict(fp, suspect, answers=answers, reason="constant", message=message)
     logit = _logit(fp, answers.responses)

@@ -110,6 +110,11 @@ def reads_distances(view: str) -> bool:
     return view.startswith("identity")
 
 
+def reads_labels(view: str) -> bool:
+    """Whether nothing but a suspect's most likely class is read under this view."""
+    return view == "label"
+
+
 def paired_features(responses: FloatArray, owner: FloatArray, view: str) -> FloatArray:
     """Features (models, queries, 2 * outputs): the responses under a view, and how far each lies from the owner's.
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from metav.demo import FULL, DemoResult, DemoSize, run_demo, write_picture
 
 SMALL = DemoSize(positives=6, negatives=6, suspects=2, steps=5)
 GIBIBYTES = 1.5
-OWNER_TRAININGS = 60
-"""A minute where the owner's model trains in a second, as on two idle cores; slower or busier ones take their time."""
+OWNER_TRAININGS = 46
+"""How long the demonstration may take: a minute where the owner's model trains in 1.3 seconds, as in the README."""
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +68,22 @@ def test_its_numbers_support_the_false_positive_rate_that_it_wants():
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from Linux's /proc"
 )
-def test_in_full_it_takes_about_a_minute_and_little_memory(tmp_path):
+def test_in_full_it_takes_less_than_a_minute_and_little_memory(tmp_path):
+    start = time.perf_counter()
     command = [sys.executable, "-m", "metav.cli", "demo", "--json"]
     with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
         running = subprocess.Popen(command, cwd=tmp_path, stdout=stdout, stderr=stderr)
         memory = HighWaterMark(running.pid)
         code = running.wait(timeout=300)
-    peak = memory.stop()
+    seconds, peak = time.perf_counter() - start, memory.stop()
     assert code == 0, (tmp_path / "stderr").read_text()
     found = json.loads((tmp_path / "stdout").read_text())
     assert (tmp_path / "metav_demo.png").read_bytes().startswith(b"\x89PNG")
     assert found["evaluation"]["auc"] > 0.9
     assert found["evaluation"]["tnr"]["value"] > 0.8
     assert peak < GIBIBYTES
-    seconds = found["seconds"]
-    assert sum(seconds.values()) < OWNER_TRAININGS * seconds["owner"]
+    # the owner's training beside it tells how fast the machine is today
+    assert seconds < OWNER_TRAININGS * found["seconds"]["owner"]
 
 
 class HighWaterMark:

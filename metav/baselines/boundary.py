@@ -11,11 +11,10 @@ from torch.nn import functional
 
 from metav.baselines.base import Baseline, FitContext, agreement, models_of, most_natural
 from metav.baselines.inputs import box_around, clamp, predicted
+from metav.boundary_queries import crossings
 from metav.errors import InputError
 from metav.tasks import log_probabilities
 from metav.verifiers import FloatArray
-
-BISECTIONS = 12
 
 
 class IPGuard(Baseline):
@@ -82,14 +81,8 @@ class IPGuard(Baseline):
         return clamp(found, lower, upper)
 
     def _moved_back(self, owner: nn.Module, before: Tensor, after: Tensor, pair: Tensor) -> Tensor:
-        """The first points between two steps at which the loss is 0, by bisection."""
-        shape = (-1, *[1] * (after.ndim - 1))
-        low, high = torch.zeros(len(after), device=after.device), torch.ones(len(after), device=after.device)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            there = boundary_loss(owner, before + middle.reshape(shape) * (after - before), pair, self.margin) == 0
-            low, high = torch.where(there, low, middle), torch.where(there, middle, high)
-        return before + high.reshape(shape) * (after - before)
+        """The first points between two steps at which the loss is 0."""
+        return crossings(before, after, lambda points: boundary_loss(owner, points, pair, self.margin) == 0)
 
     def _score(self, responses: FloatArray) -> float:
         return agreement(responses, self._reference.argmax(axis=1))
