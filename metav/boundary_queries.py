@@ -1,4 +1,4 @@
-"""Inputs on the owner's decision boundary: where labels alone tell one classifier from another."""
+"""Inputs on the owner's decision boundary: where one classifier differs most from another."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from metav.query_selection import choose_queries
 from metav.randomness import derive_seed
 from metav.selection import Candidate, Shares, as_array, fit_candidates, refit, role_of, select_members
 from metav.transforms import transform_queries
-from metav.verifiers import FloatArray, MetaVerifier, reads_labels
+from metav.verifiers import FloatArray, MetaVerifier, reads_classes
 from metav.zoo import Zoo
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
@@ -121,7 +121,7 @@ def _make_queries(
 def _starting_queries(owner: nn.Module, task: Any, view: str, size: int, rest: int, seed: int) -> torch.Tensor:
     """Where the optimised queries start, and behind them the natural ones: (size + rest, *input shape), float32."""
     natural: torch.Tensor = task.natural_queries(size + rest, seed=derive_seed(seed, "natural")).to(torch.float32)
-    if not reads_labels(view) or not size:
+    if not reads_classes(view) or not size:
         return natural
     border = boundary_queries(owner, task, size, seed=derive_seed(seed, "boundary"))
     return torch.cat([border, natural[len(border) :]])

@@ -7,16 +7,16 @@ from numbers import Integral, Real
 from typing import Any
 
 from metav.errors import InputError
-from metav.verifiers import VERIFIER_KINDS, reads_labels
+from metav.verifiers import VERIFIER_KINDS, reads_classes, reads_labels
 
 ADAPTIVE = 0.75
 """Share of the queries that is optimised, by default."""
 POOL = 40
 LABEL_POOL = 100
 """Queries to choose from, by default, and where labels are all that is read."""
-LABEL_RADIUS = 0.5
-"""How far a query for labels moves from the owner's decision boundary: farther away, the owner's labels are chance that
-no copy learns."""
+BORDER_RADIUS = 0.5
+"""How far a query moves from the owner's decision boundary: farther away, the owner's answers are chance that no copy
+learns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +27,17 @@ class OptimizationOptions:
     what tells most where queries are fewer than the pool; for labels it is 1. pool: where fewer queries are to be
     optimised, so many are, and those kept that together tell most, natural ones only if they do; without a radius, what
     was optimised is optimised on; None is 40, for labels 100; no pool with fewer than 192 surrogates of a class.
-    verifier: "auto" or one kind. view: how answers are read, None = the task's own; for "label" the optimised queries
-    start on the owner's decision boundary, else they start as natural ones. hidden: width of `mlp`. steps: passes
-    through the sampled surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the
+    verifier: "auto" or one kind. view: how answers are read, None = the task's own. hidden: width of `mlp`. steps:
+    passes through the sampled surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the
     verifier per pass. learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in units of the
-    bounds' range). weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range,
-    None = free, for labels 0.5 each time. levels: number of levels an input feature can take (256 survives a PNG), None
-    = continuous. mix, noise, dropout: response-space augmentation. transform: chance that a pass sees transformed
-    queries. patience: evaluations without progress before the optimisation stops. refit_steps: most updates of each
-    candidate verifier on the final queries. repeats: final verifiers of each chosen kind, whose logits are averaged;
-    each leaves out, and calibrates on, another part of the calibration share.
+    bounds' range). weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range;
+    None
+    = 0.5 each time for classifiers, whose optimised queries start on the owner's decision boundary, else free. levels:
+    number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
+    response-space augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without
+    progress before the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries.
+    repeats: final verifiers of each chosen kind, whose logits are averaged; each leaves out, and calibrates on, another
+    part of the calibration share.
     """
 
     queries: int = 100
@@ -93,15 +94,13 @@ class OptimizationOptions:
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
 
     def for_view(self, view: str) -> OptimizationOptions:
-        """These options with what None stands for under a view; natural queries tell nothing where labels are read."""
-        if not reads_labels(view):
-            return replace(self, pool=POOL if self.pool is None else self.pool)
-        return replace(
-            self,
-            adaptive=1.0 if self.adaptive is None else self.adaptive,
-            radius=LABEL_RADIUS if self.radius is None else self.radius,
-            pool=LABEL_POOL if self.pool is None else self.pool,
-        )
+        """These options with what None stands for under a view."""
+        labels = reads_labels(view)
+        pool = self.pool if self.pool is not None else LABEL_POOL if labels else POOL
+        # natural queries tell nothing where labels are read
+        adaptive = 1.0 if labels and self.adaptive is None else self.adaptive
+        radius = BORDER_RADIUS if reads_classes(view) and self.radius is None else self.radius
+        return replace(self, pool=pool, adaptive=adaptive, radius=radius)
 
     def adaptive_count(self, pool: int) -> int:
         """Number of queries that are optimised, at most, where so many make a pool."""

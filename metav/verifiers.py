@@ -110,6 +110,11 @@ def reads_distances(view: str) -> bool:
     return view.startswith("identity")
 
 
+def reads_classes(view: str) -> bool:
+    """Whether the answers read under this view are a classifier's: whole, rounded, its best few, or the best alone."""
+    return not view.startswith("identity")
+
+
 def reads_labels(view: str) -> bool:
     """Whether nothing but a suspect's most likely class is read under this view."""
     return view == "label"

@@ -96,7 +96,7 @@ def test_of_few_queries_those_stay_natural_that_tell_more_or_that_were_asked_for
 
 def test_a_pool_keeps_to_the_radius_and_to_the_examples_there_are():
     small = small_task().subset(range(14))
-    options = OptimizationOptions(**SMALL | {"pool": 999, "adaptive": 1.0, "radius": 0.1})
+    options = OptimizationOptions(**SMALL | {"pool": 999, "adaptive": 1.0, "radius": 0.1, "view": "identity"})
     found = optimize(small_owner(), small, large_zoo(), options=options, progress=False)
     examples = small.examples.numpy().reshape(1, 14, -1)
     distances = np.abs(found.queries.reshape(12, 1, -1) - examples).max(axis=2).min(axis=1)
@@ -155,8 +155,16 @@ def test_where_labels_are_read_all_queries_start_on_the_owners_boundary():
     assert between.max() < 0.02 < natural.mean()
 
 
-def test_where_scores_are_read_queries_start_as_natural_ones():
-    assert margins(fit(adaptive=1.0, radius=1e-4).queries).mean() > 0.02
+@pytest.mark.parametrize("view", [None, "round(2)", "topk(3)"])
+def test_where_scores_are_read_the_optimised_queries_start_on_the_owners_boundary(view):
+    found = fit(view=view, queries=40, radius=1e-4)
+    assert found.adaptive == 30
+    between = margins(found.queries)
+    assert between[:30].max() < 0.02 < between[30:].mean()
+
+
+def test_queries_whose_answers_are_no_classes_start_as_natural_ones():
+    assert margins(fit(view="identity", adaptive=1.0, radius=1e-4).queries).mean() > 0.02
 
 
 def margins(queries):
@@ -171,8 +179,9 @@ def margins(queries):
     [
         ({}, "label", (1.0, 0.5, 100)),
         ({"adaptive": 0.5, "radius": 1.0, "pool": 1}, "label", (0.5, 1.0, 1)),
-        ({}, "logprob", (None, None, 40)),
-        ({"pool": 7}, "logprob", (None, None, 7)),
+        ({}, "logprob", (None, 0.5, 40)),
+        ({"pool": 7, "radius": 1.0}, "round(2)", (None, 1.0, 7)),
+        ({}, "identity", (None, None, 40)),
     ],
 )
 def test_what_none_stands_for_depends_on_the_view(given, view, expected):
