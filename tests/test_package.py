@@ -105,11 +105,11 @@ def test_listing_the_names_imports_nothing():
 
 def test_importing_takes_little_time_after_numpy():
     code = (
-        "import time, numpy; start = time.perf_counter(); import metav; metav.__all__; "
-        "print(time.perf_counter() - start)"
+        "import time; begun = time.perf_counter(); import numpy; start = time.perf_counter(); import metav; "
+        "metav.__all__; print((time.perf_counter() - start) / (start - begun))"
     )
-    times = [float(run(code).stdout) for _ in range(5)]
-    assert statistics.median(times) < 0.15
+    shares = [float(run(code).stdout) for _ in range(5)]
+    assert statistics.median(shares) < 0.5
 
 
 def test_reading_and_verifying_need_no_torch(tmp_path):
