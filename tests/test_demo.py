@@ -18,8 +18,8 @@ from metav.demo import FULL, DemoResult, DemoSize, run_demo, write_picture
 SMALL = DemoSize(positives=6, negatives=6, suspects=2, steps=5)
 GIBIBYTES = 1.5
 OWNER_TRAININGS = 92
-"""How much processor time the demonstration may take: two minutes, a minute of each of two cores, where the owner's model
-trains in 1.3 seconds, as in the README."""
+"""How much processor time the demonstration may take: a minute of each of two cores where the owner's model trains in
+1.3 seconds, as in the README."""
 
 
 @pytest.fixture(scope="module")
