@@ -15,13 +15,13 @@ from metav.calibration import Calibration, calibrate
 from metav.curves import aruc
 from metav.ensembles import Ensemble
 from metav.errors import ZooError
-from metav.optimization_options import OptimizationOptions
+from metav.optimization_options import OptimizationOptions, starts_on_border
 from metav.progress import progress_bar
 from metav.query_selection import choose_queries
 from metav.randomness import derive_seed
 from metav.selection import Candidate, Shares, as_array, fit_candidates, refit, role_of, select_members
 from metav.transforms import transform_queries
-from metav.verifiers import FloatArray, MetaVerifier, reads_classes
+from metav.verifiers import FloatArray, MetaVerifier
 from metav.zoo import Zoo
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
@@ -88,9 +88,11 @@ def _make_queries(
     owner: nn.Module, task: Any, zoo: Zoo, view: str, options: OptimizationOptions, seed: int, progress: bool | None
 ) -> _Queries:
     """The optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised once more."""
-    asked, options = options, options.for_view(view)
-    size, wanted, rest = _counts(task, zoo, options)
-    natural = as_array(_starting_queries(owner, task, view, size, rest, seed))
+    surrogates = min(zoo.summary()["positives"], zoo.summary()["negatives"])
+    asked, options = options, options.for_zoo(view, surrogates)
+    size, wanted, rest = _counts(task, surrogates, options)
+    on_border = size if starts_on_border(view, surrogates) else 0
+    natural = as_array(_starting_queries(owner, task, on_border, size + rest, seed))
     levels = options.levels if options.levels is not None else getattr(task, "levels", None)
     start = natural if levels is None else _to_levels(natural, task, levels)
 
@@ -118,20 +120,18 @@ def _make_queries(
     return _Queries(queries=np.concatenate([best, others]), adaptive=len(best), history=history, steps=steps)
 
 
-def _starting_queries(owner: nn.Module, task: Any, view: str, size: int, rest: int, seed: int) -> torch.Tensor:
-    """Where the optimised queries start, and behind them the natural ones: (size + rest, *input shape), float32."""
-    natural: torch.Tensor = task.natural_queries(size + rest, seed=derive_seed(seed, "natural")).to(torch.float32)
-    if not reads_classes(view) or not size:
+def _starting_queries(owner: nn.Module, task: Any, on_border: int, count: int, seed: int) -> torch.Tensor:
+    """Queries (count, *input shape), float32: the first on the owner's decision boundary, the others natural."""
+    natural: torch.Tensor = task.natural_queries(count, seed=derive_seed(seed, "natural")).to(torch.float32)
+    if not on_border:
         return natural
-    border = boundary_queries(owner, task, size, seed=derive_seed(seed, "boundary"))
+    border = boundary_queries(owner, task, on_border, seed=derive_seed(seed, "boundary"))
     return torch.cat([border, natural[len(border) :]])
 
 
-def _counts(task: Any, zoo: Zoo, options: OptimizationOptions) -> tuple[int, int, int]:
+def _counts(task: Any, surrogates: int, options: OptimizationOptions) -> tuple[int, int, int]:
     """How many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
-    surrogates = zoo.summary()
-    can_choose = min(surrogates["positives"], surrogates["negatives"]) >= POOL_SURROGATES
-    pool = (options.pool or 0) if can_choose else 0
+    pool = (options.pool or 0) if surrogates >= POOL_SURROGATES else 0
     wanted = options.adaptive_count(pool)
     rest = options.queries - wanted
     if not wanted or wanted >= pool:

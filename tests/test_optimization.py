@@ -156,15 +156,16 @@ def test_where_labels_are_read_all_queries_start_on_the_owners_boundary():
 
 
 @pytest.mark.parametrize("view", [None, "round(2)", "topk(3)"])
-def test_where_scores_are_read_the_optimised_queries_start_on_the_owners_boundary(view):
-    found = fit(view=view, queries=40, radius=1e-4)
+def test_with_many_surrogates_queries_for_scores_start_on_the_owners_boundary(view):
+    found = fit(large_zoo(), view=view, queries=40, radius=1e-4, steps=2)
     assert found.adaptive == 30
     between = margins(found.queries)
     assert between[:30].max() < 0.02 < between[30:].mean()
 
 
-def test_queries_whose_answers_are_no_classes_start_as_natural_ones():
-    assert margins(fit(view="identity", adaptive=1.0, radius=1e-4).queries).mean() > 0.02
+def test_with_few_surrogates_they_start_as_natural_ones_and_so_do_those_whose_answers_are_no_classes():
+    assert margins(fit(adaptive=1.0, radius=1e-4).queries).mean() > 0.02
+    assert margins(fit(large_zoo(), view="identity", adaptive=1.0, radius=1e-4, steps=2).queries).mean() > 0.02
 
 
 def margins(queries):
@@ -175,17 +176,18 @@ def margins(queries):
 
 
 @pytest.mark.parametrize(
-    ("given", "view", "expected"),
+    ("given", "view", "surrogates", "expected"),
     [
-        ({}, "label", (1.0, 0.5, 100)),
-        ({"adaptive": 0.5, "radius": 1.0, "pool": 1}, "label", (0.5, 1.0, 1)),
-        ({}, "logprob", (None, 0.5, 40)),
-        ({"pool": 7, "radius": 1.0}, "round(2)", (None, 1.0, 7)),
-        ({}, "identity", (None, None, 40)),
+        ({}, "label", 3, (1.0, 0.5, 100)),
+        ({"adaptive": 0.5, "radius": 1.0, "pool": 1}, "label", 3, (0.5, 1.0, 1)),
+        ({}, "logprob", 127, (None, None, 40)),
+        ({}, "logprob", 128, (None, 0.5, 40)),
+        ({"pool": 7, "radius": 1.0}, "round(2)", 128, (None, 1.0, 7)),
+        ({}, "identity", 128, (None, None, 40)),
     ],
 )
-def test_what_none_stands_for_depends_on_the_view(given, view, expected):
-    found = OptimizationOptions(**given).for_view(view)
+def test_what_none_stands_for_depends_on_view_and_zoo(given, view, surrogates, expected):
+    found = OptimizationOptions(**given).for_zoo(view, surrogates)
     assert (found.adaptive, found.radius, found.pool) == expected
 
 
