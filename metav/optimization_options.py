@@ -15,8 +15,8 @@ POOL = 40
 LABEL_POOL = 100
 """Queries to choose from, by default, and where labels are all that is read."""
 BORDER_SURROGATES = 128
-"""Of each class, from which on queries for scores start on the owner's decision boundary. Answers differ most there, among
-independent models, too: with 24 to 60 it gained nothing on development owners, or lost."""
+"""Of each class, from which on queries for scores start on the owner's decision boundary. Answers differ most there,
+among independent models, too: with 24 to 60 it gained nothing on development owners, or lost."""
 BORDER_RADIUS = 0.5
 """How far a query moves from the owner's decision boundary: farther away, the owner's answers are chance that no copy
 learns."""
