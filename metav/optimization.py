@@ -88,13 +88,15 @@ def _make_queries(
     owner: nn.Module, task: Any, zoo: Zoo, view: str, options: OptimizationOptions, seed: int, progress: bool | None
 ) -> _Queries:
     """The optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised once more."""
-    surrogates = min(zoo.summary()["positives"], zoo.summary()["negatives"])
+    runs = zoo.summary()
+    surrogates = min(runs["positives"], runs["negatives"])
     asked, options = options, options.for_zoo(view, surrogates)
     size, wanted, rest = _counts(task, surrogates, options)
     on_border = size if starts_on_border(view, surrogates) else 0
-    natural = as_array(_starting_queries(owner, task, on_border, size + rest, seed))
+    start = as_array(_starting_queries(owner, task, on_border, size + rest, seed))
     levels = options.levels if options.levels is not None else getattr(task, "levels", None)
-    start = natural if levels is None else _to_levels(natural, task, levels)
+    if levels is not None:
+        start = _to_levels(start, task, levels)
 
     def optimized(start: FloatArray, seed: int) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
         if not len(start):

@@ -99,11 +99,12 @@ class OptimizationOptions:
     def for_zoo(self, view: str, surrogates: int) -> OptimizationOptions:
         """These options with what None stands for under a view, with so many surrogates of each class."""
         labels = reads_labels(view)
-        pool = self.pool if self.pool is not None else LABEL_POOL if labels else POOL
-        # natural queries tell nothing where labels are read
-        adaptive = 1.0 if labels and self.adaptive is None else self.adaptive
-        radius = BORDER_RADIUS if self.radius is None and starts_on_border(view, surrogates) else self.radius
-        return replace(self, pool=pool, adaptive=adaptive, radius=radius)
+        defaults: dict[str, Any] = {
+            "pool": LABEL_POOL if labels else POOL,
+            "adaptive": 1.0 if labels else None,  # natural queries tell nothing where labels are read
+            "radius": BORDER_RADIUS if starts_on_border(view, surrogates) else None,
+        }
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     def adaptive_count(self, pool: int) -> int:
         """Number of queries that are optimised, at most, where so many make a pool."""

@@ -107,7 +107,7 @@ def reads_distances(view: str) -> bool:
 
     Among log-probabilities the distances of the improbable classes would drown the others.
     """
-    return view.startswith("identity")
+    return not reads_classes(view)
 
 
 def reads_classes(view: str) -> bool:
