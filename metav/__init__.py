@@ -17,14 +17,19 @@ if TYPE_CHECKING:
         SuspectError,
         ZooError,
     )
-    from metav.evaluation import Evaluation, evaluate
     from metav.fingerprinting import fingerprint
-    from metav.fingerprints import Fingerprint, load
-    from metav.optimization_options import OptimizationOptions
-    from metav.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
-    from metav.tasks import Classification, Generation, Regression, Task
-    from metav.verdicts import Decision, Verdict, verify
-    from metav.zoo import Zoo, build_suspects, build_zoo
+    from metav.fingerprints.fingerprint import Fingerprint, load
+    from metav.optimization.options import OptimizationOptions
+    from metav.support.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
+    from metav.tasks.base import Task
+    from metav.tasks.classification import Classification
+    from metav.tasks.generation import Generation
+    from metav.tasks.regression import Regression
+    from metav.verdicts.evaluation import Evaluation, evaluate
+    from metav.verdicts.verdict import Decision, Verdict
+    from metav.verdicts.verification import verify
+    from metav.zoo.building import build_suspects, build_zoo
+    from metav.zoo.zoo import Zoo
 
     __version__: str
 
@@ -63,18 +68,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "errors": (
+    "metav.errors": (
         "ArtefactError CacheError InputError MetavError MissingDependencyError ModelError ObfuscationError "
         "SuspectError ZooError"
     ),
-    "evaluation": "Evaluation evaluate",
-    "fingerprinting": "fingerprint",
-    "fingerprints": "Fingerprint load",
-    "optimization_options": "OptimizationOptions",
-    "processor": "CpuInfo cpu_info get_num_threads set_num_threads",
-    "tasks": "Classification Generation Regression Task",
-    "verdicts": "Decision Verdict verify",
-    "zoo": "Zoo build_suspects build_zoo",
+    "metav.support.processor": "CpuInfo cpu_info get_num_threads set_num_threads",
+    "metav.tasks.base": "Task",
+    "metav.tasks.classification": "Classification",
+    "metav.tasks.regression": "Regression",
+    "metav.tasks.generation": "Generation",
+    "metav.zoo.zoo": "Zoo",
+    "metav.zoo.building": "build_suspects build_zoo",
+    "metav.optimization.options": "OptimizationOptions",
+    "metav.fingerprints.fingerprint": "Fingerprint load",
+    "metav.fingerprinting": "fingerprint",
+    "metav.verdicts.verdict": "Decision Verdict",
+    "metav.verdicts.verification": "verify",
+    "metav.verdicts.evaluation": "Evaluation evaluate",
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
@@ -82,9 +92,11 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 def __getattr__(name: str) -> Any:
     # Names are imported when first used: PyTorch only where models run, and not to read a fingerprint.
     if name == "__version__":
-        value: Any = _version()
+        from metav.support.versions import version_of
+
+        value: Any = version_of()
     elif name == "obfuscations":
-        value = _imported(name)
+        value = _imported("metav.obfuscations")
     elif name in _MODULE_OF:
         value = getattr(_imported(_MODULE_OF[name]), name)
     else:
@@ -101,21 +113,12 @@ def _imported(module: str) -> Any:
     from importlib import import_module
 
     try:
-        return import_module(f"metav.{module}")
+        return import_module(module)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         from metav.errors import MissingDependencyError
 
         raise MissingDependencyError(
-            f'metav.{module} needs PyTorch, which is not installed; install the extra "torch" of metav-fingerprint'
+            f'{module} needs PyTorch, which is not installed; install the extra "torch" of metav-fingerprint'
         ) from error
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("metav-fingerprint")
-    except PackageNotFoundError:
-        return "0+unknown"

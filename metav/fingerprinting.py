@@ -8,23 +8,27 @@ import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-import metav
-from metav.architectures import Architecture, copied
-from metav.digests import state_digest
 from metav.errors import InputError, ModelError, ZooError
-from metav.fingerprints import Fingerprint, TaskSpecification, derive_salt
-from metav.optimization import OptimizationResult, optimize
-from metav.optimization_options import OptimizationOptions
-from metav.randomness import derive_seed, isolated_rng
-from metav.tasks import Task
-from metav.zoo import Zoo, build_zoo
+from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification, derive_salt
+from metav.models.architectures import Architecture
+from metav.models.identity import state_digest
+from metav.models.running import copied
+from metav.optimization.optimization import OptimizationResult, optimize
+from metav.optimization.options import OptimizationOptions
+from metav.statistics.p_values import exact_rate
+from metav.support.arguments import whole_number
+from metav.support.randomness import derive_seed, isolated_rng
+from metav.support.versions import version_of
+from metav.tasks.base import Task
+from metav.tasks.user_tasks import as_task
+from metav.zoo.building import build_zoo
+from metav.zoo.zoo import Zoo
 
 
 def fingerprint(
@@ -49,11 +53,12 @@ def fingerprint(
     InputError, and ZooError for a zoo of another owner or task, or one too small; warns where its calibration cannot
     support target_fpr.
     """
-    _check_arguments(owner, task, zoo, target_fpr, seed)
+    _check_arguments(owner, zoo, target_fpr, seed)
+    task = as_task(task)
     if zoo is not None and architectures is not None:
         raise InputError("architectures are for a zoo that is still to be built; pass them to build_zoo, or no zoo.")
     chosen = OptimizationOptions() if options is None else options
-    chosen = chosen if queries is None else replace(chosen, queries=_checked_count(queries))
+    chosen = chosen if queries is None else replace(chosen, queries=whole_number("queries", queries, least=1))
     if zoo is None:
         zoo = build_zoo(owner, task, architectures=architectures, seed=seed, cache=cache, jobs=jobs, progress=progress)
     with isolated_rng(derive_seed(seed, "fingerprint")):
@@ -63,30 +68,17 @@ def fingerprint(
         clone.requires_grad_(False)
         result = optimize(clone, task, zoo, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
     _warn_of_few_negatives(result, zoo)
-    return _fingerprint(result, task, zoo, chosen, seed)
+    return _fingerprint(result, task, zoo, seed)
 
 
-def _check_arguments(owner: object, task: object, zoo: object, target_fpr: float, seed: object) -> None:
+def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object) -> None:
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself.")
-    missing = [name for name in ("check_model", "natural_queries", "digest") if not hasattr(task, name)]
-    if missing:
-        raise InputError(
-            f"task of class {type(task).__name__} lacks {', '.join(missing)}; use Classification, Regression or "
-            "Generation, or subclass metav.Task."
-        )
     if zoo is not None and not isinstance(zoo, Zoo):
         raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo.")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise InputError(f"seed must be a whole number, got {seed!r}.")
+    whole_number("seed", seed)
     if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}.")
-
-
-def _checked_count(queries: object) -> int:
-    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 1:
-        raise InputError(f"queries must be a whole number from 1, got {queries!r}.")
-    return queries
 
 
 def _check_zoo(zoo: Zoo, owner: nn.Module, task: Task) -> None:
@@ -107,7 +99,7 @@ def _warn_of_few_negatives(result: OptimizationResult, zoo: Zoo) -> None:
     if rule.supports_target:
         return
     found = int(rule.negatives.size)
-    needed = math.ceil(1 / Fraction(repr(rule.target_fpr))) - 1
+    needed = math.ceil(1 / exact_rate(rule.target_fpr)) - 1
     runs = len({entry.run for entry in zoo.negatives})
     warnings.warn(
         f"{found} independent models calibrate, which cannot support a false-positive rate of {rule.target_fpr:g}: "
@@ -117,10 +109,8 @@ def _warn_of_few_negatives(result: OptimizationResult, zoo: Zoo) -> None:
     )
 
 
-def _fingerprint(
-    result: OptimizationResult, task: Any, zoo: Zoo, options: OptimizationOptions, seed: int
-) -> Fingerprint:
-    levels = options.levels if options.levels is not None else getattr(task, "levels", None)
+def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) -> Fingerprint:
+    settings = result.settings
     history = {
         "steps": result.steps,
         "held_out_aruc": [list(point) for point in result.held_out_aruc],
@@ -132,12 +122,12 @@ def _fingerprint(
     return Fingerprint(
         task=TaskSpecification(
             name=str(task.name),
-            view=options.view or task.view,
+            view=settings.view,
             input_shape=tuple(int(size) for size in task.input_shape),
             outputs=int(result.outputs),
-            levels=levels,
-            metric_name=str(getattr(task, "metric_name", "metric")),
-            higher_is_better=bool(getattr(task, "higher_is_better", False)),
+            levels=settings.levels,
+            metric_name=str(task.metric_name),
+            higher_is_better=bool(task.higher_is_better),
         ),
         queries=result.queries,
         adaptive=result.adaptive,
@@ -146,7 +136,7 @@ def _fingerprint(
         meta_verifier=result.meta_verifier,
         calibration=result.calibration,
         zoo=zoo.summary(),
-        options=options.to_dict(),
+        options=settings.options.to_dict(),
         history=history,
         versions=_versions(),
         seed=seed,
@@ -160,7 +150,7 @@ def _bound(values: Any) -> Any:
 
 def _versions() -> dict[str, str]:
     return {
-        "metav": metav.__version__,
+        "metav": version_of(),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,

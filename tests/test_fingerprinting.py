@@ -28,7 +28,7 @@ from torch import nn
 
 import metav
 from metav.errors import InputError, ModelError, ZooError
-from metav.randomness import isolated_rng
+from metav.support.randomness import isolated_rng
 
 
 def small_call(**changes):

@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metav import _core
-from metav.ensembles import frozen_copy
 from metav.errors import InputError, ModelError, ZooError
-from metav.randomness import derive_seed, isolated_rng
-from metav.selection import as_array, role_of
+from metav.models.running import device_of, frozen_copy, predict
+from metav.optimization.shares import role_of
+from metav.support.arguments import whole_number
+from metav.support.arrays import FloatArray, as_array
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.suspects import Suspect, open_suspect
-from metav.tasks import Task, log_probabilities
-from metav.training import device_of, predict
-from metav.verifiers import FloatArray
-from metav.zoo import Zoo, ZooModel
-
-ALL_TASKS = frozenset({"classification", "regression", "generation"})
+from metav.tasks.base import Task
+from metav.tasks.classification import log_probabilities
+from metav.tasks.kinds import TaskNeeds
+from metav.tasks.user_tasks import as_task
+from metav.zoo.zoo import Zoo, ZooModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,19 +70,26 @@ class FitContext:
 class Baseline(ABC):
     """A fingerprinting scheme to compare with: `fit` it on an owner's model, then `score` suspects.
 
-    A subclass names itself and its tasks, and writes `_fit`, which finds the queries, and `_score`, which judges the
-    answers to them. `least_queries`, `least_positives`, `least_negatives`: what it cannot do without.
+    A subclass names itself and writes `_fit`, which finds the queries, and `_score`, which judges the answers to them.
+
+    needs: what a task must have.
+    least_queries, least_positives, least_negatives: what it cannot do without.
+    fit_takes_minutes: whether experiments leave it out where it would be fitted again and again.
+    differs_in_queries_alone: whether it is metav but for queries that are not optimised, so that it stands beside metav
+        everywhere.
     """
 
     name: ClassVar[str]
-    tasks: ClassVar[frozenset[str]]
+    needs: ClassVar[TaskNeeds] = TaskNeeds()
+    fit_takes_minutes: ClassVar[bool] = False
+    differs_in_queries_alone: ClassVar[bool] = False
     least_queries: ClassVar[int] = 1
     least_positives: ClassVar[int] = 0
     least_negatives: ClassVar[int] = 0
 
     _queries: FloatArray | None = None
     _reference: FloatArray
-    _task_name: str
+    _reads_classes: bool
 
     @final
     def fit(self, owner: nn.Module, task: Task, zoo: Zoo, *, queries: int, seed: int) -> Self:
@@ -91,6 +99,7 @@ class Baseline(ABC):
         global random state are untouched. A scheme that needs no surrogates ignores the zoo.
         InputError on a task that the scheme cannot do, or too few queries; ZooError on too few surrogates.
         """
+        task = as_task(task)
         self._check(owner, task, zoo, queries)
         self._queries = None
         with isolated_rng(derive_seed(seed, "baseline", self.name)), torch.enable_grad():
@@ -102,7 +111,7 @@ class Baseline(ABC):
                 seed=derive_seed(seed, "baseline", self.name),
             )
             found = as_array(self._fit(context))
-            self._task_name = task.name
+            self._reads_classes = task.kind.answers_classes
             outputs = int(predict(context.owner, torch.from_numpy(found[:1])).numel())
             self._reference = self._ask(context.owner, found, outputs)
         self._queries = found
@@ -116,6 +125,11 @@ class Baseline(ABC):
         `fit`; SuspectError where it fails, or answers what cannot be scored.
         """
         return float(self._score(self._ask(suspect, self.queries, self._reference.shape[1])))
+
+    @classmethod
+    def supports(cls, task: Task) -> bool:
+        """Return whether the scheme makes sense for a task."""
+        return cls.needs.met_by(task.kind)
 
     @property
     def queries(self) -> FloatArray:
@@ -135,21 +149,17 @@ class Baseline(ABC):
         """The score of one suspect's responses (N, K) to the queries; `self._reference` holds the owner's."""
 
     def _ask(self, suspect: nn.Module | Suspect, queries: FloatArray, outputs: int) -> FloatArray:
-        labels = self._task_name == "classification"
-        return open_suspect(suspect).answer(queries, outputs=outputs, labels=labels).responses
+        return open_suspect(suspect).answer(queries, outputs=outputs, labels=self._reads_classes).responses
 
     def _check(self, owner: nn.Module, task: Task, zoo: Zoo, queries: int) -> None:
         if not isinstance(owner, nn.Module):
             raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model.")
-        if task.name not in self.tasks:
+        if not self.supports(task):
             raise InputError(
-                f"{self.name} is defined for {', '.join(sorted(self.tasks))}, not for {task.name}; "
-                "take one of the baselines whose `tasks` names it."
+                f"{self.name} is defined for {', '.join(self.needs.kinds)}, not for {task.name}; take one of the "
+                "baselines that support this task"
             )
-        if isinstance(queries, bool) or not isinstance(queries, int) or queries < self.least_queries:
-            raise InputError(
-                f"{self.name} needs queries to be a whole number from {self.least_queries}: got {queries!r}."
-            )
+        whole_number(f"queries of {self.name}", queries, least=self.least_queries)
         if not self.least_positives and not self.least_negatives:
             return
         if not isinstance(zoo, Zoo):
@@ -184,16 +194,16 @@ def answers_of(models: Sequence[nn.Module], queries: Tensor) -> FloatArray:
     return np.stack([as_array(predict(model, queries).reshape(len(queries), -1)) for model in models])
 
 
-def features_of(model: nn.Module, queries: Tensor, task: str) -> Tensor:
+def features_of(model: nn.Module, queries: Tensor, *, classes: bool) -> Tensor:
     """Differentiable responses (N, K) of a model: probabilities for a classifier, raw outputs for the other tasks."""
     outputs: Tensor = model(queries)
     outputs = outputs.reshape(len(queries), -1)
-    return log_probabilities(outputs).exp() if task == "classification" else outputs
+    return log_probabilities(outputs).exp() if classes else outputs
 
 
-def as_features(responses: FloatArray, task: str) -> NDArray[np.float64]:
+def as_features(responses: FloatArray, *, classes: bool) -> NDArray[np.float64]:
     """The same of recorded responses (N, K), whether a classifier answered logits, probabilities or one-hot labels."""
-    return probabilities(responses) if task == "classification" else responses.astype(np.float64)
+    return probabilities(responses) if classes else responses.astype(np.float64)
 
 
 def probabilities(responses: FloatArray) -> NDArray[np.float64]:
@@ -215,5 +225,5 @@ def agreement(responses: FloatArray, labels: NDArray[np.intp]) -> float:
 
 def most_natural(task: Task, wanted: int, least: int) -> int:
     """`wanted` natural inputs, or as many as a task with fewer examples has, but no less than `least`."""
-    examples = getattr(task, "examples", None)
-    return wanted if examples is None else max(least, min(wanted, len(examples)))
+    available = task.natural_count
+    return wanted if available is None else max(least, min(wanted, available))

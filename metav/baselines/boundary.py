@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from metav.baselines.base import Baseline, FitContext, agreement, models_of, most_natural
 from metav.baselines.inputs import box_around, clamp, predicted
-from metav.boundary_queries import crossings
 from metav.errors import InputError
-from metav.tasks import log_probabilities
-from metav.verifiers import FloatArray
+from metav.optimization.boundary_queries import crossings
+from metav.support.arrays import FloatArray
+from metav.tasks.classification import log_probabilities
+from metav.tasks.kinds import TaskNeeds
 
 
 class IPGuard(Baseline):
@@ -32,7 +33,7 @@ class IPGuard(Baseline):
     """
 
     name = "IPGuard"
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    needs: ClassVar[TaskNeeds] = TaskNeeds(classes=True)
 
     def __init__(self, *, margin: float = 1.0, steps: int = 1000, learning_rate: float = 1e-2) -> None:
         if margin <= 0 or steps < 1 or learning_rate <= 0:
@@ -113,7 +114,7 @@ class ConferAE(Baseline):
     """
 
     name = "ConferAE"
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    needs: ClassVar[TaskNeeds] = TaskNeeds(classes=True)
     least_positives = 1
     least_negatives = 1
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metav.baselines.base import Baseline, FitContext, most_natural, probabilities
 from metav.baselines.inputs import cutmix
-from metav.verifiers import FloatArray
+from metav.support.arrays import FloatArray
+from metav.tasks.kinds import TaskNeeds
 
 
 class SAC(Baseline):
@@ -24,7 +25,7 @@ class SAC(Baseline):
     """
 
     name = "SAC"
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    needs: ClassVar[TaskNeeds] = TaskNeeds(classes=True)
     least_queries = 2
 
     def _fit(self, context: FitContext) -> Tensor:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from metav.baselines.base import Baseline, FitContext, agreement
 from metav.errors import InputError
-from metav.tasks import log_probabilities
-from metav.training import predict
-from metav.transforms import transform_queries
-from metav.verifiers import FloatArray
+from metav.models.running import predict
+from metav.optimization.query_transforms import transform_queries
+from metav.support.arrays import FloatArray
+from metav.tasks.classification import log_probabilities
+from metav.tasks.kinds import TaskNeeds
 
 ROUNDS = 10
 """Looks at transformed inputs, each of another random transform, before inputs that are classified rightly will do."""
@@ -31,7 +32,7 @@ class AKH(Baseline):
     """
 
     name = "AKH"
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    needs: ClassVar[TaskNeeds] = TaskNeeds(classes=True)
     natural_mistakes: int = 0
     mistakes: int = 0
 
@@ -39,7 +40,8 @@ class AKH(Baseline):
         examples, targets = _labelled(context)
         generator = context.generator("mistakes")
         held_out = torch.zeros(len(examples), dtype=torch.bool)
-        held_out[getattr(context.task, "validation_indices", torch.empty(0, dtype=torch.int64))] = True
+        if context.task.validation_indices is not None:
+            held_out[context.task.validation_indices] = True
         leads = self._leads(context, examples, targets)
         wrong = _shuffled(torch.nonzero(leads < 0)[:, 0], generator)
         found = [examples[wrong[torch.argsort(~held_out[wrong], stable=True)]]]
@@ -68,8 +70,8 @@ def lead_of_truth(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def _labelled(context: FitContext) -> tuple[Tensor, Tensor]:
-    examples, targets = (getattr(context.task, name, None) for name in ("examples", "targets"))
-    if not isinstance(examples, Tensor) or not isinstance(targets, Tensor):
+    examples, targets = context.task.examples, context.task.targets
+    if examples is None or targets is None:
         raise InputError("AKH needs a task with labelled `examples` and `targets`; give it a metav.Classification.")
     if context.queries > len(examples):
         raise InputError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metav.errors import InputError
-from metav.tasks import log_probabilities
+from metav.tasks.classification import log_probabilities
 
 EPSILONS = (0.025, 0.05, 0.1, 0.2, 0.4)
 """Radii of attacks in units of a feature's range: colour images often change class at the first, digits at 0.2."""

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from metav import _core
 from metav.baselines.base import (
-    ALL_TASKS,
     Baseline,
     FitContext,
     answers_of,
@@ -22,9 +21,9 @@ from metav.baselines.base import (
 )
 from metav.baselines.inputs import clamp
 from metav.errors import InputError
-from metav.optimization_options import OptimizationOptions
-from metav.randomness import derive_seed
-from metav.verifiers import FloatArray
+from metav.optimization.options import OptimizationOptions
+from metav.support.arrays import FloatArray
+from metav.support.randomness import derive_seed
 
 
 class LiteGuard(Baseline):
@@ -42,7 +41,6 @@ class LiteGuard(Baseline):
     """
 
     name = "LiteGuard"
-    tasks: ClassVar[frozenset[str]] = ALL_TASKS
     least_positives = 1
     least_negatives = 1
 
@@ -64,7 +62,7 @@ class LiteGuard(Baseline):
         start = context.natural(context.queries)
         position = _relative(start, lower, scale).requires_grad_(True)
         with torch.no_grad():
-            outputs = features_of(context.owner, start[:1], context.task.name).shape[1]
+            outputs = features_of(context.owner, start[:1], classes=context.task.kind.answers_classes).shape[1]
         weight = (torch.randn(len(start), outputs, generator=context.generator("weights")) / outputs**0.5).to(start)
         weight.requires_grad_(True)
         bias = torch.zeros(len(start)).to(start).requires_grad_(True)
@@ -80,7 +78,9 @@ class LiteGuard(Baseline):
             inputs = lower + position * scale
             loss = torch.zeros(())
             for model, share, target in ((context.owner, 0.5, 1.0), (derived, 1.0, 1.0), (independent, 1.5, 0.0)):
-                logits = local_logits(features_of(model, inputs, context.task.name), weight, bias)
+                logits = local_logits(
+                    features_of(model, inputs, classes=context.task.kind.answers_classes), weight, bias
+                )
                 # summed over queries: each pair has Adam steps of its own
                 own = functional.binary_cross_entropy_with_logits(
                     logits, torch.full_like(logits, target), reduction="sum"
@@ -95,7 +95,7 @@ class LiteGuard(Baseline):
         return clamp(lower + position.detach() * scale, lower, context.upper)
 
     def _score(self, responses: FloatArray) -> float:
-        features = torch.from_numpy(as_features(responses, self._task_name))
+        features = torch.from_numpy(as_features(responses, classes=self._reads_classes))
         return float(local_logits(features, self.weight, self.bias).sigmoid().mean())
 
 
@@ -120,7 +120,7 @@ class FixedQueryVerifier(Baseline):
     """
 
     name = "fixed-query meta-verifier"
-    tasks: ClassVar[frozenset[str]] = ALL_TASKS
+    differs_in_queries_alone: ClassVar[bool] = True
     least_positives = 1
     least_negatives = 1
 
@@ -164,7 +164,6 @@ class MatchedFilter(Baseline):
     """
 
     name = "matched filter"
-    tasks: ClassVar[frozenset[str]] = ALL_TASKS
     least_negatives = 2
 
     verifier: _core.Verifier

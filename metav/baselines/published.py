@@ -19,16 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.baselines.base import ALL_TASKS, Baseline, FitContext, as_features, features_of, logistic
+from metav.baselines.base import Baseline, FitContext, as_features, features_of, logistic
 from metav.baselines.inputs import clamp
-from metav.curves import aruc
-from metav.ensembles import frozen_copy
 from metav.errors import InputError
-from metav.randomness import derive_seed, isolated_rng
-from metav.tasks import Task
-from metav.training import device_of
-from metav.verifiers import FloatArray
-from metav.zoo import Zoo, ZooModel
+from metav.models.running import device_of, frozen_copy
+from metav.statistics.roc_aruc import aruc
+from metav.support.arrays import FloatArray
+from metav.support.randomness import derive_seed, isolated_rng
+from metav.tasks.base import Task
+from metav.zoo.zoo import Zoo, ZooModel
 
 HIDDEN = 128
 VERIFIER_RATE = 1e-2
@@ -48,7 +47,7 @@ class PublishedFit:
 
     queries: Tensor
     verifier: nn.Module
-    task_name: str
+    classes: bool
     history: tuple[tuple[float, float], ...]
 
     @property
@@ -64,7 +63,7 @@ class PublishedFit:
     def score(self, model: nn.Module) -> float:
         """Return the verifier's score of a model, in [0, 1]."""
         with torch.no_grad():
-            return logistic(float(self.verifier(features_of(model, self.queries, self.task_name).flatten())))
+            return logistic(float(self.verifier(features_of(model, self.queries, classes=self.classes).flatten())))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,7 +136,7 @@ def optimise_published(
     weights, lower, upper = _weights(labels), task.lower.to(device), task.upper.to(device)
     fingerprint = task.natural_queries(queries, seed=seed).to(device).requires_grad_(True)
     with isolated_rng(derive_seed(seed, "published")):
-        verifier = _verifier(features_of(models[0], fingerprint, task.name).numel()).to(device)
+        verifier = _verifier(features_of(models[0], fingerprint, classes=task.kind.answers_classes).numel()).to(device)
     optimizers = [
         torch.optim.Adam(verifier.parameters(), lr=VERIFIER_RATE, fused=True),
         torch.optim.Adam([fingerprint], lr=QUERY_RATE, fused=True),
@@ -145,7 +144,9 @@ def optimise_published(
     progress, step = _Progress(queries=fingerprint, verifier=verifier), 0
     while not progress.history or not _is_done(progress, step, target_aruc, max_seconds, max_steps):
         started = time.perf_counter()
-        responses = torch.stack([features_of(model, fingerprint, task.name).flatten() for model in models])
+        responses = torch.stack(
+            [features_of(model, fingerprint, classes=task.kind.answers_classes).flatten() for model in models]
+        )
         losses = functional.binary_cross_entropy_with_logits(verifier(responses), labels, reduction="none")
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -157,11 +158,15 @@ def optimise_published(
         progress.seconds += time.perf_counter() - started
         step += 1
         if step % evaluate_every == 0 or step >= max_steps:
-            progress.record(_held_out_aruc(held_out, fingerprint, verifier, task.name), fingerprint, verifier)
+            progress.record(
+                _held_out_aruc(held_out, fingerprint, verifier, classes=task.kind.answers_classes),
+                fingerprint,
+                verifier,
+            )
     return PublishedFit(
         queries=progress.queries,
         verifier=progress.verifier,
-        task_name=task.name,
+        classes=task.kind.answers_classes,
         history=tuple(progress.history),
     )
 
@@ -186,11 +191,11 @@ def _trained(zoo: Zoo, share: str) -> Sequence[ZooModel]:
     return [entry for entry in zoo.share(share) if entry.fraction == 1.0]
 
 
-def _held_out_aruc(models: Sequence[ZooModel], queries: Tensor, verifier: nn.Module, task: str) -> float:
+def _held_out_aruc(models: Sequence[ZooModel], queries: Tensor, verifier: nn.Module, *, classes: bool) -> float:
     if not models:
         return math.nan
     with torch.no_grad():
-        responses = torch.stack([features_of(entry.model, queries, task).flatten() for entry in models])
+        responses = torch.stack([features_of(entry.model, queries, classes=classes).flatten() for entry in models])
         scores = verifier(responses).sigmoid().double().cpu().numpy()
     derived = torch.tensor([entry.is_positive for entry in models]).numpy()
     return float(aruc(scores[derived], scores[~derived]))
@@ -209,7 +214,7 @@ class PublishedMetaV(Baseline):
     """
 
     name = "MetaV as published"
-    tasks: ClassVar[frozenset[str]] = ALL_TASKS
+    fit_takes_minutes: ClassVar[bool] = True
     least_positives = 1
     least_negatives = 1
 
@@ -244,6 +249,6 @@ class PublishedMetaV(Baseline):
         return found.queries
 
     def _score(self, responses: FloatArray) -> float:
-        features = torch.from_numpy(as_features(responses, self._task_name)).flatten()
+        features = torch.from_numpy(as_features(responses, classes=self._reads_classes)).flatten()
         with torch.no_grad():
             return logistic(float(self.verifier(features)))

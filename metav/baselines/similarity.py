@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from metav.baselines.base import ALL_TASKS, Baseline, FitContext, agreement, as_features, most_natural, probabilities
+from metav.baselines.base import Baseline, FitContext, agreement, as_features, most_natural, probabilities
 from metav.baselines.inputs import EPSILONS, checked_epsilons, nearest_adversarial
 from metav.errors import InputError
+from metav.models.running import predict
+from metav.support.arrays import FloatArray
 from metav.suspects import Suspect
-from metav.tasks import log_probabilities
-from metav.training import predict
-from metav.verifiers import FloatArray
+from metav.tasks.classification import log_probabilities
+from metav.tasks.kinds import TaskNeeds
 
 
 class ModelDiff(Baseline):
@@ -34,7 +35,7 @@ class ModelDiff(Baseline):
     """
 
     name = "ModelDiff"
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    needs: ClassVar[TaskNeeds] = TaskNeeds(classes=True)
     least_queries = 4
 
     def __init__(self, *, epsilons: Sequence[float] = EPSILONS, steps: int = 20) -> None:
@@ -89,7 +90,7 @@ class DeepJudge(Baseline):
     """
 
     name = "DeepJudge"
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    needs: ClassVar[TaskNeeds] = TaskNeeds(classes=True)
 
     def __init__(self, *, epsilons: Sequence[float] = EPSILONS, steps: int = 20, candidates: int = 3) -> None:
         if candidates < 1:
@@ -143,14 +144,13 @@ class OutputDistance(Baseline):
     """
 
     name = "output distance"
-    tasks: ClassVar[frozenset[str]] = ALL_TASKS
     least_queries = 2
 
     def _fit(self, context: FitContext) -> Tensor:
         return context.natural(context.queries)
 
     def _score(self, responses: FloatArray) -> float:
-        own, other = (as_features(answers, self._task_name) for answers in (self._reference, responses))
+        own, other = (as_features(answers, classes=self._reads_classes) for answers in (self._reference, responses))
         spread = float(np.sqrt(own.var(axis=0).mean()))
         distance = float(np.sqrt(np.square(own - other).mean()))
         if spread == 0.0:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import metav
-from metav.cli_program import SUCCESS, ExitCode, Program, json_option, stdout_kept_clean, tell
-from metav.experiments.command import reproduce_command
-from metav.user_models import check_target, write_queries
+from metav.cli.named_models import check_target, write_queries
+from metav.cli.program import SUCCESS, ExitCode, Program, json_option, stdout_kept_clean, tell
+from metav.cli.reproduce import reproduce_command
 
 if TYPE_CHECKING:
-    from metav.fingerprints import Fingerprint
-    from metav.verdicts import Verdict
+    from metav.fingerprints.fingerprint import Fingerprint
+    from metav.verdicts.verdict import Verdict
 
 
 _WEIGHTS = click.option("--weights", metavar="FILE", help="Weights of the model, a .safetensors file.")
@@ -60,7 +60,7 @@ def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
     Trains a small CNN, makes its fingerprint, then verifies models derived from it and models trained independently,
     with seeds, strengths and architectures that the fingerprint never saw.
     """
-    from metav.demo import run_demo, write_picture
+    from metav.experiments.demonstration import run_demo, write_picture
 
     picture = Path(output)
     check_target(picture, overwrite=True)
@@ -197,7 +197,7 @@ def verify_command(
       metav verify owner.metav models:build --weights suspect.safetensors --json
       metav verify owner.metav clients:connect --batch-size 16
     """
-    from metav.user_models import names_a_builder
+    from metav.cli.named_models import names_a_builder
 
     is_builder = names_a_builder(suspect)
     if not is_builder and (weights is not None or trained):
@@ -209,7 +209,7 @@ def verify_command(
         verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
         tell(str(verdict))
         if plot is not None:
-            from metav.reports.plots import plot_scores, save_plot
+            from metav.reports.score_plot import plot_scores, save_plot
 
             save_plot(plot_scores(fp, verdict), plot)
     if as_json:
@@ -220,7 +220,7 @@ def verify_command(
 def _verdict(
     fp: Fingerprint, suspect: str, is_builder: bool, weights: str | None, trained: bool, batch_size: int
 ) -> Verdict:
-    from metav.user_models import build_model, importing_from_here
+    from metav.cli.named_models import build_model, importing_from_here
 
     if not is_builder:
         return metav.verify(fp, suspect, batch_size=batch_size)
@@ -230,7 +230,7 @@ def _verdict(
 
 
 def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
-    from metav.user_models import build_model, find_builder, importing_from_here, load_task, require_torch
+    from metav.cli.named_models import build_model, find_builder, importing_from_here, load_task, require_torch
 
     require_torch("metav fingerprint")
     names = ("epochs", "learning_rate", "batch_size", "bounds", "latent")

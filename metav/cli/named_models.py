@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import InputError, MissingDependencyError, ModelError
+from metav.support.files import write_atomically
 
 if TYPE_CHECKING:
-    from metav.tasks import Task
+    from metav.tasks.base import Task
 
 _SAVING = 'safetensors.torch.save_file(model.state_dict(), "w.safetensors")'
 _INPUTS = ("inputs", "x", "images")
@@ -145,7 +146,9 @@ def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
     Arrays: classification "inputs" and "labels", regression "inputs" and "targets", generation "samples"; x, y and
     images are understood too, in capitals as well. InputError.
     """
-    from metav.tasks import Classification, Generation, Regression
+    from metav.tasks.classification import Classification
+    from metav.tasks.generation import Generation
+    from metav.tasks.regression import Regression
 
     arrays = _read_arrays(path, kind)
     given = {name: value for name, value in options.items() if value is not None}
@@ -206,13 +209,7 @@ def write_queries(queries: NDArray[np.float32], path: Path) -> None:
     }
     if path.suffix.lower() not in writers:
         raise InputError(f"{path} has an unknown ending; expected {' or '.join(writers)}")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            writers[path.suffix.lower()](file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, writers[path.suffix.lower()])
 
 
 def require_torch(purpose: str) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metav.cli_program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell
-from metav.documents import readable_json
+from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell
 from metav.errors import InputError
-from metav.experiments.scales import SCALES, SIZES
+from metav.experiments.scenarios.scales import SCALES, SIZES
+from metav.support.json_values import readable_json
 
 if TYPE_CHECKING:
-    from metav.experiments.materials import Plan
+    from metav.experiments.runs.prepared_models import Plan
 
 
 @click.command("reproduce")
@@ -58,7 +58,7 @@ def reproduce_command(**options: Any) -> int:
       metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
       metav reproduce skin --report
     """
-    from metav.user_models import require_torch
+    from metav.cli.named_models import require_torch
 
     if options["report_only"]:
         runs: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def reproduce_command(**options: Any) -> int:
 
 
 def _plan(options: dict[str, Any]) -> Plan:
-    from metav.experiments.materials import Plan
+    from metav.experiments.runs.prepared_models import Plan
 
     return Plan(
         task=options["task"],
@@ -106,8 +106,8 @@ def _checked_device(name: str) -> str:
 def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Summaries of all runs, told one by one as they are done."""
     from metav.baselines import BASELINES
-    from metav.experiments.reproduce import parse_seeds, reproduce
-    from metav.experiments.results import summary_line, summary_of
+    from metav.experiments.results.tables import summary_line, summary_of
+    from metav.experiments.runs.reproduction import parse_seeds, reproduce
 
     names = [name.strip() for name in options["regimes"].split(",") if name.strip()]
     wanted = options["scale"] != "smoke" if options["baselines"] is None else options["baselines"]
@@ -124,7 +124,7 @@ def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _report(folder: Path) -> None:
-    from metav.experiments.report import write_report
+    from metav.experiments.results.report import write_report
 
     for path in write_report(folder):
         tell(f"written: {path}")

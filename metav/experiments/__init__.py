@@ -1,1 +1,1 @@
-"""The paper's tasks on real data: data sets, architectures and who owns what."""
+"""Experiments on real data: `metav reproduce` runs them; README.md beside this file says what they are."""

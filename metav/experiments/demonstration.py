@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metav
-from metav.documents import plain, readable_json
 from metav.errors import MissingDependencyError
-from metav.randomness import single_thread
+from metav.support.json_values import plain, readable_json
+from metav.support.randomness import single_thread
 
 if TYPE_CHECKING:
-    from metav.evaluation import Evaluation
-    from metav.experiments.scenarios import Scenario
-    from metav.fingerprints import Fingerprint
+    from metav.experiments.scenarios.scenario import Scenario
+    from metav.fingerprints.fingerprint import Fingerprint
+    from metav.verdicts.evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def run_demo(
     say: is given each line for people as it comes. MissingDependencyError without PyTorch or scikit-learn.
     """
     _check_dependencies()
-    from metav.experiments.scenarios import digits_scenario
+    from metav.experiments.scenarios.scenario import digits_scenario
 
     tell = say if say is not None else _ignore
     clock = _Clock(tell)
@@ -92,7 +92,7 @@ def run_demo(
 
 def write_picture(result: DemoResult, path: str | Path) -> None:
     """Draw the scores of all suspects, family by family; InputError where the file cannot be written."""
-    from metav.reports.plots import plot_scores, save_plot
+    from metav.reports.score_plot import plot_scores, save_plot
 
     save_plot(plot_scores(result.evaluation), path)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
 import stat
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -16,11 +14,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.documents import canonical_json
 from metav.errors import ArtefactError
+from metav.support.files import PathLike, write_atomically
+from metav.support.json_values import canonical_json
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
-PathLike: TypeAlias = str | os.PathLike[str]
 
 FORMAT = "metav"
 FORMAT_VERSION = 1
@@ -55,25 +53,13 @@ def write_file(path: PathLike, document: Mapping[str, Any], tensors: Tensors) ->
     from safetensors.numpy import save
 
     content = _zip({DOCUMENT: canonical_json(document), TENSORS: save(dict(tensors))}, path)
-    target = os.path.abspath(os.fspath(path))
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".metav-", suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        temporary = None
+        write_atomically(path, content, private=True)
     except OSError as error:
         raise ArtefactError(
             f"cannot write {os.fspath(path)} ({error.strerror or error}); choose a file in an existing folder that you "
             "may write to"
         ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
 def read_file(path: PathLike) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import math
 import os
 import threading
@@ -14,19 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metav.calibration import Calibration
-from metav.documents import plain, readable_json
 from metav.errors import ArtefactError, InputError
-from metav.fingerprint_files import (
-    FORMAT,
-    FORMAT_VERSION,
-    PathLike,
-    commitment_of,
-    is_digest,
-    read_file,
-    write_file,
-)
-from metav.verifiers import VERIFIER_KINDS, FloatArray, MetaVerifier, restore_meta_verifier
+from metav.fingerprints.files import FORMAT, FORMAT_VERSION, commitment_of, is_digest, read_file, write_file
+from metav.statistics.calibration import Calibration
+from metav.support.arguments import whole_number
+from metav.support.arrays import FloatArray
+from metav.support.files import PathLike
+from metav.support.html_tables import html_table
+from metav.support.json_values import plain, readable_json
+from metav.verifiers.kinds import VERIFIER_KINDS
+from metav.verifiers.meta_verifier import MetaVerifier, restore_meta_verifier
 
 _INFORMATION = ("zoo", "options", "history", "versions")
 _MEMBER_NUMBERS = ("weight", "center", "spread")
@@ -89,8 +85,7 @@ class Fingerprint:
         _check_inputs(self)
         _check_members(self)
         object.__setattr__(self, "calibration", _checked_calibration(self.calibration))
-        if type(self.seed) is not int:
-            raise InputError(f"seed must be a whole number, got {self.seed!r}")
+        object.__setattr__(self, "seed", whole_number("seed", self.seed))
         if not is_digest(self.salt):
             raise InputError(f"salt must be 64 hexadecimal digits, got {self.salt!r}; use derive_salt")
 
@@ -169,8 +164,7 @@ class Fingerprint:
             "true-positive rate": str(self.calibration.true_positives),
             "commitment": self.commitment,
         }
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
-        return f"<table><caption>Fingerprint</caption>{cells}</table>"
+        return html_table(["Fingerprint"], rows.items())
 
     def _document(self) -> dict[str, Any]:
         rule = self.calibration
@@ -314,8 +308,7 @@ def _check_inputs(fp: Fingerprint) -> None:
             raise InputError(f"{name} must have the input's shape {shape}, got {bound.shape}")
     if (fp.lower > fp.upper).any():
         raise InputError("lower must not exceed upper in any feature; swap them")
-    if type(fp.adaptive) is not int or not 0 <= fp.adaptive <= len(fp.queries):
-        raise InputError(f"adaptive must be a whole number in 0..{len(fp.queries)}, got {fp.adaptive!r}")
+    object.__setattr__(fp, "adaptive", whole_number("adaptive", fp.adaptive, least=0, most=len(fp.queries)))
 
 
 def _check_members(fp: Fingerprint) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import os
@@ -18,24 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from metav.errors import ModelError
-from metav.training import device_of
+from metav.models.running import device_of, frozen_copy
+from metav.support.files import write_atomically
 
 SPEEDUP_WANTED = 1.15  # vmap has to win by more than timing noise
 MEASUREMENTS = 5
-
-
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """A private copy of a model for inference: eval mode, no parameter gradients; the original stays untouched."""
-    try:
-        twin = copy.deepcopy(model)
-    except Exception as error:
-        raise ModelError(f"the model cannot be copied ({error}); give a model that copy.deepcopy accepts") from error
-    twin.eval()
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    return twin
 
 
 def run_model(model: nn.Module, queries: Tensor) -> Tensor:
@@ -189,24 +175,20 @@ def _read_plan(plan: Path) -> bool | None:
 
 def _keep_plan(plan: Path, measured: bool) -> bool:
     """Keep a choice unless another process was first; return the one that holds."""
-    temporary = plan.with_name(f".{plan.name}.{os.getpid()}")
+    content = b"vmap" if measured else b"loop"
     try:
         plan.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("vmap" if measured else "loop", encoding="ascii")
         try:
-            os.link(temporary, plan)  # unlike a rename, fails where another process was first
+            write_atomically(plan, content, exclusive=True)
         except FileExistsError:
             kept = _read_plan(plan)
             if kept is not None:
                 return kept
-            os.replace(temporary, plan)
+            write_atomically(plan, content)
     except OSError as error:
         warnings.warn(
             f"the measured choice between vmap and loop cannot be kept in {plan.parent} ({error}); another run may "
             "choose differently and differ in the last bits; set METAV_CACHE_DIR to a writable folder",
             stacklevel=2,
         )
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return measured

@@ -1,4 +1,4 @@
-"""SHA-256 over named tensors and canonical text: the identities behind cache keys."""
+"""The identity of models and of code: SHA-256 over named tensors and canonical text, behind cache keys and salts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,27 @@ def tensor_digest(tensors: Mapping[str, Tensor], options: Mapping[str, Any] | No
     return sha.hexdigest()
 
 
+def stated_name(thing: Any) -> str | None:
+    """Return the `identity_name` that a class or function itself states; one of a base class does not count."""
+    name = vars(thing).get("identity_name") if hasattr(thing, "__dict__") else None
+    return name if isinstance(name, str) else None
+
+
+def class_name(cls: type) -> str:
+    """Return the name that a class states, else its qualified name within its module."""
+    return stated_name(cls) or cls.__qualname__
+
+
 def source_identity(thing: Any) -> str:
-    """Return a text that changes with the code of a function or class: its qualified name and, if found, its source."""
+    """Return a text that changes with what a function or class does.
+
+    One that states an `identity_name` goes by it alone: it keeps its identity when it moves or is written anew, and
+    takes another name (such as "Residual/2") when it computes something else. Any other goes by its qualified name and,
+    where it is found, its source.
+    """
+    stated = stated_name(thing)
+    if stated is not None:
+        return f"name {stated}"
     name = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     try:
         return f"{name}\n{inspect.getsource(thing)}"

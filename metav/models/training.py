@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
-from metav.randomness import derive_seed, isolated_rng
+from metav.models.running import device_of
+from metav.support.randomness import derive_seed, isolated_rng
 
-Teacher = Callable[[Tensor], Tensor]
 OnEpoch = Callable[[float, nn.Module], None]
 
 
@@ -36,36 +36,6 @@ class TrainingOptions:
                 raise InputError(f"{name} must be a finite number above {lowest}, got {value!r}.")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
             raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}.")
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of the model's first parameter or buffer, the CPU for a model without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run the body with all of the model's parts in eval mode and no gradients, then restore the mode of each part."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
-    """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU."""
-    if not isinstance(model, nn.Module):
-        with torch.no_grad():
-            return torch.cat([_as_output(model(batch)) for batch in torch.split(inputs, batch_size)])
-    device = device_of(model)
-    with evaluating(model):
-        return torch.cat([_as_output(model(batch.to(device))) for batch in torch.split(inputs, batch_size)])
 
 
 def fit(
@@ -161,9 +131,3 @@ def training_mode(model: nn.Module, parameters: Sequence[Tensor]) -> Iterator[No
             parameter.requires_grad_(flag)
             parameter.grad = None
         model.eval()
-
-
-def _as_output(output: object) -> Tensor:
-    if not isinstance(output, Tensor):
-        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one.")
-    return output.detach().to(device="cpu", dtype=torch.float32)

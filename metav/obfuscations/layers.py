@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import ObfuscationError
-from metav.randomness import isolated_rng
-from metav.tasks import Task
-from metav.training import device_of, evaluating
+from metav.models.running import device_of, evaluating
+from metav.support.randomness import isolated_rng
+from metav.tasks.base import Task
 
 
 def weight_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

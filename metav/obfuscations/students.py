@@ -1,45 +1,102 @@
-"""Parts of the obfuscations that train on a model's answers or against it: thieves' inputs, students, attacks."""
+"""Obfuscations that train a new model, a student, on the answers of the owner's: distillation and extraction."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from metav.tasks import Generation, Task, log_probabilities
-from metav.training import OnEpoch, Teacher, evaluating
+from metav.errors import ObfuscationError
+from metav.models.architectures import Architecture
+from metav.models.running import predict
+from metav.models.training import OnEpoch
+from metav.obfuscations.steps import fresh_student, training_seed
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task, train_as_it_can
+from metav.tasks.generation import Generation
+from metav.tasks.user_tasks import as_task
 
 COPIES = 3
 """Mixtures that a thief asks about, for each natural input he holds."""
 
 
-def accepts(function: Callable[..., object], name: str) -> bool:
-    """Return whether a function takes a keyword argument."""
-    parameters = inspect.signature(function).parameters.values()
-    return any(entry.name == name or entry.kind is inspect.Parameter.VAR_KEYWORD for entry in parameters)
-
-
-def train_student(
+def distill(
+    model: nn.Module,
     task: Task,
-    student: nn.Module,
-    teacher: Teacher,
     *,
+    strength: float,
     seed: int,
-    truth: float = 0.0,
-    epochs: float | None = None,
+    architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train a student on a teacher's outputs, mixed with the true targets where the task's `train` takes `truth`."""
-    options: dict[str, object] = {} if on_epoch is None else {"on_epoch": on_epoch}
-    if epochs is not None:
-        options["epochs"] = epochs
-    if truth > 0.0 and accepts(task.train, "truth"):
-        options["truth"] = truth
-    return task.train(student, seed=seed, teacher=teacher, **options)  # type: ignore[arg-type]
+    """Train a new model (of `architecture`, by default the same class) on the model's outputs mixed with the true
+    targets, whose weight is 0.2 `strength`: considerably lower, as Hinton et al. (2015) advise. It takes twice the
+    task's epochs, as soft targets keep on teaching."""
+    task = as_task(task)
+    student = fresh_student(model, strength, seed, architecture)
+    return train_as_it_can(
+        task,
+        student,
+        teacher=model,
+        seed=training_seed(seed),
+        truth=0.2 * strength,
+        epochs=2.0 * task.epochs,
+        on_epoch=on_epoch,
+    )
+
+
+def extract_scores(
+    model: nn.Module,
+    task: Task,
+    *,
+    strength: float,
+    seed: int,
+    architecture: Architecture | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> nn.Module:
+    """Train a new model on the model's outputs alone, asked on inputs of the thief's own.
+
+    These are three mixtures per natural input, with a weight of up to 0.5 for another input, and noise of 0.05
+    `strength` of the range; for generation a set of latents that shrinks with the strength, 4,000 to 1,000 of them.
+    """
+    task = as_task(task)
+    student = fresh_student(model, strength, seed, architecture)
+    own = perturbed(task, strength, derive_seed(seed, "inputs"))
+    epochs = _extraction_epochs(task)
+    return train_as_it_can(own, student, teacher=model, seed=training_seed(seed), epochs=epochs, on_epoch=on_epoch)
+
+
+def extract_labels(
+    model: nn.Module,
+    task: Task,
+    *,
+    strength: float,
+    seed: int,
+    architecture: Architecture | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> nn.Module:
+    """Train a new classifier on nothing but the model's labels, asked on inputs as in `extract_scores`.
+
+    Raises ObfuscationError for a task without classes.
+    """
+    task = as_task(task)
+    if not task.kind.answers_classes:
+        raise ObfuscationError(f"extract_labels needs a classification task, got {task.name}; use extract_scores.")
+    student = fresh_student(model, strength, seed, architecture)
+    own = perturbed(task, strength, derive_seed(seed, "inputs"))
+
+    def label(inputs: Tensor) -> Tensor:
+        answers = predict(model, inputs).flatten(1)
+        return 50.0 * nn.functional.one_hot(answers.argmax(dim=1), answers.shape[1]).float()
+
+    epochs = _extraction_epochs(task)
+    return train_as_it_can(own, student, teacher=label, seed=training_seed(seed), epochs=epochs, on_epoch=on_epoch)
+
+
+def _extraction_epochs(task: Task) -> float | None:
+    """Epochs over a thief's own inputs: two thirds, as there are three times as many; None where there are not."""
+    if task.kind.inputs_are_latents or not task.takes_other_data:
+        return None
+    return 0.67 * task.epochs
 
 
 def perturbed(task: Task, strength: float, seed: int) -> Task:
@@ -50,51 +107,12 @@ def perturbed(task: Task, strength: float, seed: int) -> Task:
     generator = torch.Generator().manual_seed(seed)
     if isinstance(task, Generation):
         return task.with_latents(task.draw(round(4000 * (1.0 - 0.75 * strength)), generator))
-    if not hasattr(task, "with_data"):
+    if not task.takes_other_data or task.examples is None or task.targets is None:
         return task
-    given: Any = task
-    inputs, targets = (values.repeat_interleave(COPIES, dim=0) for values in (given.examples, given.targets))
+    inputs, targets = (values.repeat_interleave(COPIES, dim=0) for values in (task.examples, task.targets))
     others = inputs[torch.randperm(len(inputs), generator=generator)]
     broadcast = (-1, *[1] * (inputs.ndim - 1))
     weight = 0.5 * torch.rand(len(inputs), generator=generator).reshape(broadcast)
     noise = 0.05 * strength * torch.randn(inputs.shape, generator=generator) * (task.upper - task.lower)
     mixed = torch.minimum(torch.maximum((1.0 - weight) * inputs + weight * others + noise, task.lower), task.upper)
-    return given.with_data(mixed, targets)  # type: ignore[no-any-return]
-
-
-class AdversarialModel(nn.Module):
-    """A model that, while it trains, sees half of each batch moved against its own answers.
-
-    The direction is the sign of one gradient of the difference from the clean answers, from a random start within
-    `radius` (of one input's shape): labels are not needed, so that any task's `train` can train it.
-    """
-
-    def __init__(self, inner: nn.Module, radius: Tensor, task: Task) -> None:
-        super().__init__()
-        self.inner = inner
-        self._limits = (radius, task.lower, task.upper)
-        self._classes = task.name == "classification"
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the inner model's outputs, on half adversarial inputs in training mode."""
-        if not self.training:
-            return self.inner(inputs)  # type: ignore[no-any-return]
-        half = len(inputs) // 2
-        if half == 0:
-            return self.inner(inputs)  # type: ignore[no-any-return]
-        return self.inner(torch.cat([self.attacked(inputs[:half]), inputs[half:]]))  # type: ignore[no-any-return]
-
-    def attacked(self, inputs: Tensor) -> Tensor:
-        """Return inputs moved by up to the radius, within the bounds."""
-        radius, lower, upper = (limit.to(inputs.device) for limit in self._limits)
-        start = inputs + radius * (2.0 * torch.rand_like(inputs) - 1.0)
-        with evaluating(self.inner), torch.enable_grad():
-            moved = start.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self._difference(self.inner(moved), self.inner(inputs).detach()), moved)
-        step = torch.clamp(start + 1.25 * radius * gradient.sign() - inputs, -radius, radius)
-        return torch.minimum(torch.maximum(inputs + step, lower), upper).detach()
-
-    def _difference(self, outputs: Tensor, clean: Tensor) -> Tensor:
-        if self._classes:
-            return functional.nll_loss(log_probabilities(outputs), clean.flatten(1).argmax(dim=1))
-        return (outputs - clean).square().sum()
+    return task.with_data(mixed, targets)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metav.randomness import derive_seed
-from metav.training import predict
+from metav.models.running import predict
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
 
 DRAWS = 6  # pairs drawn for each query that is wanted; among ten equal classes nine in ten differ in label
 HALVINGS = 12  # leaves 1/4096 of the way between two inputs
 
 
-def boundary_queries(owner: nn.Module, task: Any, count: int, *, seed: int) -> Tensor:
+def boundary_queries(owner: nn.Module, task: Task, count: int, *, seed: int) -> Tensor:
     """Up to `count` inputs, float32 (count, *input shape), where the owner's label changes between two natural inputs.
 
     Each lies on the line between two natural inputs to which the owner gives different labels, just behind the place
@@ -23,7 +23,7 @@ def boundary_queries(owner: nn.Module, task: Any, count: int, *, seed: int) -> T
     where its classes meet; others put the border elsewhere (IPGuard, Cao et al., 2021, asks such inputs too). Fewer
     come back where the owner gives few different labels, none where it gives but one.
     """
-    available = len(task.examples) if hasattr(task, "examples") else 2 * count
+    available = 2 * count if task.natural_count is None else task.natural_count
     natural: Tensor = task.natural_queries(min(available, 2 * count), seed=derive_seed(seed, "natural")).float()
     labels = _labels(owner, natural)
     generator = torch.Generator().manual_seed(derive_seed(seed, "pairs"))

@@ -1,164 +1,40 @@
-"""The joint optimisation of fingerprint and verifier."""
+"""The joint optimisation of queries and verifiers over the surrogates that are optimised on."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from metav import _core
-from metav.boundary_queries import boundary_queries
-from metav.calibration import Calibration, calibrate
-from metav.curves import aruc
-from metav.ensembles import Ensemble
-from metav.errors import ZooError
-from metav.optimization_options import OptimizationOptions, starts_on_border
-from metav.progress import progress_bar
-from metav.query_selection import choose_queries
-from metav.randomness import derive_seed
-from metav.selection import Candidate, Shares, as_array, fit_candidates, refit, role_of, select_members
-from metav.transforms import transform_queries
-from metav.verifiers import FloatArray, MetaVerifier
-from metav.zoo import Zoo
+from metav.models.ensembles import Ensemble
+from metav.optimization.query_transforms import transform_queries
+from metav.optimization.settings import OptimizationSettings
+from metav.optimization.shares import role_of
+from metav.statistics.roc_aruc import aruc
+from metav.support.arrays import FloatArray, as_array
+from metav.support.progress import progress_bar
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
+from metav.zoo.zoo import Zoo
 
 HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
-POOL_SURROGATES = 192  # of each class; 60 to 132 gained nothing on development owners, or lost by it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizationResult:
-    """What the optimisation found: queries (N, *input shape), the first `adaptive` optimised; verifier; rule."""
-
-    queries: FloatArray
-    adaptive: int
-    outputs: int
-    meta_verifier: MetaVerifier
-    calibration: Calibration
-    candidates: tuple[Candidate, ...]
-    held_out_aruc: tuple[tuple[int, float], ...]
-    steps: int
-
-
-def optimize(
-    owner: nn.Module,
-    task: Any,
-    zoo: Zoo,
-    *,
-    options: OptimizationOptions,
-    target_fpr: float = 0.05,
-    seed: int = 0,
-    progress: bool | None = None,
-) -> OptimizationResult:
-    """Joint optimisation over the zoo's `optimize` share, selection on `select`, calibration on `calibrate`.
-
-    Errors: ZooError where a share lacks positives or negatives, ModelError where models do not fit each other.
-    """
-    _check_shares(zoo)
-    view = options.view or task.view
-    made = _make_queries(owner, task, zoo, view, options, seed, progress)
-    adaptive, shares = made.adaptive, Shares.of(owner, zoo, made.queries)
-    candidates = fit_candidates(shares, adaptive, view, options, seed, progress)
-    final = refit(select_members(candidates), shares, view, options, seed)
-    return OptimizationResult(
-        queries=made.queries,
-        adaptive=adaptive,
-        outputs=shares.select.shape[2],
-        meta_verifier=final.meta_verifier,
-        calibration=calibrate(final.positives, final.negatives, target_fpr=target_fpr),
-        candidates=tuple(candidates),
-        held_out_aruc=made.history,
-        steps=made.steps,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Queries:
-    """Queries, the first `adaptive` optimised; the held-out ARUC per evaluation, and the number of steps."""
-
-    queries: FloatArray
-    adaptive: int
-    history: tuple[tuple[int, float], ...]
-    steps: int
-
-
-def _make_queries(
-    owner: nn.Module, task: Any, zoo: Zoo, view: str, options: OptimizationOptions, seed: int, progress: bool | None
-) -> _Queries:
-    """The optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised once more."""
-    runs = zoo.summary()
-    surrogates = min(runs["positives"], runs["negatives"])
-    asked, options = options, options.for_zoo(view, surrogates)
-    size, wanted, rest = _counts(task, surrogates, options)
-    on_border = size if starts_on_border(view, surrogates) else 0
-    start = as_array(_starting_queries(owner, task, on_border, size + rest, seed))
-    levels = options.levels if options.levels is not None else getattr(task, "levels", None)
-    if levels is not None:
-        start = _to_levels(start, task, levels)
-
-    def optimized(start: FloatArray, seed: int) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
-        if not len(start):
-            return start, (), 0
-        joint = _JointOptimization(owner, task, zoo, start, view=view, levels=levels, options=options, seed=seed)
-        return joint.run(progress)
-
-    best, history, steps = optimized(start[:size], seed)
-    made = np.concatenate([best, start[size:]])
-    if len(made) == options.queries:
-        return _Queries(queries=made, adaptive=size, history=history, steps=steps)
-    # a number of natural queries that was asked for is kept; otherwise they have to be better than optimised ones
-    fixed = options.adaptive is not None
-    candidates = made[:size] if fixed else made
-    chosen = choose_queries(Shares.of(owner, zoo, candidates), view, wanted)
-    best = np.ascontiguousarray(made[[number for number in chosen if number < size]])
-    others = made[size:] if fixed else made[[number for number in chosen if number >= size]]
-    # a second radius around queries that have moved would add to one that was asked for
-    if asked.radius is None:
-        best, more, further = optimized(best, derive_seed(seed, "kept"))
-        history = (*history, *((steps + step, value) for step, value in more))
-        steps += further
-    return _Queries(queries=np.concatenate([best, others]), adaptive=len(best), history=history, steps=steps)
-
-
-def _starting_queries(owner: nn.Module, task: Any, on_border: int, count: int, seed: int) -> torch.Tensor:
-    """Queries (count, *input shape), float32: the first on the owner's decision boundary, the others natural."""
-    natural: torch.Tensor = task.natural_queries(count, seed=derive_seed(seed, "natural")).to(torch.float32)
-    if not on_border:
-        return natural
-    border = boundary_queries(owner, task, on_border, seed=derive_seed(seed, "boundary"))
-    return torch.cat([border, natural[len(border) :]])
-
-
-def _counts(task: Any, surrogates: int, options: OptimizationOptions) -> tuple[int, int, int]:
-    """How many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
-    pool = (options.pool or 0) if surrogates >= POOL_SURROGATES else 0
-    wanted = options.adaptive_count(pool)
-    rest = options.queries - wanted
-    if not wanted or wanted >= pool:
-        return wanted, wanted, rest
-    available = len(task.examples) if hasattr(task, "examples") else options.queries + 2 * pool
-    if options.adaptive is None:
-        rest = max(0, min(pool, available - wanted))
-    return max(wanted, min(pool, available - rest)), wanted, rest
-
-
-class _JointOptimization:
+class JointOptimization:
     """State of one joint optimisation over the adaptive queries."""
 
     def __init__(
         self,
         owner: nn.Module,
-        task: Any,
+        task: Task,
         zoo: Zoo,
         start: FloatArray,
         *,
-        view: str,
-        levels: int | None,
-        options: OptimizationOptions,
+        settings: OptimizationSettings,
         seed: int,
     ) -> None:
+        options = settings.options
         self.options = options
         self.task = task
         self.random = np.random.default_rng(derive_seed(seed, "sampling"))
@@ -179,14 +55,19 @@ class _JointOptimization:
         # several verifiers: queries that only please one of them would not carry over to the next
         self.verifiers = [
             _core.Verifier(
-                "mlp", count, outputs, view=view, hidden=options.hidden, seed=derive_seed(seed, "joint", number)
+                "mlp",
+                count,
+                outputs,
+                view=settings.view,
+                hidden=options.hidden,
+                seed=derive_seed(seed, "joint", number),
             )
             for number in range(options.repeats)
         ]
         for verifier in self.verifiers:
             verifier.standardize(self.cached)
         self.updater = _core.QueryOptimizer(
-            start, as_array(task.lower), as_array(task.upper), radius=options.radius, levels=levels
+            start, as_array(task.lower), as_array(task.upper), radius=settings.radius, levels=settings.levels
         )
 
     def run(self, progress: bool | None) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
@@ -252,18 +133,6 @@ class _JointOptimization:
         return aruc(scores[derived], scores[~derived]), -float(np.logaddexp(0, -signs * logits).mean())
 
 
-def _check_shares(zoo: Zoo) -> None:
-    for name in ("optimize", "select", "calibrate"):
-        items = zoo.share(name)
-        positives = sum(item.is_positive for item in items)
-        wanted_negatives = 2 if name == "optimize" else 1
-        if positives < 1 or len(items) - positives < wanted_negatives:
-            raise ZooError(
-                f"the zoo's {name!r} share has {positives} positives and {len(items) - positives} negatives; it needs "
-                f"at least 1 and {wanted_negatives}: build a larger zoo (positives=, negatives=)"
-            )
-
-
 def _spread(pools: list[list[int]], count: int, random: np.random.Generator) -> list[int]:
     """Draws without replacement, one pool after the other, so that small families are seen as often as large ones."""
     queues = [list(random.permutation(pool)) for pool in pools]
@@ -274,10 +143,3 @@ def _spread(pools: list[list[int]], count: int, random: np.random.Generator) -> 
             if queues[place] and len(chosen) < count:
                 chosen.append(int(queues[place].pop()))
     return chosen
-
-
-def _to_levels(queries: FloatArray, task: Any, levels: int) -> FloatArray:
-    lower, upper = as_array(task.lower), as_array(task.upper)
-    step = np.where(upper > lower, (upper - lower) / (levels - 1), 1).astype(np.float32)
-    snapped = lower + np.rint((queries - lower) / step) * step
-    return np.ascontiguousarray(np.clip(snapped, lower, upper), dtype=np.float32)

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from numbers import Integral, Real
+from dataclasses import dataclass, fields
 from typing import Any
 
 from metav.errors import InputError
-from metav.verifiers import VERIFIER_KINDS, reads_classes, reads_labels
-
-ADAPTIVE = 0.75
-"""Share of the queries that is optimised, by default."""
-POOL = 40
-LABEL_POOL = 100
-"""Queries to choose from, by default, and where labels are all that is read."""
-BORDER_SURROGATES = 128
-"""Of each class, from which on queries for scores start on the owner's decision boundary. Answers differ most there,
-among independent models, too: with 24 to 60 it gained nothing on development owners, or lost."""
-BORDER_RADIUS = 0.5
-"""How far a query moves from the owner's decision boundary: farther away, the owner's answers are chance that no copy
-learns."""
+from metav.support.arguments import share, whole_number
+from metav.verifiers.kinds import VERIFIER_KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,49 +56,17 @@ class OptimizationOptions:
     repeats: int = 3
 
     def __post_init__(self) -> None:
-        counts = (
-            "queries",
-            "pool",
-            "hidden",
-            "steps",
-            "sampled",
-            "verifier_updates",
-            "evaluate_every",
-            "refit_steps",
-            "repeats",
-        )
-        for name in counts:
+        counts = ("queries", "pool", "hidden", "steps", "sampled", "verifier_updates")
+        for name in (*counts, "evaluate_every", "refit_steps", "repeats"):
             value = getattr(self, name)
-            if name == "pool" and value is None:
-                continue
-            if not isinstance(value, Integral):
-                raise InputError(f"{name} must be a whole number, got {value!r}")
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            if value is not None or name != "pool":
+                whole_number(name, value, least=1)
         for name in ("adaptive", "mix", "dropout", "transform"):
             value = getattr(self, name)
-            if name == "adaptive" and value is None:
-                continue
-            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {value!r}")
+            if value is not None or name != "adaptive":
+                share(name, value)
         if self.verifier != "auto" and self.verifier not in VERIFIER_KINDS:
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
-
-    def for_zoo(self, view: str, surrogates: int) -> OptimizationOptions:
-        """These options with what None stands for under a view, with so many surrogates of each class."""
-        labels = reads_labels(view)
-        defaults: dict[str, Any] = {
-            "pool": LABEL_POOL if labels else POOL,
-            "adaptive": 1.0 if labels else None,  # natural queries tell nothing where labels are read
-            "radius": BORDER_RADIUS if starts_on_border(view, surrogates) else None,
-        }
-        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
-
-    def adaptive_count(self, pool: int) -> int:
-        """Number of queries that are optimised, at most, where so many make a pool."""
-        if self.adaptive is None:
-            return self.queries if self.queries < pool else round(ADAPTIVE * self.queries)
-        return round(self.adaptive * self.queries)
 
     def step_settings(self) -> dict[str, Any]:
         """The arguments of one verifier update."""
@@ -121,8 +77,3 @@ class OptimizationOptions:
         """A plain dictionary, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {"weights": list(self.weights)}
-
-
-def starts_on_border(view: str, surrogates: int) -> bool:
-    """Whether optimised queries start on the owner's decision boundary, with so many surrogates of each class."""
-    return reads_labels(view) or (reads_classes(view) and surrogates >= BORDER_SURROGATES)

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metav import _core
-from metav.selection import Shares
-from metav.verifiers import FloatArray, paired_features, reads_distances
+from metav.optimization.shares import Shares
+from metav.support.arrays import FloatArray
+from metav.verifiers.views import paired_features, reads_distances
 
 RIDGE = 0.3  # in units of a feature's variance; on development owners 0.1 to 1 did alike, 0.01 worse
 LEAST_SPREAD = 1e-6

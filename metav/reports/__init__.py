@@ -1,5 +1,5 @@
 """Results as pictures."""
 
-from metav.reports.plots import plot_scores
+from metav.reports.score_plot import plot_scores
 
 __all__ = ["plot_scores"]

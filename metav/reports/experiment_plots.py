@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metav.curves import aruc, robustness_uniqueness, roc_auc, roc_curve
 from metav.errors import InputError
+from metav.statistics.roc_aruc import aruc, robustness_uniqueness, roc_auc, roc_curve
 
 # Okabe and Ito (2008): told apart with any kind of colour vision; the line styles differ too
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -6,9 +6,7 @@ Matplotlib is imported when a plot is drawn; its global state and backend stay a
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import InputError
-from metav.evaluation import Evaluation
-from metav.fingerprints import Fingerprint
-from metav.verdicts import Verdict
+from metav.fingerprints.fingerprint import Fingerprint
+from metav.support.files import write_atomically
+from metav.verdicts.evaluation import Evaluation
+from metav.verdicts.verdict import Verdict
 
 Suspects: TypeAlias = Verdict | Sequence[Verdict] | Mapping[str, Verdict]
 
@@ -70,22 +69,13 @@ def save_plot(axes: Any, path: str | os.PathLike[str], *, dpi: int = 150) -> Non
     InputError where it cannot be written.
     """
     target = Path(path)
-    temporary = None
+    kind = target.suffix.removeprefix(".") or None
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.absolute().parent, prefix=".metav-", suffix=target.suffix)
-        os.close(handle)
-        axes.figure.savefig(temporary, dpi=dpi)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-        temporary = None
+        write_atomically(target, lambda file: axes.figure.savefig(file, dpi=dpi, format=kind))
     except (OSError, ValueError) as error:
         raise InputError(
             f"the plot cannot be written to {target} ({error}); choose a .png, .svg or .pdf file in an existing folder"
         ) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
 
 
 def _known_rows(source: object) -> list[_Row]:

@@ -5,59 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metav.errors import InputError
+from metav.statistics.intervals import Interval, exact_interval
+from metav.statistics.p_values import conformal_p_value, exact_rate
 
-CONFIDENCE = 0.95
 NEAREST_SHARE = 0.1  # of each class: the models between whose means the threshold lies in the middle
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A share k/n with its exact two-sided 95 % interval (Clopper and Pearson, 1934)."""
-
-    count: int
-    total: int
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float:
-        """The share itself; NaN where nothing was counted."""
-        return self.count / self.total if self.total else math.nan
-
-    def __str__(self) -> str:
-        if not self.total:
-            return "none of 0"
-        return f"{self.value:.1%} ({self.count}/{self.total}, 95 % interval {self.low:.1%} to {self.high:.1%})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
-        return {"value": self.value, "count": self.count, "total": self.total, "low": self.low, "high": self.high}
-
-
-def exact_interval(count: int, total: int, *, confidence: float = CONFIDENCE) -> Interval:
-    """Clopper-Pearson interval of a share; [0, 1] where nothing was counted."""
-    if not 0 <= count <= total:
-        raise InputError(f"count must lie between 0 and total, got count={count} and total={total}")
-    if total == 0:
-        return Interval(count=0, total=0, low=0.0, high=1.0)
-    # quantiles of beta distributions; scipy.stats has them too, and takes a second to import
-    from scipy.special import betaincinv
-
-    tail = (1 - confidence) / 2
-    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
-    high = float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
-    return Interval(count=count, total=total, low=low, high=high)
-
-
-def conformal_p_value(logit: float, negatives: NDArray[np.float64]) -> float:
-    """(1 + number of calibration negatives that score at least as high) / (n + 1) (Vovk et al., 2005)."""
-    return (1 + int(np.count_nonzero(negatives >= logit))) / (negatives.size + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +34,7 @@ class Calibration:
     @property
     def supports_target(self) -> bool:
         """Whether the number of calibration negatives suffices for a p-value as low as the wanted rate."""
-        return Fraction(1, self.negatives.size + 1) <= _exact(self.target_fpr)
+        return Fraction(1, self.negatives.size + 1) <= exact_rate(self.target_fpr)
 
     @property
     def false_positives(self) -> Interval:
@@ -125,11 +81,6 @@ def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float =
     )
 
 
-def _exact(rate: float) -> Fraction:
-    # ranks are counted in integers: float products such as 0.05 * 20 round the wrong way
-    return Fraction(repr(rate))
-
-
 def _sorted_logits(name: str, values: ArrayLike) -> NDArray[np.float64]:
     logits = np.sort(np.asarray(values, dtype=np.float64).ravel())
     if logits.size == 0:
@@ -140,7 +91,7 @@ def _sorted_logits(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _threshold(positives: NDArray[np.float64], negatives: NDArray[np.float64], target_fpr: float) -> float:
-    allowed = max(0, math.floor(_exact(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
+    allowed = max(0, math.floor(exact_rate(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
     lowest = float(negatives[negatives.size - 1 - allowed])
     # means of the nearest models: one outlier, the only one of its kind, moves the middle less than an extreme would
     near_positives = positives[: math.ceil(NEAREST_SHARE * positives.size)]

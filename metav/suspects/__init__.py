@@ -3,8 +3,8 @@
 from metav.suspects.base import Answers, AskedSuspect, Suspect
 from metav.suspects.callables import Accepts, CallableSuspect
 from metav.suspects.modules import ModuleSuspect
-from metav.suspects.opening import open_suspect
 from metav.suspects.recordings import RecordedSuspect
+from metav.suspects.registry import open_suspect
 
 __all__ = [
     "Accepts",

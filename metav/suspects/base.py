@@ -14,8 +14,9 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.errors import InputError, SuspectError
-from metav.verifiers import FloatArray
+from metav.errors import SuspectError
+from metav.support.arguments import whole_number
+from metav.support.arrays import FloatArray
 
 Check: TypeAlias = Callable[..., FloatArray]
 
@@ -59,8 +60,7 @@ class Suspect(ABC):
         SuspectError, with a reason code, where the suspect fails or answers what cannot be scored: "failed",
         "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite".
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number from 1, got {batch_size!r}")
+        whole_number("batch_size", batch_size, least=1)
         return self._answer(queries, batch_size, partial(as_responses, outputs=outputs, labels=labels))
 
     @abstractmethod
@@ -80,7 +80,7 @@ class AskedSuspect(Suspect):
             except SuspectError as error:
                 if error.reason != "failed":
                     raise
-                # all was answered once, by a model of a fixed batch size or behind a used-up quota: noise stays unknown
+                # all queries have their answers; models of a fixed batch size and services with a quota refuse more
                 return Answers(responses=responses, differences=None)
         with np.errstate(over="ignore"):
             return Answers(responses=responses, differences=repeated - responses[again])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, final
 
 from metav.errors import InputError, MissingDependencyError, SuspectError
+from metav.support.arrays import FloatArray
 from metav.suspects.base import AskedSuspect
-from metav.verifiers import FloatArray
 
 Accepts: TypeAlias = Literal["numpy", "torch"]
 

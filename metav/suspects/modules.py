@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, final
 
 from metav.errors import SuspectError
+from metav.support.arrays import FloatArray
 from metav.suspects.base import AskedSuspect
-from metav.verifiers import FloatArray
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,8 +27,8 @@ class ModuleSuspect(AskedSuspect):
 
     @contextmanager
     def _session(self) -> Iterator[None]:
-        from metav.randomness import isolated_rng
-        from metav.training import evaluating
+        from metav.models.running import evaluating
+        from metav.support.randomness import isolated_rng
 
         # one seed for first and second answers: the second ones go on where the first ended, so noise shows
         with isolated_rng(0), ExitStack() as stack:
@@ -45,7 +45,7 @@ class ModuleSuspect(AskedSuspect):
     def _ask(self, batch: FloatArray) -> Any:
         import torch
 
-        from metav.training import device_of
+        from metav.models.running import device_of
 
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         dtype = next(floating, torch.float32)

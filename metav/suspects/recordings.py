@@ -12,8 +12,8 @@ from typing import Any, final
 import numpy as np
 
 from metav.errors import InputError, SuspectError
+from metav.support.arrays import FloatArray
 from metav.suspects.base import Answers, Check, Suspect
-from metav.verifiers import FloatArray
 
 ANSWERS = "answers"
 """Name of the array in an .npz file, or of the list in a .json object."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metav.errors import InputError
-from metav.randomness import derive_seed
+from metav.support.randomness import derive_seed
 
 
 def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> Tensor:

@@ -1,32 +1,50 @@
-"""What every task has in common: the interface, and arrays in memory with their split."""
+"""What every task has in common: the contract that zoo, obfuscations and optimisation rely on."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from metav.datasets import balanced_order, split_indices
-from metav.digests import source_identity, tensor_digest
 from metav.errors import InputError, ModelError
-from metav.randomness import derive_seed, isolated_rng, single_thread
-from metav.training import OnEpoch, Teacher, TrainingOptions, predict, training_mode
+from metav.models.identity import source_identity
+from metav.models.running import Teacher, predict
+from metav.models.training import OnEpoch, TrainingOptions, training_mode
+from metav.support.randomness import isolated_rng, single_thread
+from metav.tasks.kinds import TaskKind, kind_of
 
-Augment = Callable[[Tensor], Tensor]
+DEFAULT_EPOCHS = 10.0
+"""Epochs of one training from scratch, of a task that does not say."""
+
+TRAIN_OPTIONS = frozenset({"on_epoch", "truth"})
+"""What `train` need not be able to do: call back after each epoch, mix a teacher's answers with true targets."""
 
 
 class Task:
-    """Base of all tasks; subclass it, or pass any object with the same methods, for a task of your own.
+    """Base of all tasks. For a task of your own, subclass it, or pass any object with the same methods.
 
-    A subclass sets the attributes below and writes `loss`, `_batch_loss` (or `train` as a whole), `metric`,
-    `natural_queries` and `digest`. A `train` of your own without the parameter `on_epoch` is fine: then no snapshots
-    are taken; without `truth` a distilled model learns from its teacher alone.
+    A subclass sets `name`, `input_shape`, `lower` and `upper`, and writes `loss`, `metric`, `natural_queries`,
+    `digest`, `bootstrap`, and either `train` or `_fit`. All else has the defaults that stand below. What a `train` of
+    its own can do is read off its parameters once, when the class is made.
 
-    Attributes: `name`; `view`, the view of the outputs that a fingerprint uses; `input_shape` of one input; `outputs`
-    per query, flattened; `lower` and `upper`, float32 bounds of `input_shape`; `levels`, number of values per feature
-    or None; `metric_name` and `higher_is_better`; `baseline`, the metric of the best constant answer; `options`.
+    name: kind of the task (`metav.tasks.kinds`); another name is treated like regression.
+    view: how a fingerprint reads the outputs.
+    input_shape: of one input.
+    outputs: numbers per query, flattened; None where any will do.
+    lower, upper: bounds of an input, float32 of `input_shape`.
+    levels: number of values that a feature may take; None is continuous.
+    metric_name, higher_is_better: what `metric` measures, and which way is better.
+    baseline: the metric of the best constant answer; None where there is none.
+    options: how it trains; None for a training loop of its own.
+    examples, targets: its data in memory, (n, ...); None where they are elsewhere.
+    validation_indices: which of the examples are not trained on; None where that is not known.
+    train_options: those of TRAIN_OPTIONS that `train` takes. Without `on_epoch` no snapshots are taken; without `truth`
+        a distilled model learns from its teacher alone.
+    takes_other_data: whether `with_data` works.
     """
 
     name: str
@@ -39,16 +57,46 @@ class Task:
     upper: Tensor
     levels: int | None = None
     baseline: float | None = None
-    options: TrainingOptions
+    options: TrainingOptions | None = None
+    examples: Tensor | None = None
+    targets: Tensor | None = None
+    validation_indices: Tensor | None = None
+    train_options: frozenset[str] = TRAIN_OPTIONS
+    takes_other_data: bool = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "train" in cls.__dict__ and "train_options" not in cls.__dict__:
+            cls.train_options = options_taken(cls.train)
+        if "with_data" in cls.__dict__ and "takes_other_data" not in cls.__dict__:
+            cls.takes_other_data = True
+
+    @property
+    def kind(self) -> TaskKind:
+        """What is known of tasks of this name."""
+        return kind_of(self.name)
 
     @property
     def epochs(self) -> float:
         """Epochs of one training from scratch."""
-        return self.options.epochs
+        return DEFAULT_EPOCHS if self.options is None else self.options.epochs
+
+    @property
+    def natural_count(self) -> int | None:
+        """How many different natural inputs there are; None for as many as are wanted."""
+        return None if self.examples is None or self.kind.inputs_are_latents else len(self.examples)
+
+    def identity(self) -> str:
+        """Return a text that changes with the code of the task's class, see `metav.models.identity`."""
+        return source_identity(type(self))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss of a batch of outputs against targets."""
         raise NotImplementedError
+
+    def teacher_loss(self, outputs: Tensor, answers: Tensor) -> Tensor:
+        """Return the scalar loss of a student's outputs against its teacher's answers."""
+        return self.loss(outputs, answers)
 
     def metric(self, model: nn.Module) -> float:
         """Return the quality of a model on the validation part (the training part where there is none)."""
@@ -62,13 +110,21 @@ class Task:
         """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""
         raise NotImplementedError
 
+    def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
+        """Return a task of the same kind on a random part of the examples, drawn without replacement."""
+        raise NotImplementedError
+
     def subset(self, indices: Any) -> Self:
         """Return a task of the same kind and bounds on the examples at `indices`."""
         raise NotImplementedError
 
-    def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
-        """Return a task of the same kind on a random part of the examples, drawn without replacement."""
+    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
+        """Return a task of the same kind and options on other data; only where `takes_other_data`."""
         raise NotImplementedError
+
+    def with_epochs(self, epochs: float) -> Self:
+        """Return the task with another length of its trainings; one with a loop of its own is returned as it is."""
+        return self
 
     def train(
         self,
@@ -83,10 +139,12 @@ class Task:
     ) -> nn.Module:
         """Train a model in place and return it in eval mode; a pure function of weights, data, arguments and `seed`.
 
-        With `teacher` (a module or callable) its outputs are the targets, mixed with the true ones at the weight
-        `truth` in [0, 1]. `parameters` restricts the training to these (None: those that
-        require gradients, all if none does). `epochs` overrides the task's; a fraction of
-        an epoch is at least one step. `on_epoch(share done, model)` is called after each epoch.
+        teacher: a module or callable whose outputs are the targets.
+        truth: weight in [0, 1] of the true targets beside the teacher's.
+        parameters: the only ones to train; None for those that require gradients, for all if none does.
+        epochs: instead of the task's; a fraction of an epoch is at least one step.
+        on_epoch: called with (share done, model) after each epoch.
+
         Raises ModelError when training diverges. The global random state is untouched.
         """
         chosen = _trainable(model) if parameters is None else list(parameters)
@@ -122,15 +180,11 @@ class Task:
             raise ModelError(f"the model answers natural inputs of shape {shape} with NaN or infinite values.")
 
     def _options(self, epochs: float | None) -> TrainingOptions:
-        if epochs is None:
-            return self.options
-        options = self.options
-        return TrainingOptions(
-            epochs=epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-        )
+        if self.options is None:
+            raise InputError(
+                f"the task of class {type(self).__name__} has neither `options` nor a `train` of its own; give it one"
+            )
+        return self.options if epochs is None else replace(self.options, epochs=epochs)
 
     def _fit(
         self,
@@ -146,89 +200,34 @@ class Task:
         raise NotImplementedError
 
 
-class ArrayTask(Task):
-    """A task on arrays in memory: `examples` (n, ...) and, but for generation, `targets` (n, ...)."""
-
-    examples: Tensor
-    targets: Tensor | None = None
-    augment: Augment | None = None
-    validation: float | None
-    training_indices: Tensor
-    validation_indices: Tensor
-
-    def digest(self) -> str:
-        """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""
-        # A digest of megabytes is taken once: a task is never changed after it is made.
-        if not hasattr(self, "_digest"):
-            tensors = {"examples": self.examples, "lower": self.lower, "upper": self.upper}
-            if self.targets is not None:
-                tensors["targets"] = self.targets
-            described = {"kind": type(self).__qualname__, **self._described()}
-            self._digest = tensor_digest(tensors, described)
-        return self._digest
-
-    def subset(self, indices: Any) -> Self:
-        """Return a task of the same kind and bounds on the examples at `indices` (integers, any order)."""
-        chosen = torch.as_tensor(indices)
-        if chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool or len(chosen) < 2:
-            raise InputError(f"indices must be at least two integers, shape (n,), got {tuple(chosen.shape)}.")
-        if int(chosen.min()) < 0 or int(chosen.max()) >= len(self.examples):
-            raise InputError(
-                f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}."
-            )
-        targets = None if self.targets is None else self.targets[chosen]
-        return self._rebuilt(self.examples[chosen], targets)
-
-    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
-        """Return a task of the same kind and options on other data (within wider bounds if needed)."""
-        return self._rebuilt(examples, targets)
-
-    def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
-        """Return a task on a random part of the examples, drawn without replacement, class by class.
-
-        Without replacement: a copied example would otherwise sit in the training and the validation part at once.
-        """
-        if not 0.0 < fraction <= 1.0:
-            raise InputError(f"fraction must lie in (0, 1], got {fraction}.")
-        generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
-        order, classes = balanced_order(torch.arange(len(self.examples)), None, generator), self._classes()
-        groups = [order] if classes is None else [order[classes[order] == label] for label in torch.unique(classes)]
-        parts = [group[: max(1, round(fraction * len(group)))] for group in groups]
-        return self.subset(torch.cat(parts).sort().values)
-
-    def _classes(self) -> Tensor | None:
-        """Return the class of each example, (n,), or None where there are none."""
-        return None
-
-    def _split(self, validation: float | None) -> None:
-        self.validation = validation
-        self.training_indices, self.validation_indices = split_indices(len(self.examples), validation, self._classes())
-
-    def _measured(self) -> Tensor:
-        return self.validation_indices if len(self.validation_indices) else self.training_indices
-
-    def _described(self) -> dict[str, Any]:
-        augment = None if self.augment is None else source_identity(self.augment)
-        return {"name": self.name, **self._shared_options(), "bounds": None, "augment": augment}
-
-    def _shared_options(self) -> dict[str, Any]:
-        """Return the options that all constructors take, to make a task of the same kind."""
-        options = self.options
-        return {
-            "validation": self.validation,
-            "bounds": (self.lower, self.upper),
-            "levels": self.levels,
-            "epochs": options.epochs,
-            "batch_size": options.batch_size,
-            "learning_rate": options.learning_rate,
-            "weight_decay": options.weight_decay,
-        }
-
-    def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:
-        raise NotImplementedError
-
-
 def _trainable(model: nn.Module) -> list[Tensor]:
     """Return the parameters that the user left trainable; all of a model that was frozen as a whole."""
     floating: list[Tensor] = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
     return [parameter for parameter in floating if parameter.requires_grad] or floating
+
+
+def train_as_it_can(
+    task: Task,
+    model: nn.Module,
+    *,
+    seed: int,
+    teacher: Teacher | None = None,
+    parameters: Iterable[Tensor] | None = None,
+    epochs: float | None = None,
+    on_epoch: OnEpoch | None = None,
+    truth: float = 0.0,
+) -> nn.Module:
+    """Train by a task's own `train`, which is given only what is asked for and what it takes."""
+    options = {"teacher": teacher, "parameters": parameters, "epochs": epochs, "on_epoch": on_epoch}
+    options |= {"truth": truth} if truth > 0.0 else {}
+    refused = TRAIN_OPTIONS - task.train_options
+    given: dict[str, Any] = {name: value for name, value in options.items() if name not in refused}
+    return task.train(model, seed=seed, **{name: value for name, value in given.items() if value is not None})
+
+
+def options_taken(train: Callable[..., object]) -> frozenset[str]:
+    """Return those of TRAIN_OPTIONS that a function `train` has as parameters."""
+    parameters = inspect.signature(train).parameters.values()
+    names = {entry.name for entry in parameters}
+    takes_all = any(entry.kind is inspect.Parameter.VAR_KEYWORD for entry in parameters)
+    return TRAIN_OPTIONS if takes_all else TRAIN_OPTIONS & names

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metav.randomness import derive_seed
-from metav.tasks import Task
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
 
 LEAST_SEVERITY = 0.3
 LEAST_PART = 0.5
@@ -26,14 +26,14 @@ def varied(task: Task, seed: int) -> Task:
     severity = LEAST_SEVERITY + (1.0 - LEAST_SEVERITY) * float(torch.rand((), generator=generator))
     fraction = LEAST_PART + (1.0 - LEAST_PART) * float(torch.rand((), generator=generator))
     part = task.bootstrap(derive_seed(seed, "part"), fraction)
-    if not hasattr(part, "with_data"):
+    examples = part.examples
+    if not part.takes_other_data or examples is None:
         return part
-    examples: Tensor = part.examples  # type: ignore[attr-defined]
     is_image = examples.ndim == 4 and min(examples.shape[2:]) >= 4
     changed = (_changed_images if is_image else _changed_features)(examples, severity, generator)
     lowest, highest = examples.amin(dim=0), examples.amax(dim=0)
     changed = torch.minimum(torch.maximum(changed, lowest.amin()), highest.amax()) if is_image else changed
-    return part.with_data(changed, part.targets)  # type: ignore[attr-defined,no-any-return]
+    return part.with_data(changed, part.targets)
 
 
 def _changed_images(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:

@@ -10,19 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.randomness import derive_seed, isolated_rng
-from metav.training import (
+from metav.models.running import Teacher, device_of, predict
+from metav.models.training import (
     OnEpoch,
-    Teacher,
     TrainingOptions,
     batches_per_epoch,
     check_finite,
-    device_of,
     fit,
-    predict,
     rate_factor,
     shuffled_batches,
 )
+from metav.support.randomness import derive_seed, isolated_rng
 
 OBJECTIVES = ("autoencode", "adversarial")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from metav.calibration import Interval, exact_interval
-from metav.curves import aruc, roc_auc
-from metav.documents import plain, readable_json
 from metav.errors import InputError
-from metav.fingerprint_files import PathLike
-from metav.fingerprints import Fingerprint, load
-from metav.progress import progress_bar
-from metav.verdicts import Decision, Verdict, verify
+from metav.fingerprints.fingerprint import Fingerprint, load
+from metav.statistics.intervals import Interval, exact_interval
+from metav.statistics.roc_aruc import aruc, roc_auc
+from metav.support.files import PathLike
+from metav.support.html_tables import html_table
+from metav.support.json_values import plain, readable_json
+from metav.support.progress import progress_bar
+from metav.verdicts.verdict import Decision, Verdict
+from metav.verdicts.verification import verify
 
 _Entry: TypeAlias = tuple[Any, bool, str]
 
@@ -150,12 +151,7 @@ class Evaluation:
         return "\n".join([*lines, "", *self._summary()])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in _HEAD)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows()
-        )
-        caption = "<br>".join(html.escape(line) for line in self._summary())
-        return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>"
+        return html_table(self._summary(), self._rows(), head=_HEAD)
 
     def _matched(self, is_positive: bool) -> Interval:
         judged = [result for result in self.results if result.is_positive is is_positive and result.decided]

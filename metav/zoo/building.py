@@ -1,142 +1,53 @@
-"""The zoo: surrogate models, derived from the owner's or independent of it, built, cached and divided into shares."""
+"""Builds a zoo: plans it, trains what the cache lacks, and puts the models together."""
 
 from __future__ import annotations
 
-import html
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import nn
 
-from metav.architectures import (
-    Architecture,
-    OwnerArchitecture,
-    build,
-    check_architectures,
-    copied,
-    plain_architectures,
-)
-from metav.digests import state_digest
 from metav.errors import InputError, ModelError, ZooError
-from metav.progress import progress_bar
-from metav.randomness import isolated_rng, single_thread
-from metav.tasks import Task
-from metav.training import device_of
-from metav.zoo_cache import TrainedModel, ZooCache, tensor_state, unpack
-from metav.zoo_plan import HOMOLOGOUS, PlannedModel, plan_zoo
-from metav.zoo_training import ZooContext, context_digests, identity_of, train_missing
+from metav.models.architectures import Architecture, OwnerArchitecture, build
+from metav.models.identity import state_digest
+from metav.models.running import copied, device_of
+from metav.support.arguments import whole_number
+from metav.support.progress import progress_bar
+from metav.support.randomness import isolated_rng, single_thread
+from metav.support.signatures import show_options
+from metav.tasks.base import Task
+from metav.tasks.user_tasks import as_task
+from metav.zoo.architectures import check_architectures, plain_architectures
+from metav.zoo.cache import TrainedModel, ZooCache, tensor_state, unpack
+from metav.zoo.plan import HOMOLOGOUS, PlannedModel, plan_zoo
+from metav.zoo.training import ZooContext, context_digests, identity_of, train_missing
+from metav.zoo.zoo import Zoo, ZooModel
 
-_TASK_METHODS = ("loss", "train", "metric", "natural_queries", "digest", "check_model", "bootstrap")
 
+class BuildOptions(TypedDict, total=False):
+    """Options that `build_zoo` and `build_suspects` share.
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ZooModel:
-    """One surrogate or suspect, in eval mode and without gradients, with what is known of its origin.
-
-    `run` names the training run: snapshots of one run share it and count as one model. `fraction` is the share of the
-    training that a snapshot had seen (1.0: all). `share`: "optimize", "select", "calibrate", or "test" for suspects.
-    `architecture` indexes the list used: 0 is the owner's own class. `metric` is the task's, on the owner's data.
-    `attack`: the obfuscation that an independent surrogate went through.
-    Iterating gives (model, is_positive, family).
+    architectures: callables that return fresh models, besides the owner's own class; None: two plain fully connected
+        networks.
+    seed: of every random choice.
+    cache: a folder to continue from after a stop; None keeps nothing.
+    jobs: processes that train; -1 is one per core.
+    thief_task: the data that a thief trains on; None: the task's.
+    other_task: data of another source for independent models; None: changed parts of the task's.
+    families: the obfuscations to use; None: all that fit.
+    progress: None shows a bar on a terminal, False never, True always.
     """
 
-    model: nn.Module
-    is_positive: bool
-    family: str
-    strength: float | None
+    architectures: Sequence[Architecture] | None
     seed: int
-    run: str
-    fraction: float
-    share: str
-    architecture: int
-    metric: float
-    attack: str | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.model, self.is_positive, self.family))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Zoo:
-    """Surrogate models with their labels; positives first, each run's snapshots before its fully trained model."""
-
-    models: tuple[ZooModel, ...]
-    owner_digest: str
-    task_digest: str
-    seed: int
-    metric_name: str = "metric"
-    owner_metric: float | None = None
-
-    def __iter__(self) -> Iterator[ZooModel]:
-        return iter(self.models)
-
-    def __len__(self) -> int:
-        return len(self.models)
-
-    @property
-    def positives(self) -> tuple[ZooModel, ...]:
-        """The models derived from the owner's, snapshots included."""
-        return tuple(entry for entry in self.models if entry.is_positive)
-
-    @property
-    def negatives(self) -> tuple[ZooModel, ...]:
-        """The independent models, snapshots included."""
-        return tuple(entry for entry in self.models if not entry.is_positive)
-
-    def share(self, name: str) -> tuple[ZooModel, ...]:
-        """Return the models of one share: "optimize", "select", "calibrate" or "test"."""
-        if name not in ("optimize", "select", "calibrate", "test"):
-            raise ZooError(f"share must be optimize, select, calibrate or test, got {name!r}.")
-        return tuple(entry for entry in self.models if entry.share == name)
-
-    def summary(self) -> dict[str, Any]:
-        """Return counts of runs and snapshots per family and share, with the range of metrics; fit for JSON."""
-        families: dict[str, dict[str, Any]] = {}
-        for entry in self.models:
-            row = families.setdefault(
-                entry.family, {"is_positive": entry.is_positive, "runs": 0, "snapshots": 0, "shares": {}, "metrics": []}
-            )
-            if entry.fraction < 1.0:
-                row["snapshots"] += 1
-                continue
-            row["runs"] += 1
-            row["shares"][entry.share] = row["shares"].get(entry.share, 0) + 1
-            row["metrics"].append(entry.metric)
-        for row in families.values():
-            metrics = row.pop("metrics")
-            row["metric"] = [min(metrics), max(metrics)] if metrics else []
-        return {
-            "positives": len({entry.run for entry in self.positives}),
-            "negatives": len({entry.run for entry in self.negatives}),
-            "snapshots": sum(entry.fraction < 1.0 for entry in self.models),
-            "metric_name": self.metric_name,
-            "owner_metric": self.owner_metric,
-            "owner": self.owner_digest,
-            "task": self.task_digest,
-            "seed": self.seed,
-            "families": families,
-        }
-
-    def __repr__(self) -> str:
-        summary = self.summary()
-        return (
-            f"Zoo({summary['positives']} derived + {summary['negatives']} independent models of "
-            f"{len(summary['families'])} families, {summary['snapshots']} snapshots)"
-        )
-
-    def _repr_html_(self) -> str:
-        rows = []
-        for family, row in self.summary()["families"].items():
-            kind = "derived" if row["is_positive"] else "independent"
-            metric = " to ".join(f"{value:.4g}" for value in dict.fromkeys(row["metric"]))
-            cells = (family, kind, row["runs"], row["snapshots"], metric)
-            rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-        head = "".join(f"<th>{name}</th>" for name in ("family", "kind", "models", "snapshots", self.metric_name))
-        caption = html.escape(repr(self))
-        return f"<table><caption>{caption}</caption><tr>{head}</tr>{''.join(rows)}</table>"
+    cache: str | os.PathLike[str] | None
+    jobs: int
+    thief_task: Task | None
+    other_task: Task | None
+    families: Sequence[str] | None
+    progress: bool | None
 
 
 def build_zoo(
@@ -145,47 +56,26 @@ def build_zoo(
     *,
     positives: int = 48,
     negatives: int = 48,
-    architectures: Sequence[Architecture] | None = None,
-    seed: int = 0,
-    cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
     snapshots: int = 2,
-    other_task: Task | None = None,
-    thief_task: Task | None = None,
-    families: Sequence[str] | None = None,
     shares: Mapping[str, tuple[float, float, float]] | None = None,
-    progress: bool | None = None,
+    **options: Unpack[BuildOptions],
 ) -> Zoo:
     """Train the surrogate models of an owner's model; the result does not depend on `jobs` or on what was cached.
 
-    `positives` and `negatives` count training runs; up to `snapshots` of each run that is optimised on come on top,
-    taken at 35-85 % of training (none for a task whose `train` has no `on_epoch`). `architectures`: callables that
-    return fresh models, besides the owner's own class (None: two plain fully connected networks). `other_task`: data of
-    another source for independent models (None: changed parts of the task's). `thief_task`: the data a thief trains on
-    (None: the task's). Since nobody knows a thief's data, a part of the positives and of the negatives of other origin
-    trains on changed data (`metav.variations`). From 96 negatives on, a fifth of the homologous ones goes through an
-    obfuscation, whose traces are no proof of origin. `families`: the obfuscations to use (None: all that fit).
-    `shares`: per "positive" and "negative" three fractions for optimize, select, calibrate. `cache`: a folder to
-    continue from after a stop. A positive that has become useless (no better than halfway from a constant answer to the
-    owner) is made again with half the strength. `jobs`: processes (-1: one per core). `progress`: None shows a bar on a
-    terminal, False never, True always.
+    positives, negatives: numbers of training runs.
+    snapshots: copies of each run that is optimised on, at most, taken at 35-85 % of training, on top of the runs; none
+        for a task whose `train` has no `on_epoch`.
+    shares: per "positive" and "negative" three fractions for optimize, select and calibrate.
+    options: see `BuildOptions`.
+
+    Since nobody knows a thief's data, a part of the positives and of the negatives of other origin trains on changed
+    data (`metav.tasks.data_variations`). From 96 negatives on, a fifth of the homologous ones goes through an
+    obfuscation, whose traces are no proof of origin. A positive that has become useless (no better than halfway from a
+    constant answer to the owner) is made again with half the strength.
 
     The owner's model and the global random state are untouched. Raises ZooError, ModelError, InputError, CacheError.
     """
-    return _build(
-        owner,
-        task,
-        counts=(positives, negatives, snapshots),
-        architectures=architectures,
-        seed=seed,
-        cache=cache,
-        jobs=jobs,
-        tasks=(thief_task, other_task),
-        families=families,
-        shares=shares,
-        progress=progress,
-        suspects=False,
-    )
+    return _build(owner, task, sizes=(positives, negatives, snapshots), shares=shares, suspects=False, **options)
 
 
 def build_suspects(
@@ -194,63 +84,45 @@ def build_suspects(
     *,
     positives: int = 36,
     negatives: int = 36,
-    architectures: Sequence[Architecture] | None = None,
-    seed: int = 0,
-    cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
     snapshots: int = 0,
-    other_task: Task | None = None,
-    thief_task: Task | None = None,
-    families: Sequence[str] | None = None,
-    progress: bool | None = None,
+    **options: Unpack[BuildOptions],
 ) -> Zoo:
     """Train test suspects: as `build_zoo`, but with seeds, strengths and default architectures that no zoo has.
 
-    Seeds differ from those of every zoo even where `seed` is the same.
+    positives, negatives, snapshots, options: as for `build_zoo`. Seeds differ from those of every zoo even where `seed`
+    is the same. Raises what `build_zoo` does.
     """
-    return _build(
-        owner,
-        task,
-        counts=(positives, negatives, snapshots),
-        architectures=architectures,
-        seed=seed,
-        cache=cache,
-        jobs=jobs,
-        tasks=(thief_task, other_task),
-        families=families,
-        shares=None,
-        progress=progress,
-        suspects=True,
-    )
+    return _build(owner, task, sizes=(positives, negatives, snapshots), shares=None, suspects=True, **options)
 
 
 def _build(
     owner: nn.Module,
     task: Task,
     *,
-    counts: tuple[int, int, int],
-    architectures: Sequence[Architecture] | None,
-    seed: int,
-    cache: str | os.PathLike[str] | None,
-    jobs: int,
-    tasks: tuple[Task | None, Task | None],
-    families: Sequence[str] | None,
+    sizes: tuple[int, int, int],
     shares: Mapping[str, tuple[float, float, float]] | None,
-    progress: bool | None,
     suspects: bool,
+    architectures: Sequence[Architecture] | None = None,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    jobs: int = 1,
+    thief_task: Task | None = None,
+    other_task: Task | None = None,
+    families: Sequence[str] | None = None,
+    progress: bool | None = None,
 ) -> Zoo:
-    check_arguments(owner, task, jobs)
+    task = checked_arguments(owner, task, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), single_thread():
-        context = zoo_context(owner, task, tasks, architectures, suspects)
+        context = zoo_context(owner, task, (thief_task, other_task), architectures, suspects)
         owner_metric = float(task.metric(context.owner))
     plan = plan_zoo(
         task,
-        positives=counts[0],
-        negatives=counts[1],
+        positives=sizes[0],
+        negatives=sizes[1],
+        snapshots=sizes[2],
         architectures=len(context.architectures),
         seed=seed,
-        snapshots=counts[2],
         families=families,
         shares=shares,
         suspects=suspects,
@@ -263,23 +135,22 @@ def _build(
         owner_digest=context.digests["owner"],
         task_digest=task.digest(),
         seed=seed,
-        metric_name=getattr(task, "metric_name", "metric"),
+        metric_name=task.metric_name,
         owner_metric=owner_metric,
     )
 
 
-def check_arguments(owner: nn.Module, task: Task, jobs: int) -> None:
-    """Raise ModelError or InputError for what no zoo can be built from."""
+for _function in (build_zoo, build_suspects):
+    show_options(_function, _build)
+
+
+def checked_arguments(owner: nn.Module, task: Task, jobs: int) -> Task:
+    """Return the task behind its contract; ModelError or InputError for what no zoo can be built from."""
     if not isinstance(owner, nn.Module):
-        raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself.")
-    missing = [name for name in _TASK_METHODS if not callable(getattr(task, name, None))]
-    if missing:
-        raise InputError(
-            f"task of class {type(task).__name__} lacks {', '.join(missing)}; subclass metav.Task or use "
-            "Classification, Regression or Generation."
-        )
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs == 0:
-        raise InputError(f"jobs must be a whole number from 1, or -1 for one per core, got {jobs!r}.")
+        raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
+    if jobs != -1:
+        whole_number("jobs", jobs, least=1, remedy="-1 stands for one process per core")
+    return as_task(task)
 
 
 def zoo_context(
@@ -295,7 +166,10 @@ def zoo_context(
     others = plain_architectures(clone, task, unusual=suspects) if architectures is None else list(architectures)
     check_architectures(others, task)
     own = OwnerArchitecture(clone)
-    thief_task, other_task = tasks
+    thief_task, other_task = (
+        None if given is None else as_task(given, name=name)
+        for name, given in zip(("thief_task", "other_task"), tasks, strict=True)
+    )
     for name, given in (("thief_task", thief_task), ("other_task", other_task)):
         if given is None:
             continue
@@ -303,11 +177,8 @@ def zoo_context(
             raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}.")
         if given.outputs != task.outputs:
             raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task.")
-    baseline = getattr(task, "baseline", None)
-    metric = float(task.metric(clone))
-    better = baseline is not None and (
-        metric > baseline if getattr(task, "higher_is_better", False) else metric < baseline
-    )
+    baseline, metric = task.baseline, float(task.metric(clone))
+    better = baseline is not None and (metric > baseline if task.higher_is_better else metric < baseline)
     digests = {"task": task, "thief": thief_task or task, "other": other_task}
     return ZooContext(
         owner=clone,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from metav.errors import CacheError
+from metav.support.files import remove_stale_parts, write_atomically
 
 FORMAT = 1
 """Raised whenever the same key would stand for another model, e.g. when an obfuscation changes."""
-
-_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +91,10 @@ class ZooCache:
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self._temporary("probe")
-            probe.write_bytes(b"")
+            probe = self.folder / f".probe-{os.getpid()}"
+            write_atomically(probe, b"")
             probe.unlink()
-            self._remove_stale()
+            remove_stale_parts(self.folder)
         except OSError as error:
             raise CacheError(
                 f"the cache folder {self.folder} cannot be written to ({error}); pass another cache= or fix its rights."
@@ -123,30 +120,12 @@ class ZooCache:
 
     def store(self, key: str, content: bytes) -> None:
         """Write a training run whole or not at all: into a temporary file of the same folder, then renamed."""
-        temporary = self._temporary(key)
         try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path(key))
+            write_atomically(self.path(key), content)
         except OSError as error:
             raise CacheError(
                 f"the cache file {self.path(key)} cannot be written ({error}); free some space or pass another cache=."
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-    def _temporary(self, key: str) -> Path:
-        return self.folder / f".{key}.{os.getpid()}.tmp"
-
-    def _remove_stale(self) -> None:
-        """Remove what killed runs left half-written, but not what another process is writing now."""
-        for path in self.folder.glob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
 
 
 def tensor_state(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metav.errors import ObfuscationError, ZooError
-from metav.obfuscations import OBFUSCATIONS, Obfuscation
-from metav.randomness import derive_seed
-from metav.tasks import Task
+from metav.obfuscations.registry import OBFUSCATIONS, Obfuscation
+from metav.support.arguments import whole_number
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
 
 SHARES = ("optimize", "select", "calibrate")
 DEFAULT_SHARES: Mapping[str, tuple[float, float, float]] = {
@@ -22,11 +23,11 @@ OTHER_DATA = "independent_other_data"
 VARIED_POSITIVES = 0.6
 VARIED_OTHER_ARCHITECTURES = 0.5
 ATTACKED_HOMOLOGOUS = 0.2
-"""Of the homologous surrogates: otherwise the traces of an obfuscation would pass for those of the owner."""
+"""Share of the homologous surrogates that goes through an obfuscation after training. Without them the verifier takes
+what an obfuscation leaves in the answers of a model for a sign of the owner, and accuses independent models that went
+through one."""
 FEWEST_WITH_ATTACKED = 96
 """Negatives of the smallest zoo that has attacked ones: with 48, copies extracted from the owner's were missed."""
-STUDENTS = ("distill_same", "distill_other", "extract_labels", "extract_scores")
-"""Families of which no weight is the owner's; their traces are strongest: half of the attacked independents get one."""
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
 
 
@@ -68,12 +69,8 @@ def plan_zoo(
     Raises ZooError without positives or negatives, ObfuscationError for families that do not fit the task.
     """
     for name, count in (("positives", positives), ("negatives", negatives), ("snapshots", snapshots)):
-        lowest = 0 if name == "snapshots" else 1
-        if isinstance(count, bool) or not isinstance(count, int) or count < lowest:
-            raise ZooError(
-                f"{name} must be a whole number from {lowest}, got {count!r}; a meta-verifier learns from models of "
-                "both kinds."
-            )
+        remedy = "a meta-verifier learns from models of both kinds"
+        whole_number(name, count, least=0 if name == "snapshots" else 1, remedy=remedy, error=ZooError)
     purpose = "suspects" if suspects else "zoo"
     chosen = _positive_families(task, families, architectures)
     drafts = [_positive(chosen, number, architectures, seed, purpose, suspects) for number in range(positives)]
@@ -106,7 +103,7 @@ def _positive_families(task: Task, families: Sequence[str] | None, architectures
     for entry in chosen:
         if not entry.supports(task):
             raise ObfuscationError(
-                f"{entry.family} makes no sense for a {task.name} task, only for {', '.join(sorted(entry.tasks))}; "
+                f"{entry.family} makes no sense for a {task.name} task, only for {', '.join(entry.needs.kinds)}; "
                 "leave it out of families."
             )
         if not entry.own_architecture and architectures < 2:
@@ -119,8 +116,8 @@ def _positive(
 ) -> PlannedModel:
     entry, round_ = chosen[number % len(chosen)], number // len(chosen)
     grid = entry.suspect_strengths if suspects else entry.zoo_strengths
-    # Families start at different strengths: one round already holds weak and strong ones.
-    offset = list(OBFUSCATIONS).index(entry.family)
+    # families start at different strengths: one round already holds weak and strong ones
+    offset = entry.first_turn
     architecture = 0
     if entry.other_architecture and architectures > 1 and (round_ % 2 == 1 or not entry.own_architecture):
         turn = round_ // 2 if entry.own_architecture else round_
@@ -173,7 +170,8 @@ def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | No
     """Return the obfuscation of an independent model and its strength: a random one, and none for most models."""
     if not _drawn(seed, "attacked", ATTACKED_HOMOLOGOUS):
         return None
-    students = [entry for entry in attacks if entry.family in STUDENTS]
+    # what training on another model's answers leaves is the strongest trace: half of the attacked ones are students
+    students = [entry for entry in attacks if entry.makes_student]
     chosen = students if students and derive_seed(seed, "attacked by a student") % 2 else attacks
     entry = chosen[derive_seed(seed, "attack") % len(chosen)]
     return entry.family, entry.zoo_strengths[derive_seed(seed, "attack strength") % len(entry.zoo_strengths)]

@@ -14,17 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from metav.architectures import Architecture, build, copied
-from metav.digests import architecture_identity, source_identity
 from metav.errors import InputError, ModelError
-from metav.extraction import accepts
-from metav.obfuscations import OBFUSCATIONS
-from metav.randomness import derive_seed, isolated_rng, single_thread
-from metav.tasks import Task
-from metav.training import device_of, evaluating
-from metav.variations import varied
-from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
-from metav.zoo_plan import OTHER_DATA, PlannedModel
+from metav.models.architectures import Architecture, build
+from metav.models.identity import architecture_identity
+from metav.models.running import copied, device_of, evaluating
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.tasks.base import Task, train_as_it_can
+from metav.tasks.data_variations import varied
+from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
+from metav.zoo.plan import OTHER_DATA, PlannedModel
 
 ATTEMPTS = 3
 LAST_SNAPSHOT = 0.9
@@ -64,11 +63,7 @@ class ZooContext:
             return False
         if self.least_useful is None:
             return True
-        return (
-            metric >= self.least_useful
-            if getattr(self.task, "higher_is_better", False)
-            else metric <= self.least_useful
-        )
+        return metric >= self.least_useful if self.task.higher_is_better else metric <= self.least_useful
 
     def template(self, planned: PlannedModel) -> nn.Module:
         """Return a model of the planned architecture, to load a state into."""
@@ -191,7 +186,7 @@ def context_digests(owner_digest: str, task_digests: dict[str, str], architectur
 
 def identity_of(task: Task) -> str:
     """Return a task's digest together with its class's code."""
-    return f"{task.digest()} {cache_key({'source': source_identity(type(task))})}"
+    return f"{task.digest()} {cache_key({'source': task.identity()})}"
 
 
 @functools.lru_cache(maxsize=1)
@@ -207,7 +202,7 @@ def _positive(planned: PlannedModel, context: ZooContext, strength: float, recor
     options: dict[str, Any] = {}
     if planned.architecture:
         options["architecture"] = context.architectures[planned.architecture]
-    if planned.snapshots and entry.needs_training and accepts(context.thief_task.train, "on_epoch"):
+    if planned.snapshots and entry.needs_training:
         options["on_epoch"] = recorder
     task = varied(context.thief_task, planned.seed) if planned.varied else context.thief_task
     with evaluating(context.owner), torch.enable_grad():
@@ -224,12 +219,11 @@ def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotReco
         task = task.bootstrap(derive_seed(planned.seed, "data"), 0.5)
     start = derive_seed(planned.seed, "initial weights")
     model = build(context.architectures[planned.architecture], start).to(device_of(context.owner))
-    watched: dict[str, Any] = {}
-    if planned.snapshots and accepts(task.train, "on_epoch"):
-        watched["on_epoch"] = recorder
+    watched: dict[str, Any] = {"on_epoch": recorder} if planned.snapshots else {}
+    training_seed = derive_seed(planned.seed, "training")
     if planned.attack is None:
-        return task.train(model, seed=derive_seed(planned.seed, "training"), **watched)
-    model = task.train(model, seed=derive_seed(planned.seed, "training"))
+        return train_as_it_can(task, model, seed=training_seed, **watched)
+    model = train_as_it_can(task, model, seed=training_seed)
     family, strength = planned.attack
     entry = OBFUSCATIONS[family]
     with evaluating(model), torch.enable_grad():

@@ -8,10 +8,10 @@ from dataclasses import replace
 from torch import nn
 
 from metav.errors import ZooError
-from metav.obfuscations import OBFUSCATIONS, Obfuscation
-from metav.randomness import derive_seed, isolated_rng
-from metav.tasks import Task
-from metav.zoo import Zoo, ZooModel
+from metav.obfuscations.registry import OBFUSCATIONS, Obfuscation
+from metav.support.randomness import derive_seed, isolated_rng
+from metav.tasks.base import Task
+from metav.zoo.zoo import Zoo, ZooModel
 
 OWNER_COPIES = 24
 COPIES = 8

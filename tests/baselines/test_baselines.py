@@ -41,10 +41,10 @@ from metav.baselines import (
     OutputDistance,
     PublishedMetaV,
 )
-from metav.curves import roc_auc
 from metav.errors import InputError, ModelError, SuspectError, ZooError
+from metav.statistics.roc_aruc import roc_auc
 from metav.suspects import CallableSuspect, RecordedSuspect
-from metav.zoo import Zoo
+from metav.zoo.zoo import Zoo
 
 every_scheme = pytest.mark.parametrize("name", SCHEMES)
 

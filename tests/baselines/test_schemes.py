@@ -43,8 +43,8 @@ from metav.baselines.published import _Progress, fit_published
 from metav.baselines.similarity import decision_distances, jensen_shannon
 from metav.errors import InputError
 from metav.suspects import CallableSuspect, RecordedSuspect, Suspect
-from metav.tasks import Classification
-from metav.zoo import Zoo
+from metav.tasks.classification import Classification
+from metav.zoo.zoo import Zoo
 
 # IPGuard --------------------------------------------------------------------------------------------------------------
 

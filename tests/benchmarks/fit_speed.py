@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from metav.baselines.published import fit_published
-from metav.curves import aruc
-from metav.ensembles import Ensemble
-from metav.experiments.scenarios import digits_scenario
-from metav.optimization import optimize
-from metav.optimization_options import OptimizationOptions
-from metav.zoo import build_suspects, build_zoo
+from metav.experiments.scenarios.scenario import digits_scenario
+from metav.models.ensembles import Ensemble
+from metav.optimization.optimization import optimize
+from metav.optimization.options import OptimizationOptions
+from metav.statistics.roc_aruc import aruc
+from metav.zoo.building import build_suspects, build_zoo
 
 
 def measure(seed: int, repeat: int, cache: str, limit: float, surrogates: int) -> dict[str, object]:

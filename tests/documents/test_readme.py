@@ -17,8 +17,8 @@ from torch import nn
 
 import metav
 from metav import cli
-from metav.experiments.__main__ import main as experiments
-from metav.randomness import isolated_rng, single_thread
+from metav.cli.fingerprint import main as experiments
+from metav.support.randomness import isolated_rng, single_thread
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

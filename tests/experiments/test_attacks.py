@@ -9,25 +9,26 @@ import torch
 from small_models import HeadFirst, ResidualCNN, bits, digits, owner_of, task_of
 from torch import Tensor, nn
 
-from metav.architectures import plain_architectures
 from metav.errors import InputError, MetavError, ObfuscationError
-from metav.experiments import architectures
-from metav.experiments.attack_extraction import double_distill, jbda, knockoff
-from metav.experiments.attack_removal import fine_prune, removal_net, unlearn_fingerprint
-from metav.experiments.attack_structure import (
+from metav.experiments.attacks.extraction import double_distill, jbda, knockoff
+from metav.experiments.attacks.neuron_channels import channel_groups
+from metav.experiments.attacks.registry import ATTACKS, STACKS, stacked, supported_stacks
+from metav.experiments.attacks.removal import fine_prune, removal_net, unlearn_fingerprint
+from metav.experiments.attacks.structure import (
     MappedLatent,
     permute_latent,
     permute_neurons,
     rescale_neurons,
     rotate_latent,
 )
-from metav.experiments.attacks import ATTACKS, STACKS, stacked, supported_stacks
-from metav.experiments.channels import channel_groups
-from metav.obfuscations import OBFUSCATIONS
-from metav.randomness import isolated_rng
-from metav.tasks import Classification, Generation
-from metav.training import predict
-from metav.variations import varied
+from metav.experiments.scenarios import architectures
+from metav.models.running import predict
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.support.randomness import isolated_rng
+from metav.tasks.classification import Classification
+from metav.tasks.data_variations import varied
+from metav.tasks.generation import Generation
+from metav.zoo.architectures import plain_architectures
 
 TASKS = ("classification", "regression", "generation")
 CASES = [

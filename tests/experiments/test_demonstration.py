@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import metav
-from metav.demo import FULL, DemoResult, DemoSize, run_demo, write_picture
+from metav.experiments.demonstration import FULL, DemoResult, DemoSize, run_demo, write_picture
 
 SMALL = DemoSize(positives=6, negatives=6, suspects=2, steps=5)
 GIBIBYTES = 1.5
@@ -61,7 +61,7 @@ def test_it_draws_all_suspects(small, tmp_path):
 
 
 def test_its_numbers_support_the_false_positive_rate_that_it_wants():
-    from metav.zoo_plan import DEFAULT_SHARES
+    from metav.zoo.plan import DEFAULT_SHARES
 
     assert round(DEFAULT_SHARES["negative"][2] * FULL.negatives) >= 19
 

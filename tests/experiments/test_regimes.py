@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 import metav
 from metav.errors import InputError, ZooError
-from metav.experiments.access import InputChange, OutputAccess, through_channel
-from metav.experiments.regimes import FEW_FAMILIES, GROUPS, STUDENTS, Regime, all_regimes, select_regimes
-from metav.experiments.scales import SCALES, SIZES
-from metav.obfuscations import OBFUSCATIONS
-from metav.optimization_options import OptimizationOptions
-from metav.zoo import Zoo, ZooModel
-from metav.zoo_plan import HOMOLOGOUS, SHARES, plan_zoo
+from metav.experiments.runs.regimes import FEW_FAMILIES, GROUPS, Regime, all_regimes, select_regimes
+from metav.experiments.scenarios.scales import SCALES, SIZES
+from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.optimization.options import OptimizationOptions
+from metav.zoo.plan import HOMOLOGOUS, SHARES, STUDENTS, plan_zoo
+from metav.zoo.zoo import Zoo, ZooModel
 
 LOWER, UPPER = torch.full((3, 9, 9), -1.0), torch.full((3, 9, 9), 3.0)
 

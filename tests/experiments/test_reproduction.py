@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from metav.cli import main
+from metav.cli.fingerprint import main
 from metav.errors import InputError
-from metav.experiments.attacks import LEAK_ATTACKS
-from metav.experiments.materials import Plan
-from metav.experiments.regimes import all_regimes
-from metav.experiments.reproduce import parse_seeds, ranking, reproduce
-from metav.experiments.scales import SIZES
-from metav.experiments.scenarios import digits_scenario
-from metav.randomness import single_thread
-from metav.zoo_augmentation import OWNER_COPIES
+from metav.experiments.attacks.registry import LEAK_ATTACKS
+from metav.experiments.runs.prepared_models import Plan
+from metav.experiments.runs.regimes import all_regimes
+from metav.experiments.runs.reproduction import parse_seeds, ranking, reproduce
+from metav.experiments.scenarios.scales import SIZES
+from metav.experiments.scenarios.scenario import digits_scenario
+from metav.support.randomness import single_thread
+from metav.zoo.untrained_copies import OWNER_COPIES
 
 OWNER_TRAININGS = 46
 """How long the smallest scale may take: a minute where the owner's model of the full size trains in 1.3 seconds."""

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from metav.errors import InputError
-from metav.experiments.records import read_record, settings_key, write_record
-from metav.experiments.report import write_report
-from metav.experiments.results import (
+from metav.experiments.results.report import write_report
+from metav.experiments.results.tables import (
     all_tables,
     apart_table,
     cost_table,
@@ -26,7 +25,8 @@ from metav.experiments.results import (
     true_positives_at,
     without_table,
 )
-from metav.reports.figures import plot_queries, plot_robustness, plot_roc, plot_sweep
+from metav.experiments.runs.records import read_record, settings_key, write_record
+from metav.reports.experiment_plots import plot_queries, plot_robustness, plot_roc, plot_sweep
 
 SCORES = {"finetune_all": [0.9, 0.8], "distill_same": [0.6, 0.3]}
 INDEPENDENT = {"independent_same_data": [0.1, 0.2, 0.4, 0.55]}

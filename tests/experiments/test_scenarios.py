@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metav.errors import InputError
-from metav.experiments.datasets import (
+from metav.experiments.scenarios.datasets import (
     Split,
     load_digits,
     load_fashion,
@@ -25,10 +25,9 @@ from metav.experiments.datasets import (
 
 torch = pytest.importorskip("torch")
 
-from metav.architectures import Architecture, build  # noqa: E402
-from metav.experiments import architectures  # noqa: E402
-from metav.experiments.scales import SCALES, SIZES  # noqa: E402
-from metav.experiments.scenarios import (  # noqa: E402
+from metav.experiments.scenarios import architectures
+from metav.experiments.scenarios.scales import SCALES, SIZES
+from metav.experiments.scenarios.scenario import (
     Scenario,
     digits_scenario,
     disturbed,
@@ -37,13 +36,8 @@ from metav.experiments.scenarios import (  # noqa: E402
     skin_scenario,
     warfarin_scenario,
 )
-from metav.experiments.skin_architectures import (  # noqa: E402
-    SKIN_SUSPECTS,
-    SKIN_ZOO,
-    Scaled,
-    at_width,
-    skin_resnet18,
-)
+from metav.experiments.scenarios.skin_architectures import SKIN_SUSPECTS, SKIN_ZOO, Scaled, at_width, skin_resnet18
+from metav.models.architectures import Architecture, build
 
 ROLES = {
     "digits": (architectures.DIGITS_OWNER, architectures.DIGITS_ZOO, architectures.DIGITS_SUSPECTS),

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import metav.experiments.suspect_training
 import numpy as np
 import pytest
 import torch
@@ -21,18 +22,17 @@ from small_models import HeadFirst, ResidualCNN, bits, digits, owner_of, task_of
 from torch import Tensor, nn
 
 import metav
-import metav.experiments.suspect_training
 from metav.errors import InputError, ModelError
-from metav.experiments import architectures
-from metav.experiments.attacks import ATTACKS
-from metav.experiments.suspect_plan import ATTACKED, SCALES, STACKED, Scale, plan_suspects
-from metav.experiments.suspects import build_test_suspects, usefulness_lost
-from metav.obfuscations import OBFUSCATIONS
-from metav.randomness import isolated_rng
-from metav.tasks import Classification
-from metav.training import predict
-from metav.zoo import build_suspects
-from metav.zoo_plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, plan_zoo
+from metav.experiments.attacks.registry import ATTACKS
+from metav.experiments.scenarios import architectures
+from metav.experiments.suspects.collection import build_test_suspects, usefulness_lost
+from metav.experiments.suspects.plan import ATTACKED, SCALES, STACKED, Scale, plan_suspects
+from metav.models.running import predict
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.support.randomness import isolated_rng
+from metav.tasks.classification import Classification
+from metav.zoo.building import build_suspects
+from metav.zoo.plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, plan_zoo
 
 TASKS = ("classification", "regression", "generation")
 

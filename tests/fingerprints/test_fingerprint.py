@@ -23,9 +23,9 @@ from small_fingerprints import OUTPUTS, QUERIES, handmade, member, numbers, rule
 import metav
 from metav import _core
 from metav.errors import ArtefactError, InputError
-from metav.fingerprint_files import DOCUMENT, FORMAT_VERSION, LIMITS, TENSORS, commitment_of, read_file, write_file
-from metav.fingerprints import TaskSpecification, derive_salt, load
-from metav.verifiers import MetaVerifier
+from metav.fingerprints.files import DOCUMENT, FORMAT_VERSION, LIMITS, TENSORS, commitment_of, read_file, write_file
+from metav.fingerprints.fingerprint import TaskSpecification, derive_salt, load
+from metav.verifiers.meta_verifier import MetaVerifier
 
 GOLDEN = "81ac4df6e930e21e85b9f47c0b83f7f4f98d514843a67e84ec48d65ab5a48dab"
 GOLDEN_COMMITMENT = "7c61d7cfa19c25d20e9fe21bd42b6902387da5aeb0732ba6002bfd4be2e7864d"

@@ -21,8 +21,8 @@ from metav.baselines import (
     LiteGuard,
     PublishedMetaV,
 )
-from metav.randomness import isolated_rng
-from metav.zoo import Zoo, ZooModel
+from metav.support.randomness import isolated_rng
+from metav.zoo.zoo import Zoo, ZooModel
 
 N = 24
 MARGIN = 0.1

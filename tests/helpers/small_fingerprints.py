@@ -13,12 +13,12 @@ from torch import nn
 
 import metav
 from metav import _core
-from metav.calibration import Calibration
-from metav.fingerprints import Fingerprint, TaskSpecification, derive_salt
-from metav.randomness import isolated_rng, single_thread
-from metav.tasks import Classification
-from metav.verifiers import Member, MetaVerifier
-from metav.zoo import Zoo
+from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification, derive_salt
+from metav.statistics.calibration import Calibration
+from metav.support.randomness import isolated_rng, single_thread
+from metav.tasks.classification import Classification
+from metav.verifiers.meta_verifier import Member, MetaVerifier
+from metav.zoo.zoo import Zoo
 
 QUERIES, OUTPUTS = 6, 3
 LINEAR_SLOPE = 0.75 / 2.0  # weight and spread of the first member of a hand-made fingerprint

@@ -9,9 +9,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from metav.randomness import isolated_rng
-from metav.task_base import Task
-from metav.tasks import Classification, Generation, Regression
+from metav.support.randomness import isolated_rng
+from metav.tasks.base import Task
+from metav.tasks.classification import Classification
+from metav.tasks.generation import Generation
+from metav.tasks.regression import Regression
 
 
 class ResidualCNN(nn.Module):

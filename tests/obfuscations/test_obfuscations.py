@@ -10,25 +10,16 @@ import torch
 from small_models import HeadFirst, ResidualCNN, bits, owner_of, task_of
 from torch import nn
 
-from metav.architectures import plain_architectures, reinitialized
 from metav.errors import InputError, ModelError, ObfuscationError
-from metav.layers import quantized, weighted_layers
-from metav.obfuscations import (
-    OBFUSCATIONS,
-    adversarial_train,
-    distill,
-    extract_labels,
-    extract_scores,
-    filter_prune,
-    finetune_last,
-    prune_then_finetune,
-    quantize,
-    retrain_last,
-    weight_noise,
-    weight_prune,
-)
-from metav.randomness import isolated_rng
-from metav.training import predict
+from metav.models.architectures import reinitialized
+from metav.models.running import predict
+from metav.obfuscations.layers import quantized, weighted_layers
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.obfuscations.rewriting import filter_prune, quantize, weight_noise, weight_prune
+from metav.obfuscations.students import distill, extract_labels, extract_scores
+from metav.obfuscations.tuning import adversarial_train, finetune_last, prune_then_finetune, retrain_last
+from metav.support.randomness import isolated_rng
+from metav.zoo.architectures import plain_architectures
 
 CASES = [
     pytest.param(name, family, id=f"{name}-{family}")

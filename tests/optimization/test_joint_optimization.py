@@ -13,16 +13,20 @@ from small_fingerprints import small_owner, small_task, small_zoo
 from torch import nn
 
 from metav import _core
-from metav.boundary_queries import boundary_queries
-from metav.curves import roc_auc
-from metav.ensembles import Ensemble, run_model
 from metav.errors import InputError, ZooError
-from metav.optimization import POOL_SURROGATES, optimize
-from metav.optimization_options import OptimizationOptions
-from metav.query_selection import choose_queries
-from metav.selection import Candidate, Shares, calibration_parts, refit, select_members
-from metav.verifiers import Member, MetaVerifier, paired_features
-from metav.zoo import Zoo
+from metav.models.ensembles import Ensemble, run_model
+from metav.optimization.boundary_queries import boundary_queries
+from metav.optimization.candidates import Candidate, select_members
+from metav.optimization.cross_fitting import calibration_parts, refit
+from metav.optimization.optimization import optimize
+from metav.optimization.options import OptimizationOptions
+from metav.optimization.query_pool import choose_queries
+from metav.optimization.settings import POOL_SURROGATES
+from metav.optimization.shares import Shares
+from metav.statistics.roc_aruc import roc_auc
+from metav.verifiers.meta_verifier import Member, MetaVerifier
+from metav.verifiers.views import paired_features
+from metav.zoo.zoo import Zoo
 
 SMALL = {"queries": 12, "pool": 1, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
 

@@ -14,7 +14,7 @@ from small_fingerprints import answers_with_logit, handmade
 
 import metav
 from metav.reports import plot_scores
-from metav.reports.plots import save_plot
+from metav.reports.score_plot import save_plot
 
 LOGITS = {
     ("finetune_all", True): [1.0, 1.5, 2.5],

@@ -13,8 +13,10 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binom, binomtest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from metav.calibration import Calibration, calibrate, conformal_p_value, exact_interval
 from metav.errors import InputError
+from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.intervals import exact_interval
+from metav.statistics.p_values import conformal_p_value
 
 logit_lists = st.lists(st.floats(-50, 50), min_size=1, max_size=40)
 rates = st.sampled_from([0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9])

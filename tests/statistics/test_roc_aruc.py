@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from metav.curves import aruc, robustness_uniqueness, roc_auc, roc_curve
 from metav.errors import InputError
+from metav.statistics.roc_aruc import aruc, robustness_uniqueness, roc_auc, roc_curve
 
 # few different values, so that ties are common
 scores = st.lists(

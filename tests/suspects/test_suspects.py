@@ -21,7 +21,7 @@ from small_models import HeadFirst, ResidualCNN
 from torch import nn
 
 from metav.errors import InputError, SuspectError
-from metav.randomness import isolated_rng
+from metav.support.randomness import isolated_rng
 from metav.suspects import CallableSuspect, ModuleSuspect, RecordedSuspect, open_suspect
 
 QUERIES = numbers(20, 1, 8, 8)

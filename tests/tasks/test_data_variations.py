@@ -7,8 +7,9 @@ import pytest
 import torch
 from small_models import task_of
 
-from metav.tasks import Classification, Regression
-from metav.variations import varied
+from metav.tasks.classification import Classification
+from metav.tasks.data_variations import varied
+from metav.tasks.regression import Regression
 
 
 @pytest.mark.parametrize("name", ["classification", "regression", "generation"])

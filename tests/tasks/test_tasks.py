@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from small_models import Generator, HeadFirst, bits, digits, owner_of, task_of
 from torch import nn
 
-from metav.architectures import reinitialized
 from metav.errors import InputError, ModelError
-from metav.randomness import derive_seed, isolated_rng, single_thread
-from metav.tasks import Classification, Generation, Regression, log_probabilities
-from metav.training import predict
+from metav.models.architectures import reinitialized
+from metav.models.running import predict
+from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.tasks.classification import Classification, log_probabilities
+from metav.tasks.generation import Generation
+from metav.tasks.regression import Regression
 
 TASKS = ("classification", "regression", "generation")
 

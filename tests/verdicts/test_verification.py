@@ -30,7 +30,7 @@ from torch import nn
 import metav
 from metav import Decision
 from metav.errors import ArtefactError, InputError
-from metav.fingerprints import TaskSpecification
+from metav.fingerprints.fingerprint import TaskSpecification
 
 FP = handmade()
 

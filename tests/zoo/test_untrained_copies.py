@@ -7,11 +7,11 @@ import torch
 from small_models import HeadFirst, bits, digits, owner_of, task_of
 
 from metav.errors import ZooError
-from metav.experiments.regimes import Regime
+from metav.experiments.runs.regimes import Regime
 from metav.fingerprinting import fingerprint
-from metav.tasks import Classification
-from metav.zoo import build_zoo
-from metav.zoo_augmentation import with_untrained_copies
+from metav.tasks.classification import Classification
+from metav.zoo.building import build_zoo
+from metav.zoo.untrained_copies import with_untrained_copies
 
 
 def test_copies_join_their_class_and_never_calibrate() -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import metav.zoo_training
 import numpy as np
 import pytest
 import torch
@@ -21,15 +22,15 @@ from hypothesis import strategies as st
 from small_models import HeadFirst, bits, digits, owner_of, task_of
 from torch import nn
 
-import metav.zoo_training
 from metav.errors import CacheError, InputError, ModelError, ObfuscationError, ZooError
-from metav.obfuscations import OBFUSCATIONS, Obfuscation
-from metav.randomness import isolated_rng
-from metav.tasks import Classification, Regression
-from metav.training import predict
-from metav.zoo import build_suspects, build_zoo
-from metav.zoo_cache import TrainedModel, pack, unpack
-from metav.zoo_plan import plan_zoo
+from metav.models.running import predict
+from metav.obfuscations.registry import OBFUSCATIONS, Obfuscation
+from metav.support.randomness import isolated_rng
+from metav.tasks.classification import Classification
+from metav.tasks.regression import Regression
+from metav.zoo.building import build_suspects, build_zoo
+from metav.zoo.cache import TrainedModel, pack, unpack
+from metav.zoo.plan import plan_zoo
 
 INDEPENDENT = "independent_same_data"
 

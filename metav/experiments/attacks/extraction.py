@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.architectures import Architecture, build, reinitialized
 from metav.errors import InputError, ObfuscationError
-from metav.extraction import train_student
-from metav.obfuscations import check_strength, distill
-from metav.randomness import derive_seed
-from metav.tasks import Generation, Task
-from metav.training import batches_per_epoch, device_of, evaluating, predict
+from metav.models.architectures import Architecture, reinitialized
+from metav.models.running import device_of, evaluating, predict
+from metav.models.training import batches_per_epoch
+from metav.obfuscations.steps import fresh_student
+from metav.obfuscations.students import distill
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task, train_as_it_can
+from metav.tasks.generation import Generation
+from metav.tasks.supervised import SupervisedTask
 
 JACOBIAN_SEEDS = 150
 """Natural inputs that a thief of `jbda` starts from, at most."""
@@ -50,7 +51,7 @@ def knockoff(
     if isinstance(task, Generation):
         uniform = torch.rand(max(2, round(4000 * budget)), *task.input_shape, generator=generator)
         pool: Task = task.with_latents(task.lower + (task.upper - task.lower) * uniform)
-        return train_student(pool, student, model, seed=derive_seed(seed, "training"))
+        return train_as_it_can(pool, student, teacher=model, seed=derive_seed(seed, "training"))
     if other is None:
         raise InputError("knockoff needs data of another origin; pass other=, a task on them.")
     if tuple(other.input_shape) != tuple(task.input_shape):
@@ -59,8 +60,8 @@ def knockoff(
     chosen = torch.randperm(len(given.examples), generator=generator)[: max(2, round(budget * len(given.examples)))]
     transfer = _in_memory(task, "knockoff").with_data(given.examples[chosen], given.targets[chosen])
     # As many steps as two trainings on the task's own data, whatever the size of the transfer set.
-    return train_student(
-        transfer, student, model, seed=derive_seed(seed, "training"), epochs=_epochs(task, transfer, 2)
+    return train_as_it_can(
+        transfer, student, teacher=model, seed=derive_seed(seed, "training"), epochs=_epochs(task, transfer, 2)
     )
 
 
@@ -80,12 +81,12 @@ def jbda(
     learn from the model's labels alone where the task has classes, as in the paper; else from its scores.
     Raises ObfuscationError for generation, whose thief draws as many latents as he likes.
     """
-    if task.name == "generation":
+    if task.kind.inputs_are_latents:
         raise ObfuscationError("jbda needs classification or regression, got generation; use extract_scores.")
     given, student = _in_memory(task, "jbda"), fresh_student(model, strength, seed, architecture)
     count = min(len(given.examples), max(2, round(JACOBIAN_SEEDS * (1.0 - 0.5 * strength))))
     inputs = task.natural_queries(count, seed=derive_seed(seed, "jbda"))
-    hard = labels and task.name == "classification"
+    hard = labels and task.kind.answers_classes
 
     def answer(batch: Tensor) -> Tensor:
         answers = predict(model, batch).flatten(1)
@@ -95,8 +96,12 @@ def jbda(
         known = given.with_data(inputs, _placeholders(given, len(inputs)))
         last = round_ == JACOBIAN_ROUNDS
         share = 1.0 if last else 0.3
-        student = train_student(
-            known, student, answer, seed=derive_seed(seed, "training", round_), epochs=_epochs(task, known, share)
+        student = train_as_it_can(
+            known,
+            student,
+            teacher=answer,
+            seed=derive_seed(seed, "training", round_),
+            epochs=_epochs(task, known, share),
         )
         if not last and 2 * len(inputs) <= JACOBIAN_LARGEST:
             sign = 1.0 if round_ % 2 == 0 else -1.0
@@ -121,22 +126,15 @@ def double_distill(
     if architecture is None and between is not None:
         # `distill` would make another model of the first student's class.
         second = reinitialized(model, derive_seed(seed, "last weights"))
-        return train_student(
+        return train_as_it_can(
             task,
             second,
-            first,
+            teacher=first,
             seed=derive_seed(seed, "training"),
             truth=0.2 * strength,
-            epochs=2.0 * float(getattr(task, "epochs", 10.0)),
+            epochs=2.0 * task.epochs,
         )
     return distill(first, task, strength=strength, seed=derive_seed(seed, "second"), architecture=architecture)
-
-
-def fresh_student(model: nn.Module, strength: float, seed: int, architecture: Architecture | None) -> nn.Module:
-    """Return a new model of `architecture` (None: the model's class) on the model's device."""
-    check_strength(strength)
-    start = derive_seed(seed, "initial weights")
-    return reinitialized(model, start) if architecture is None else build(architecture, start).to(device_of(model))
 
 
 def _neighbours(student: nn.Module, inputs: Tensor, answers: Tensor, task: Task, sign: float) -> Tensor:
@@ -146,25 +144,25 @@ def _neighbours(student: nn.Module, inputs: Tensor, answers: Tensor, task: Task,
     with evaluating(student), torch.enable_grad():
         outputs = student(moving).flatten(1)
         rows = outputs.gather(1, answers.to(device).argmax(dim=1, keepdim=True))
-        (gradient,) = torch.autograd.grad(rows.sum() if task.name == "classification" else outputs.sum(), moving)
+        (gradient,) = torch.autograd.grad(rows.sum() if task.kind.answers_classes else outputs.sum(), moving)
     step = sign * JACOBIAN_STEP * gradient.sign().cpu() * (task.upper - task.lower)
     return torch.minimum(torch.maximum(inputs + step, task.lower), task.upper).detach()
 
 
 def _epochs(task: Task, known: Task, share: float) -> float:
     """Return epochs on `known` that make a share of the steps of one training on the task's own data."""
-    options, given, own = task.options, _in_memory(known, "extraction"), _in_memory(task, "extraction")
+    given, own = _in_memory(known, "extraction"), _in_memory(task, "extraction")
+    options = own.options
     steps = options.epochs * batches_per_epoch(len(own.training_indices), options.batch_size)
     return share * steps / batches_per_epoch(len(given.training_indices), options.batch_size)
 
 
-def _placeholders(given: Any, count: int) -> Tensor:
+def _placeholders(given: SupervisedTask, count: int) -> Tensor:
     """Return targets of the task's kind that no training looks at: the thief has none."""
-    return given.targets[torch.arange(count) % len(given.targets)]  # type: ignore[no-any-return]
+    return given.targets[torch.arange(count) % len(given.targets)]
 
 
-def _in_memory(task: Task, name: str) -> Any:
-    needed = hasattr(task, "with_data") and hasattr(task, "options")
-    if not needed or not isinstance(getattr(task, "targets", None), Tensor):
+def _in_memory(task: Task, name: str) -> SupervisedTask:
+    if not isinstance(task, SupervisedTask):
         raise ObfuscationError(f"{name} needs a task with inputs and targets in memory, got {type(task).__name__}.")
     return task

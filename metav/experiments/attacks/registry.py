@@ -14,18 +14,16 @@ from types import MappingProxyType
 
 from torch import nn
 
-from metav.architectures import Architecture
 from metav.errors import ObfuscationError
-from metav.experiments.attack_extraction import double_distill, jbda, knockoff
-from metav.experiments.attack_removal import fine_prune, removal_net, unlearn_fingerprint
-from metav.experiments.attack_structure import permute_latent, permute_neurons, rescale_neurons, rotate_latent
-from metav.obfuscations import ALL_TASKS, OBFUSCATIONS, extract_labels, extract_scores
-from metav.randomness import derive_seed
-from metav.tasks import Task
-
-SUPERVISED = frozenset({"classification", "regression"})
-_LABELS = frozenset({"classification"})
-_GENERATION = frozenset({"generation"})
+from metav.experiments.attacks.extraction import double_distill, jbda, knockoff
+from metav.experiments.attacks.removal import fine_prune, removal_net, unlearn_fingerprint
+from metav.experiments.attacks.structure import permute_latent, permute_neurons, rescale_neurons, rotate_latent
+from metav.models.architectures import Architecture
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.obfuscations.students import extract_labels, extract_scores
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
+from metav.tasks.kinds import TaskNeeds
 
 
 def stacked(
@@ -54,7 +52,7 @@ def stacked(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One family of test suspects: its function, the tasks it makes sense for, and what it needs besides them.
+    """One family of test suspects: its function, what a task must have (`needs`), and what else it takes.
 
     `needs_training`: False for those that only rewrite weights. `own_architecture`, `other_architecture`: whether the
     result may be of the owner's class, of another one. `needs_other`: data of another origin (`other`).
@@ -63,7 +61,7 @@ class Attack:
 
     family: str
     function: Callable[..., nn.Module]
-    tasks: frozenset[str] = ALL_TASKS
+    needs: TaskNeeds = TaskNeeds()
     needs_training: bool = True
     own_architecture: bool = True
     other_architecture: bool = False
@@ -73,14 +71,14 @@ class Attack:
 
     def supports(self, task: Task) -> bool:
         """Return whether the attack makes sense for a task; an unknown kind of task is treated like regression."""
-        return (task.name if task.name in ALL_TASKS else "regression") in self.tasks
+        return self.needs.met_by(task.kind)
 
 
 ATTACKS: Mapping[str, Attack] = MappingProxyType(
     {
         entry.family: entry
         for entry in (
-            Attack(family="removal_net", function=removal_net, tasks=SUPERVISED),
+            Attack(family="removal_net", function=removal_net, needs=TaskNeeds(data_inputs=True)),
             Attack(family="fine_prune", function=fine_prune),
             # Their answers are the owner's: few of them say all.
             Attack(family="permute_neurons", function=permute_neurons, needs_training=False, strengths=(0.5, 0.95)),
@@ -88,7 +86,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
             Attack(
                 family="extract_labels_other",
                 function=extract_labels,
-                tasks=_LABELS,
+                needs=TaskNeeds(classes=True),
                 own_architecture=False,
                 other_architecture=True,
             ),
@@ -99,7 +97,7 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
                 other_architecture=True,
             ),
             Attack(family="knockoff", function=knockoff, other_architecture=True, needs_other=True),
-            Attack(family="jbda", function=jbda, tasks=SUPERVISED, other_architecture=True),
+            Attack(family="jbda", function=jbda, needs=TaskNeeds(data_inputs=True), other_architecture=True),
             Attack(family="double_distill", function=double_distill, other_architecture=True),
             Attack(family="unlearn_fingerprint", function=unlearn_fingerprint, needs_queries=True),
             Attack(
@@ -107,8 +105,10 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
                 function=functools.partial(unlearn_fingerprint, decoy=True),
                 needs_queries=True,
             ),
-            Attack(family="permute_latent", function=permute_latent, tasks=_GENERATION, needs_training=False),
-            Attack(family="rotate_latent", function=rotate_latent, tasks=_GENERATION, needs_training=False),
+            Attack(
+                family="permute_latent", function=permute_latent, needs=TaskNeeds(latents=True), needs_training=False
+            ),
+            Attack(family="rotate_latent", function=rotate_latent, needs=TaskNeeds(latents=True), needs_training=False),
         )
     }
 )

@@ -6,19 +6,22 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.architectures import Architecture, copied, reinitialized
 from metav.errors import InputError, ObfuscationError
-from metav.layers import channel_norms, following_norms, weighted_layers, zero_channels
-from metav.obfuscations import check_strength
-from metav.randomness import derive_seed, isolated_rng, single_thread
-from metav.tasks import Generation, Task, log_probabilities
-from metav.training import device_of, evaluating, fit, predict, training_mode
+from metav.models.architectures import Architecture, reinitialized
+from metav.models.running import copied, device_of, evaluating, predict
+from metav.models.training import fit, training_mode
+from metav.obfuscations.layers import channel_norms, following_norms, weighted_layers, zero_channels
+from metav.obfuscations.steps import check_strength
+from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.tasks.base import Task
+from metav.tasks.classification import log_probabilities
+from metav.tasks.generation import Generation
+from metav.tasks.supervised import SupervisedTask
 
 TEMPERATURE = 20.0
 """Temperature at which RemovalNet's student matches the altered answers."""
@@ -63,7 +66,7 @@ def removal_net(
         found, outputs = _run(student_layer, student, batch)
         distance = (found - features).square().mean() / features.var().clamp_min(1e-12)
         weights = WEIGHTS
-        if task.name == "classification":
+        if task.kind.answers_classes:
             taught = functional.log_softmax(answers / TEMPERATURE, dim=1)
             soft = functional.log_softmax(log_probabilities(outputs) / TEMPERATURE, dim=1)
             follow = TEMPERATURE**2 * functional.kl_div(soft, taught, log_target=True, reduction="batchmean")
@@ -100,7 +103,7 @@ def fine_prune(
         hook = functools.partial(torch.Tensor.masked_fill, mask=pruned, value=0.0)
         handles.append(parameter.register_hook(hook))  # type: ignore[no-untyped-call]
     try:
-        task.train(clone, seed=derive_seed(seed, "training"), epochs=0.4 * float(getattr(task, "epochs", 10.0)))
+        task.train(clone, seed=derive_seed(seed, "training"), epochs=0.4 * task.epochs)
     finally:
         for handle in handles:
             handle.remove()
@@ -153,7 +156,7 @@ def unlearn_fingerprint(
         # One pass for both: batch norm must meet the queries among clean inputs, as it will when it is deployed.
         outputs = student(torch.cat([batch, leaked[chosen]]))
         clean, asked = outputs[: len(batch)], outputs[len(batch) :]
-        forget = getattr(task, "teacher_loss", task.loss)(asked, wanted[chosen])
+        forget = task.teacher_loss(asked, wanted[chosen])
         return task.loss(clean, targets) + FORGETTING * forget
 
     return _fit(student, task, batch_loss, count, 1.0, seed)
@@ -198,13 +201,13 @@ class _Alteration:
         return moved.detach(), self._mixed(own)
 
     def _kept(self, tail: Tensor, own: Tensor) -> Tensor:
-        if self.task.name == "classification":
+        if self.task.kind.answers_classes:
             return functional.nll_loss(log_probabilities(tail), own.flatten(1).argmax(dim=1))
         return self.task.loss(tail, own)
 
     def _mixed(self, own: Tensor) -> Tensor:
         """Answers with a part of those of the most different input, where that keeps the label."""
-        if self.task.name != "classification":
+        if not self.task.kind.answers_classes:
             return own
         answers = log_probabilities(own)
         farthest = torch.cdist(answers, answers).argmax(dim=1)
@@ -246,8 +249,8 @@ def _activity(model: nn.Module, task: Task, seed: int) -> tuple[nn.Module, Tenso
     layers = weighted_layers(model, task)
     hidden = [(layer, after) for layer, after in itertools.pairwise(layers) if len(channel_norms(layer)) > 1]
     pairs = [pair for pair in hidden if pair[0].weight.ndim > 2] or hidden  # type: ignore[operator]
-    available = len(getattr(task, "examples", ())) if task.name != "generation" else CLEAN_INPUTS
-    inputs = task.natural_queries(min(CLEAN_INPUTS, available) if available else 2, seed=derive_seed(seed, "clean"))
+    count = CLEAN_INPUTS if task.natural_count is None else min(CLEAN_INPUTS, task.natural_count)
+    inputs = task.natural_queries(count, seed=derive_seed(seed, "clean"))
     for layer, after in reversed(pairs):
         read: list[Tensor] = []
         handle = after.register_forward_pre_hook(lambda _, given, into=read: into.append(given[0]))
@@ -266,7 +269,7 @@ def _activity(model: nn.Module, task: Task, seed: int) -> tuple[nn.Module, Tenso
 
 def _other_queries(own: Tensor, task: Task, generator: torch.Generator) -> list[int]:
     """Return for each query the number of another one, of another label where there is one."""
-    labels = own.flatten(1).argmax(dim=1) if task.name == "classification" else torch.arange(len(own))
+    labels = own.flatten(1).argmax(dim=1) if task.kind.answers_classes else torch.arange(len(own))
     others = []
     for index, label in enumerate(labels.tolist()):
         candidates = (labels != label).nonzero().flatten()
@@ -278,7 +281,7 @@ def _other_queries(own: Tensor, task: Task, generator: torch.Generator) -> list[
 
 def _mixture(own: Tensor, other: Tensor, task: Task, strength: float) -> Tensor:
     """Return answers between two, of probabilities where the task has classes."""
-    if task.name != "classification":
+    if not task.kind.answers_classes:
         return (1.0 - strength) * own + strength * other
     mine, its = log_probabilities(own).exp(), log_probabilities(other).exp()
     return ((1.0 - strength) * mine + strength * its).clamp_min(1e-6).log()
@@ -300,12 +303,10 @@ def _clean_batches(
 
 
 def _training_part(task: Task, name: str) -> tuple[Tensor, Tensor]:
-    given: Any = task
-    in_memory = isinstance(getattr(given, "targets", None), Tensor) and hasattr(given, "options")
-    if task.name == "generation" or not in_memory:
+    if not isinstance(task, SupervisedTask):
         raise ObfuscationError(f"{name} needs inputs with targets in memory, got {task.name}; use fine_prune.")
-    indices = given.training_indices
-    return given.examples[indices], given.targets[indices]
+    indices = task.training_indices
+    return task.examples[indices], task.targets[indices]
 
 
 def _fit(

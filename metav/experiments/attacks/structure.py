@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metav.architectures import Architecture, copied
 from metav.errors import ObfuscationError
-from metav.experiments.channels import block_index, channel_groups, places_of
-from metav.layers import weighted_layers
-from metav.obfuscations import check_strength
-from metav.randomness import derive_seed, isolated_rng
-from metav.tasks import Task
-from metav.training import device_of, evaluating, predict
+from metav.experiments.attacks.neuron_channels import block_index, channel_groups, places_of
+from metav.models.architectures import Architecture
+from metav.models.running import copied, device_of, evaluating, predict
+from metav.obfuscations.layers import weighted_layers
+from metav.obfuscations.steps import check_strength
+from metav.support.randomness import derive_seed, isolated_rng
+from metav.tasks.base import Task
 
 TOLERANCE = 1e-4
 """Largest difference of answers, over one plus the largest answer, that rounding explains."""
@@ -146,7 +146,7 @@ def with_latent_map(model: nn.Module, task: Task, matrix: Tensor) -> nn.Module:
 
 def _latent_size(task: Task, strength: float, name: str) -> int:
     check_strength(strength)
-    if task.name != "generation":
+    if not task.kind.inputs_are_latents:
         raise ObfuscationError(f"{name} needs a generation task, got {task.name}; use permute_neurons.")
     size = int(torch.Size(task.input_shape).numel())
     if size < 2:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from metav.errors import ArtefactError, InputError
-from metav.experiments.records import read_materials, read_runs
-from metav.experiments.results import Record, all_tables, costs_of, evaluation_of, schemes_of, scored, scores_of, sweep
-from metav.fingerprints import load
-from metav.reports.figures import plot_costs, plot_queries, plot_robustness, plot_roc, plot_sweep
-from metav.reports.plots import plot_scores, save_plot
+from metav.errors import ArtefactError
+from metav.experiments.results.tables import (
+    Record,
+    all_tables,
+    costs_of,
+    evaluation_of,
+    schemes_of,
+    scored,
+    scores_of,
+    sweep,
+)
+from metav.experiments.runs.records import read_materials, read_runs, write_text
+from metav.fingerprints.fingerprint import load
+from metav.reports.experiment_plots import plot_costs, plot_queries, plot_robustness, plot_roc, plot_sweep
+from metav.reports.score_plot import plot_scores, save_plot
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -28,7 +36,7 @@ def write_report(folder: Path) -> list[Path]:
             save_plot(axes, folder / f"{name}.png")
             written.append(folder / f"{name}.png")
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in written)
-    _write_text(folder / "report.md", all_tables(runs, materials) + ("\n" + pictures + "\n" if pictures else ""))
+    write_text(folder / "report.md", all_tables(runs, materials) + ("\n" + pictures + "\n" if pictures else ""))
     return [folder / "report.md", *written]
 
 
@@ -73,14 +81,3 @@ def _queries(folder: Path, run: Record) -> Any:
     except ArtefactError:
         return None  # results travel without the fingerprints, which are secrets
     return plot_queries(fp.queries, adaptive=fp.adaptive, title=f"{run['task']}, {run['scale']}")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}); choose another folder with --output.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

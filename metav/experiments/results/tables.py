@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from metav.calibration import Interval, exact_interval
-from metav.curves import aruc, roc_auc
-from metav.evaluation import Evaluation, SuspectResult
-from metav.verdicts import Decision
+from metav.statistics.intervals import Interval, exact_interval
+from metav.statistics.roc_aruc import aruc, roc_auc
+from metav.verdicts.evaluation import Evaluation, SuspectResult
+from metav.verdicts.verdict import Decision
 
 Record = Mapping[str, Any]
 METAV = "metav"

@@ -11,19 +11,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metav.architectures import build
-from metav.digests import architecture_identity, state_digest
-from metav.documents import plain
-from metav.experiments.attacks import LEAK_ATTACKS
-from metav.experiments.records import read_record, versions, write_record
-from metav.experiments.scales import SIZES, Scale, ScaleName
-from metav.experiments.scenarios import Scenario, make_scenario
-from metav.experiments.suspect_plan import SCALES as SUSPECT_SCALES
-from metav.experiments.suspects import SuspectCollection, build_test_suspects
-from metav.optimization_options import OptimizationOptions
-from metav.zoo import Zoo, build_suspects, build_zoo
-from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
-from metav.zoo_training import identity_of
+from metav.experiments.attacks.registry import LEAK_ATTACKS
+from metav.experiments.runs.records import read_record, versions, write_record
+from metav.experiments.scenarios.scales import SIZES, Scale, ScaleName
+from metav.experiments.scenarios.scenario import Scenario, make_scenario
+from metav.experiments.suspects.collection import SuspectCollection, build_test_suspects
+from metav.experiments.suspects.plan import SCALES as SUSPECT_SCALES
+from metav.models.architectures import build
+from metav.models.identity import architecture_identity, state_digest
+from metav.optimization.options import OptimizationOptions
+from metav.support.json_values import plain
+from metav.zoo.building import build_suspects, build_zoo
+from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
+from metav.zoo.training import identity_of
+from metav.zoo.zoo import Zoo
 
 Say = Callable[[str], None]
 Suspects = tuple[tuple[nn.Module, bool, str], ...]

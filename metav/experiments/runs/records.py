@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import metav
-from metav.documents import canonical_json, plain, readable_json
 from metav.errors import InputError
+from metav.support.files import write_atomically
+from metav.support.json_values import canonical_json, plain, readable_json
+from metav.support.versions import version_of
 
 FORMAT = 2
 """Raised whenever the same settings stand for other results."""
@@ -21,13 +20,8 @@ FORMAT = 2
 
 def versions() -> dict[str, str]:
     """Versions of everything that results depend on, and the kind of processor."""
-    found = {"metav": metav.__version__, "python": platform.python_version(), "machine": platform.machine()}
-    for name in ("numpy", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
+    found = {"metav": version_of(), "python": platform.python_version(), "machine": platform.machine()}
+    return found | {name: version_of(name) for name in ("numpy", "torch")}
 
 
 def settings_key(settings: dict[str, Any]) -> str:
@@ -37,15 +31,16 @@ def settings_key(settings: dict[str, Any]) -> str:
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write one JSON file, whole or not at all; folders are made. InputError where that cannot be."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_text(path, readable_json(record) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write one text file, whole or not at all; folders are made. InputError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(readable_json(record) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, text.encode())
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}); choose another folder with --output.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written ({error}); choose another folder with --output") from error
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -10,24 +10,23 @@ import numpy as np
 from torch import Tensor, nn
 
 from metav.errors import InputError, ZooError
-from metav.experiments.access import InputChange, OutputAccess, through_channel
-from metav.experiments.scales import Scale
-from metav.obfuscations import OBFUSCATIONS
-from metav.optimization_options import OptimizationOptions
-from metav.randomness import derive_seed
-from metav.tasks import Task
-from metav.zoo import Zoo, ZooModel
-from metav.zoo_augmentation import COPIES, OWNER_COPIES, with_untrained_copies
-from metav.zoo_plan import (
+from metav.experiments.scenarios.scales import Scale
+from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.optimization.options import OptimizationOptions
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
+from metav.zoo.plan import (
     DEFAULT_SHARES,
     FEWEST_WITH_ATTACKED,
     HOMOLOGOUS,
     OTHER_ARCHITECTURE,
     OTHER_DATA,
     SHARES,
-    STUDENTS,
     share_sizes,
 )
+from metav.zoo.untrained_copies import COPIES, OWNER_COPIES, with_untrained_copies
+from metav.zoo.zoo import Zoo, ZooModel
 
 LEAKED = "leaked"
 """The regime of a thief who holds the fingerprint's queries: its derived suspects have unlearned them."""
@@ -134,7 +133,7 @@ def select_regimes(regimes: Sequence[Regime], wanted: Sequence[str]) -> tuple[Re
 
 def _without(task: Task, scale: Scale) -> list[Regime]:
     families = [entry.family for entry in OBFUSCATIONS.values() if entry.supports(task)]
-    students = tuple(family for family in families if family in STUDENTS)
+    students = tuple(family for family in families if OBFUSCATIONS[family].makes_student)
     regimes = [Regime(name="without:students", without=students)]
     if scale.every_family:
         # negatives of the owner's own class and data stay: without them no zoo is worth its name
@@ -152,7 +151,7 @@ LABEL_QUERIES = 30
 
 
 def _outputs(task: Task, scale: Scale) -> list[Regime]:
-    if task.name != "classification":
+    if not task.kind.answers_classes:
         return [
             Regime(name="output:round2", view="identity_round(2)", output=ROUNDING),
             Regime(name="output:noisy", output=NOISE),
@@ -170,7 +169,7 @@ def _outputs(task: Task, scale: Scale) -> list[Regime]:
 
 def _one_for_all(task: Task) -> list[Regime]:
     """One fingerprint that is made for labels alone, and asks suspects that answer more."""
-    if task.name != "classification":
+    if not task.kind.answers_classes:
         return []
     channels = {"scores": None, "round2": ROUNDING, "top3": TOP_THREE, "label": LABELS}
     return [Regime(name=f"one:{name}", view="label", output=output) for name, output in channels.items()]

@@ -11,27 +11,23 @@ from typing import Any
 
 import torch
 
-from metav.curves import aruc, roc_auc
-from metav.digests import state_digest
+from metav.baselines.base import Baseline
 from metav.errors import ArtefactError, InputError, MetavError
-from metav.evaluation import evaluate
-from metav.experiments.materials import Materials, Plan, Say, Suspects, build_materials, build_unlearned
-from metav.experiments.records import read_record, settings_key, versions, write_record
-from metav.experiments.regimes import LEAKED, Regime, all_regimes, select_regimes
-from metav.experiments.scenarios import make_scenario
+from metav.experiments.runs.prepared_models import Materials, Plan, Say, Suspects, build_materials, build_unlearned
+from metav.experiments.runs.records import read_record, settings_key, versions, write_record
+from metav.experiments.runs.regimes import LEAKED, Regime, all_regimes, select_regimes
+from metav.experiments.scenarios.scenario import make_scenario
 from metav.fingerprinting import fingerprint
-from metav.fingerprints import Fingerprint, load
-from metav.randomness import derive_seed
-from metav.tasks import Task
-from metav.training import device_of
+from metav.fingerprints.fingerprint import Fingerprint, load
+from metav.models.identity import state_digest
+from metav.models.running import device_of
+from metav.statistics.roc_aruc import aruc, roc_auc
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
+from metav.verdicts.evaluation import evaluate
 
-Baselines = Mapping[str, type[Any]]
+Baselines = Mapping[str, type[Baseline]]
 """Schemes to compare with, by name: `cls().fit(owner, task, zoo, queries=, seed=)`, then `score(suspect) -> float`."""
-
-SLOWEST = ("MetaV as published",)
-"""Schemes whose fit takes minutes."""
-NEAREST = ("fixed-query meta-verifier",)
-"""Schemes that differ from metav in one thing alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +53,7 @@ def reproduce(
     """
     task = make_scenario(plan.task, plan.data, plan.owner_seed, plan.scale).task
     wanted = select_regimes(all_regimes(task, plan.scale), regimes)
-    schemes = {name: cls for name, cls in (baselines or {}).items() if task.name in cls.tasks}
+    schemes = {name: cls for name, cls in (baselines or {}).items() if cls.supports(task)}
     materials: Materials | None = None
     for seed in seeds:
         for regime in wanted:
@@ -87,7 +83,10 @@ def schemes_beside(regime: Regime, schemes: Baselines) -> Baselines:
     if regime.group in ("full", "few"):
         return schemes
     varies = regime.group in ("queries", "surrogates", "output")
-    return {name: cls for name, cls in schemes.items() if (name not in SLOWEST if varies else name in NEAREST)}
+    chosen = {
+        name: not cls.fit_takes_minutes if varies else cls.differs_in_queries_alone for name, cls in schemes.items()
+    }
+    return {name: cls for name, cls in schemes.items() if chosen[name]}
 
 
 def _settings(plan: Plan, regime: Regime, seed: int, schemes: Baselines) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from metav.architectures import Architecture
+from metav.models.architectures import Architecture
 
 DIGIT_CLASSES = 10
 WARFARIN_FEATURES = 24

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import InputError, MissingDependencyError
-from metav.randomness import derive_seed
+from metav.support.arrays import FloatArray
+from metav.support.randomness import derive_seed
 
 TEST_SHARE = 0.15
 """Share of the groups that the test part gets where no test set is published."""
 
-FloatArray = NDArray[np.float32]
 IndexArray = NDArray[np.int64]
 Row = Mapping[str, str]
 

@@ -12,21 +12,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from metav.architectures import Architecture
 from metav.errors import InputError
-from metav.experiments import architectures
-from metav.experiments.datasets import (
-    FloatArray,
-    IndexArray,
-    load_digits,
-    load_fashion,
-    load_skin,
-    load_warfarin,
-)
-from metav.experiments.scales import Scale
-from metav.experiments.skin_architectures import SKIN_SUSPECTS, SKIN_ZOO, Scaled, at_width, skin_resnet18
-from metav.randomness import derive_seed, isolated_rng
-from metav.tasks import Classification, Generation, Regression, Task
+from metav.experiments.scenarios import architectures
+from metav.experiments.scenarios.datasets import IndexArray, load_digits, load_fashion, load_skin, load_warfarin
+from metav.experiments.scenarios.scales import Scale
+from metav.experiments.scenarios.skin_architectures import SKIN_SUSPECTS, SKIN_ZOO, Scaled, at_width, skin_resnet18
+from metav.models.architectures import Architecture
+from metav.support.arrays import FloatArray
+from metav.support.randomness import derive_seed, isolated_rng
+from metav.tasks.base import Task
+from metav.tasks.classification import Classification
+from metav.tasks.generation import Generation
+from metav.tasks.regression import Regression
 
 FASHION_IMAGES = 2000
 """Images that each party of the fashion experiment trains its generator on."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.architectures import Architecture
-from metav.experiments.architectures import Mixer, Residual, Tokens
+from metav.experiments.scenarios.architectures import Mixer, Residual, Tokens
+from metav.models.architectures import Architecture
 
 SKIN_CLASSES = 7
 SKIN_CHANNELS = 3

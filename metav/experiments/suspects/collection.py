@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from metav.architectures import Architecture
 from metav.errors import InputError
-from metav.experiments.suspect_plan import PlannedAttack, Scale, SuspectPlan, plan_suspects, scale_of
-from metav.experiments.suspect_training import SuspectContext, suspect_context, train_suspect
-from metav.randomness import isolated_rng, single_thread
-from metav.tasks import Task
-from metav.zoo import check_arguments, train_all, zoo_context
-from metav.zoo_cache import TrainedModel, ZooCache
-from metav.zoo_plan import PlannedModel
+from metav.experiments.suspects.plan import PlannedAttack, Scale, SuspectPlan, plan_suspects, scale_of
+from metav.experiments.suspects.training import SuspectContext, suspect_context, train_suspect
+from metav.models.architectures import Architecture
+from metav.support.randomness import isolated_rng, single_thread
+from metav.tasks.base import Task
+from metav.zoo.building import checked_arguments, train_all, zoo_context
+from metav.zoo.cache import TrainedModel, ZooCache
+from metav.zoo.plan import PlannedModel
 
 ALLOWED_LOSS = 0.1
 """Share of the owner's usefulness that a suspect may have lost, by default."""
@@ -131,11 +130,11 @@ def usefulness_lost(task: Task, owner_metric: float, metric: float) -> float:
     """
     if metric != metric:
         return float("inf")
-    if getattr(task, "higher_is_better", False):
+    if task.higher_is_better:
         lost = owner_metric - metric
         return lost / owner_metric if owner_metric > 0.0 else (float("inf") if lost > 0.0 else 0.0)
     advance = owner_metric
-    if task.name == "generation" and task.baseline is not None:
+    if task.kind.inputs_are_latents and task.baseline is not None:
         advance = task.baseline - owner_metric
     lost = metric - owner_metric
     return lost / advance if advance > 0.0 else (float("inf") if lost > 0.0 else 0.0)
@@ -171,7 +170,7 @@ def build_test_suspects(
 
     The owner's model and the global random state are untouched. Raises InputError, ModelError, ZooError, CacheError.
     """
-    check_arguments(owner, task, jobs)
+    task = checked_arguments(owner, task, jobs)
     if not allowed_loss >= 0.0:
         raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}.")
     store, measured = None if cache is None else ZooCache(cache), test_task or task
@@ -187,7 +186,7 @@ def build_test_suspects(
         owner_digest=context.zoo.digests["owner"],
         task_digest=task.digest(),
         seed=seed,
-        metric_name=getattr(measured, "metric_name", "metric"),
+        metric_name=measured.metric_name,
         owner_metric=owner_metric,
         allowed_loss=allowed_loss,
     )
@@ -251,15 +250,8 @@ def _suspect(
 
 
 def _shortened(task: Task, factor: float) -> Task:
-    """Return a task that trains for a share of its epochs; one of the user's own without options is left as it is."""
-    options = getattr(task, "options", None)
-    if factor == 1.0 or options is None:
-        return task
-    short = copy.copy(task)
-    # The digest kept by the original tells its epochs too.
-    short.__dict__.pop("_digest", None)
-    short.options = replace(options, epochs=options.epochs * factor)
-    return short
+    """Return a task that trains for a share of its epochs."""
+    return task if factor == 1.0 else task.with_epochs(task.epochs * factor)
 
 
 def _family_summary(entries: Sequence[Suspect]) -> dict[str, Any]:

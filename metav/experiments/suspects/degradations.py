@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metav.errors import InputError
-from metav.tasks import Task, log_probabilities
-from metav.training import predict
+from metav.models.running import predict
+from metav.tasks.base import Task
+from metav.tasks.classification import log_probabilities
 
 OutputKind: TypeAlias = Literal["round", "topk", "label", "noise"]
 InputKind: TypeAlias = Literal["8bit", "jpeg", "blur", "noise", "resize"]
@@ -98,7 +99,7 @@ def through_channel(
         answers = predict(model, seen)
         if output is None:
             return answers
-        return output.changed(answers, classes=task.name == "classification", generator=generator)
+        return output.changed(answers, classes=task.kind.answers_classes, generator=generator)
 
     return suspect
 

@@ -9,11 +9,11 @@ from types import MappingProxyType
 from torch import nn
 
 from metav.errors import InputError, ObfuscationError
-from metav.experiments.attacks import ATTACKS, Attack, supported_stacks
-from metav.obfuscations import OBFUSCATIONS
-from metav.randomness import derive_seed
-from metav.tasks import Task
-from metav.zoo_plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, PlannedModel, plan_zoo
+from metav.experiments.attacks.registry import ATTACKS, Attack, supported_stacks
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
+from metav.zoo.plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, PlannedModel, plan_zoo
 
 STACKED = "stacked"
 ATTACKED = "attacked_independent"

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metav.architectures import build, copied
-from metav.digests import tensor_digest
 from metav.errors import InputError, ModelError
-from metav.experiments.attack_structure import MappedLatent
-from metav.experiments.attacks import ATTACKS, Attack, stacked
-from metav.experiments.suspect_plan import STACKED, PlannedAttack
-from metav.obfuscations import OBFUSCATIONS
-from metav.randomness import derive_seed, isolated_rng, single_thread
-from metav.tasks import Task
-from metav.training import device_of, evaluating
-from metav.variations import varied
-from metav.zoo_cache import TrainedModel, ZooCache, cache_key, pack, tensor_state, unpack
-from metav.zoo_plan import PlannedModel
-from metav.zoo_training import ZooContext, check_weights, identity_of, train_planned
+from metav.experiments.attacks.registry import ATTACKS, Attack, stacked
+from metav.experiments.attacks.structure import MappedLatent
+from metav.experiments.suspects.plan import STACKED, PlannedAttack
+from metav.models.architectures import build
+from metav.models.identity import tensor_digest
+from metav.models.running import copied, device_of, evaluating
+from metav.obfuscations.registry import OBFUSCATIONS
+from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.tasks.base import Task
+from metav.tasks.data_variations import varied
+from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state, unpack
+from metav.zoo.plan import PlannedModel
+from metav.zoo.training import ZooContext, check_weights, identity_of, train_planned
 
 ATTACK_FORMAT = 1
 """Raised whenever an attack changes, so that a cache never holds what an older one made."""

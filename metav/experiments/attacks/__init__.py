@@ -1,0 +1,1 @@
+"""Attacks on fingerprints beyond the obfuscations of the zoo, each from its paper."""

@@ -1,0 +1,1 @@
+"""Running an experiment: models, regimes, fingerprints and rivals, one record a run."""

@@ -1,0 +1,1 @@
+"""Who owns what: data, architectures and sizes of each experiment."""

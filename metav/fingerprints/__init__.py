@@ -1,0 +1,1 @@
+"""The fingerprint as a value, its file, and its commitment; reading one needs no PyTorch."""

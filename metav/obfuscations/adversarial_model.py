@@ -1,0 +1,49 @@
+"""A model that is attacked while it trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from metav.models.running import evaluating
+from metav.tasks.base import Task
+from metav.tasks.classification import log_probabilities
+
+
+class AdversarialModel(nn.Module):
+    """A model that, while it trains, sees half of each batch moved against its own answers.
+
+    The direction is the sign of one gradient of the difference from the clean answers, from a random start within
+    `radius` (of one input's shape): labels are not needed, so that any task's `train` can train it.
+    """
+
+    def __init__(self, inner: nn.Module, radius: Tensor, task: Task) -> None:
+        super().__init__()
+        self.inner = inner
+        self._limits = (radius, task.lower, task.upper)
+        self._classes = task.kind.answers_classes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the inner model's outputs, on half adversarial inputs in training mode."""
+        if not self.training:
+            return self.inner(inputs)  # type: ignore[no-any-return]
+        half = len(inputs) // 2
+        if half == 0:
+            return self.inner(inputs)  # type: ignore[no-any-return]
+        return self.inner(torch.cat([self.attacked(inputs[:half]), inputs[half:]]))  # type: ignore[no-any-return]
+
+    def attacked(self, inputs: Tensor) -> Tensor:
+        """Return inputs moved by up to the radius, within the bounds."""
+        radius, lower, upper = (limit.to(inputs.device) for limit in self._limits)
+        start = inputs + radius * (2.0 * torch.rand_like(inputs) - 1.0)
+        with evaluating(self.inner), torch.enable_grad():
+            moved = start.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self._difference(self.inner(moved), self.inner(inputs).detach()), moved)
+        step = torch.clamp(start + 1.25 * radius * gradient.sign() - inputs, -radius, radius)
+        return torch.minimum(torch.maximum(inputs + step, lower), upper).detach()
+
+    def _difference(self, outputs: Tensor, clean: Tensor) -> Tensor:
+        if self._classes:
+            return functional.nll_loss(log_probabilities(outputs), clean.flatten(1).argmax(dim=1))
+        return (outputs - clean).square().sum()

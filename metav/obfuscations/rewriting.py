@@ -1,0 +1,78 @@
+"""Obfuscations that rewrite weights without training: pruning, rounding, noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from metav.errors import ObfuscationError
+from metav.models.architectures import Architecture
+from metav.obfuscations.layers import (
+    channel_norms,
+    following_norms,
+    quantized,
+    weight_parameters,
+    weighted_layers,
+    zero_channels,
+)
+from metav.obfuscations.steps import begin, between, random_generator, smallest_weights
+from metav.tasks.base import Task
+
+
+def weight_prune(
+    model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
+) -> nn.Module:
+    """Set the smallest weights of each layer to zero: a share of 0.6 `strength` of them, give or take a tenth of it
+    from layer to layer (by the seed)."""
+    clone, generator = begin(model, strength), random_generator(seed, "weight_prune")
+    for _, weight in weight_parameters(clone):
+        weight.data[smallest_weights(weight, 0.6 * strength * between(0.9, 1.1, generator))] = 0.0
+    return clone
+
+
+def filter_prune(
+    model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
+) -> nn.Module:
+    """Set whole output channels (units) to zero, the smallest by L1 norm (Li et al. 2017): a share of 0.3 `strength`
+    of each layer but the last, with the scale and shift of a batch norm behind them. The seed blurs the norms by a
+    factor of about 1 +- 0.1, so that close calls differ."""
+    clone, generator = begin(model, strength), random_generator(seed, "filter_prune")
+    layers = weighted_layers(clone, task)
+    if len(layers) < 2:
+        raise ObfuscationError("filter_prune needs a hidden layer, and this model has one layer; use weight_prune.")
+    norms = following_norms(clone)
+    for layer in layers[:-1]:
+        lengths = channel_norms(layer)
+        lengths = lengths * (1.0 + 0.1 * torch.randn(len(lengths), generator=generator).to(lengths.device))
+        if len(lengths) < 2:
+            continue
+        channels = lengths.argsort()[: max(1, int(0.3 * strength * len(lengths)))]
+        zero_channels(layer, channels)
+        norm = norms.get(id(layer))
+        if norm is not None:
+            for entry in norm.parameters(recurse=False):
+                entry.data[channels] = 0.0
+    return clone
+
+
+def quantize(
+    model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
+) -> nn.Module:
+    """Round the weights of each output channel to a grid of 8 bits (strength near 0) down to 3 bits (strength 1); the
+    seed moves the grids' steps by up to 2 %."""
+    clone, generator = begin(model, strength), random_generator(seed, "quantize")
+    bits = round(8 - 5 * strength)
+    for _, weight in weight_parameters(clone):
+        weight.data = quantized(weight.data, bits, between(0.98, 1.0, generator))
+    return clone
+
+
+def weight_noise(
+    model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
+) -> nn.Module:
+    """Add Gaussian noise to the weights: its standard deviation is 0.3 `strength` of that of each layer's weights."""
+    clone, generator = begin(model, strength), random_generator(seed, "weight_noise")
+    for _, weight in weight_parameters(clone):
+        noise = torch.randn(weight.shape, generator=generator).to(weight.device)
+        weight.data += 0.3 * strength * float(weight.data.std()) * noise
+    return clone

@@ -1,0 +1,68 @@
+"""Fits one member of the meta-verifier on the answers of surrogates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metav import _core
+from metav.optimization.options import OptimizationOptions
+from metav.optimization.settings import OptimizationSettings
+from metav.support.arrays import FloatArray
+from metav.verifiers.kinds import VerifierKind, verifier_kind
+from metav.verifiers.meta_verifier import Member
+from metav.verifiers.views import paired_features, reads_distances
+
+FITTED_LOSS = 1e-3  # loss without augmentation at which a verifier has nothing left to learn
+CHECK_EVERY = 25  # updates between two looks at that loss
+
+
+def fit_member(
+    name: str,
+    part: tuple[int, int],
+    responses: FloatArray,
+    roles: bytes,
+    settings: OptimizationSettings,
+    seed: int,
+) -> Member:
+    """A member on queries [start, stop) of the responses, the owner's first; not yet centred."""
+    kind, (start, stop), view, options = verifier_kind(name.partition(":")[0]), part, settings.view, settings.options
+    own = np.ascontiguousarray(responses[:, start:stop])
+    reference = own[0] if kind.pairs_with_owner and reads_distances(view) else None
+    if reference is None:
+        verifier = _fit_verifier(kind, own, roles, view, options, seed)
+    else:
+        verifier = _fit_verifier(kind, paired_features(own, reference, view), roles, "identity", options, seed)
+    return Member(
+        name=name,
+        verifier=verifier,
+        start=start,
+        stop=stop,
+        weight=1.0,
+        center=0.0,
+        spread=1.0,
+        reference=None if reference is None else reference.copy(),
+        view="identity" if reference is None else view,
+    )
+
+
+def _fit_verifier(
+    kind: VerifierKind, own: FloatArray, roles: bytes, view: str, options: OptimizationOptions, seed: int
+) -> _core.Verifier:
+    """A verifier of one kind, trained until it knows the models given or time is up."""
+    final = _core.Verifier(kind.name, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=seed)
+    if kind.closed_form:
+        final.standardize(own)
+        negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
+        final.fit_closed_form(own[0], np.ascontiguousarray(own[negatives]))
+        return final
+    # the view is taken once for all updates: no gradient has to pass it here
+    own = _core.apply_view(own, view)
+    verifier = _core.Verifier(kind.name, own.shape[1], own.shape[2], hidden=options.hidden, seed=seed)
+    verifier.standardize(own)
+    settings = options.step_settings()
+    for step in range(1, options.refit_steps + 1):
+        verifier.step(own, roles, **settings)
+        if step % CHECK_EVERY == 0 and verifier.step(own, roles, update=False, weights=options.weights) < FITTED_LOSS:
+            break
+    final.load_parameters(verifier.parameters())
+    return final

@@ -1,0 +1,85 @@
+"""From a zoo to a fingerprint's parts: queries, meta-verifier, decision rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from metav.errors import ZooError
+from metav.optimization.candidates import Candidate, fit_candidates, select_members
+from metav.optimization.cross_fitting import refit
+from metav.optimization.options import OptimizationOptions
+from metav.optimization.queries import make_queries
+from metav.optimization.settings import OptimizationSettings, resolve_settings
+from metav.optimization.shares import Shares
+from metav.statistics.calibration import Calibration, calibrate
+from metav.support.arrays import FloatArray
+from metav.tasks.base import Task
+from metav.verifiers.meta_verifier import MetaVerifier
+from metav.zoo.zoo import Zoo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizationResult:
+    """What the optimisation found: queries (N, *input shape), the first `adaptive` optimised; verifier; rule.
+
+    settings: what the options stood for.
+    candidates: every verifier that was tried, with its quality on the selection share.
+    held_out_aruc: (step, ARUC on the selection share) at each evaluation.
+    """
+
+    settings: OptimizationSettings
+    queries: FloatArray
+    adaptive: int
+    outputs: int
+    meta_verifier: MetaVerifier
+    calibration: Calibration
+    candidates: tuple[Candidate, ...]
+    held_out_aruc: tuple[tuple[int, float], ...]
+    steps: int
+
+
+def optimize(
+    owner: nn.Module,
+    task: Task,
+    zoo: Zoo,
+    *,
+    options: OptimizationOptions,
+    target_fpr: float = 0.05,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> OptimizationResult:
+    """Joint optimisation over the zoo's `optimize` share, selection on `select`, calibration on `calibrate`.
+
+    Errors: ZooError where a share lacks positives or negatives, ModelError where models do not fit each other.
+    """
+    _check_shares(zoo)
+    settings = resolve_settings(options, task, zoo)
+    made = make_queries(owner, task, zoo, settings, seed=seed, progress=progress)
+    shares = Shares.of(owner, zoo, made.queries)
+    candidates = fit_candidates(shares, made.adaptive, settings, seed, progress)
+    final = refit(select_members(candidates), shares, settings, seed)
+    return OptimizationResult(
+        settings=settings,
+        queries=made.queries,
+        adaptive=made.adaptive,
+        outputs=shares.select.shape[2],
+        meta_verifier=final.meta_verifier,
+        calibration=calibrate(final.positives, final.negatives, target_fpr=target_fpr),
+        candidates=tuple(candidates),
+        held_out_aruc=made.history,
+        steps=made.steps,
+    )
+
+
+def _check_shares(zoo: Zoo) -> None:
+    for name in ("optimize", "select", "calibrate"):
+        items = zoo.share(name)
+        positives = sum(item.is_positive for item in items)
+        wanted_negatives = 2 if name == "optimize" else 1
+        if positives < 1 or len(items) - positives < wanted_negatives:
+            raise ZooError(
+                f"the zoo's {name!r} share has {positives} positives and {len(items) - positives} negatives; it needs "
+                f"at least 1 and {wanted_negatives}: build a larger zoo (positives=, negatives=)"
+            )

@@ -1,0 +1,78 @@
+"""The queries of a fingerprint: optimised ones, natural ones, and the choice among more than are wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from metav.optimization.boundary_queries import boundary_queries
+from metav.optimization.joint_optimization import JointOptimization
+from metav.optimization.query_pool import choose_queries
+from metav.optimization.settings import OptimizationSettings
+from metav.optimization.shares import Shares
+from metav.support.arrays import FloatArray, as_array
+from metav.support.randomness import derive_seed
+from metav.tasks.base import Task
+from metav.zoo.zoo import Zoo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeQueries:
+    """Queries (N, *input shape), the first `adaptive` optimised; held-out ARUC per evaluation, and number of steps."""
+
+    queries: FloatArray
+    adaptive: int
+    history: tuple[tuple[int, float], ...]
+    steps: int
+
+
+def make_queries(
+    owner: nn.Module, task: Task, zoo: Zoo, settings: OptimizationSettings, *, seed: int, progress: bool | None
+) -> MadeQueries:
+    """Return the optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised on."""
+    size = settings.optimized
+    start = as_array(_starting_queries(owner, task, settings, seed))
+    if settings.levels is not None:
+        start = _to_levels(start, task, settings.levels)
+
+    def optimized(start: FloatArray, seed: int) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
+        if not len(start):
+            return start, (), 0
+        return JointOptimization(owner, task, zoo, start, settings=settings, seed=seed).run(progress)
+
+    best, history, steps = optimized(start[:size], seed)
+    made = np.concatenate([best, start[size:]])
+    if len(made) == settings.options.queries:
+        return MadeQueries(queries=made, adaptive=size, history=history, steps=steps)
+    # a number of natural queries that was asked for is kept; otherwise they have to be better than optimised ones
+    fixed = settings.keeps_natural
+    candidates = made[:size] if fixed else made
+    chosen = choose_queries(Shares.of(owner, zoo, candidates), settings.view, settings.adaptive)
+    best = np.ascontiguousarray(made[[number for number in chosen if number < size]])
+    others = made[size:] if fixed else made[[number for number in chosen if number >= size]]
+    # a second radius around queries that have moved would add to one that was asked for
+    if settings.options.radius is None:
+        best, more, further = optimized(best, derive_seed(seed, "kept"))
+        history = (*history, *((steps + step, value) for step, value in more))
+        steps += further
+    return MadeQueries(queries=np.concatenate([best, others]), adaptive=len(best), history=history, steps=steps)
+
+
+def _starting_queries(owner: nn.Module, task: Task, settings: OptimizationSettings, seed: int) -> torch.Tensor:
+    """Queries (count, *input shape), float32: the first on the owner's decision boundary, the others natural."""
+    count = settings.optimized + settings.natural
+    natural = task.natural_queries(count, seed=derive_seed(seed, "natural")).to(torch.float32)
+    if not settings.starts_on_boundary or not settings.optimized:
+        return natural
+    border = boundary_queries(owner, task, settings.optimized, seed=derive_seed(seed, "boundary"))
+    return torch.cat([border, natural[len(border) :]])
+
+
+def _to_levels(queries: FloatArray, task: Task, levels: int) -> FloatArray:
+    lower, upper = as_array(task.lower), as_array(task.upper)
+    step = np.where(upper > lower, (upper - lower) / (levels - 1), 1).astype(np.float32)
+    snapped = lower + np.rint((queries - lower) / step) * step
+    return np.ascontiguousarray(np.clip(snapped, lower, upper), dtype=np.float32)

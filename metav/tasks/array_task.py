@@ -1,0 +1,111 @@
+"""Tasks on arrays in memory, with their split into a training and a validation part."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from metav.errors import InputError
+from metav.models.identity import class_name, source_identity, tensor_digest
+from metav.models.training import TrainingOptions
+from metav.support.randomness import derive_seed
+from metav.tasks.arrays import balanced_order, split_indices
+from metav.tasks.base import Task
+
+Augment = Callable[[Tensor], Tensor]
+
+
+class ArrayTask(Task):
+    """A task on arrays in memory: `examples` (n, ...) and, but for generation, `targets` (n, ...)."""
+
+    examples: Tensor
+    options: TrainingOptions
+    augment: Augment | None = None
+    validation: float | None
+    training_indices: Tensor
+    validation_indices: Tensor
+    _digest: str | None = None
+
+    def digest(self) -> str:
+        """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""
+        # A digest of megabytes is taken once: a task is never changed after it is made.
+        if self._digest is None:
+            tensors = {"examples": self.examples, "lower": self.lower, "upper": self.upper}
+            if self.targets is not None:
+                tensors["targets"] = self.targets
+            described = {"kind": class_name(type(self)), **self._described()}
+            self._digest = tensor_digest(tensors, described)
+        return self._digest
+
+    def subset(self, indices: Any) -> Self:
+        """Return a task of the same kind and bounds on the examples at `indices` (integers, any order)."""
+        chosen = torch.as_tensor(indices)
+        if chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool or len(chosen) < 2:
+            raise InputError(f"indices must be at least two integers, shape (n,), got {tuple(chosen.shape)}.")
+        if int(chosen.min()) < 0 or int(chosen.max()) >= len(self.examples):
+            raise InputError(
+                f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}."
+            )
+        targets = None if self.targets is None else self.targets[chosen]
+        return self._rebuilt(self.examples[chosen], targets)
+
+    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
+        """Return a task of the same kind and options on other data (within wider bounds if needed)."""
+        return self._rebuilt(examples, targets)
+
+    def with_epochs(self, epochs: float) -> Self:
+        """Return the same task, trained for another number of epochs."""
+        other = copy.copy(self)
+        # The digest that the original keeps tells its epochs, too.
+        other._digest = None
+        other.options = replace(self.options, epochs=epochs)
+        return other
+
+    def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
+        """Return a task on a random part of the examples, drawn without replacement, class by class.
+
+        Without replacement: a copied example would otherwise sit in the training and the validation part at once.
+        """
+        if not 0.0 < fraction <= 1.0:
+            raise InputError(f"fraction must lie in (0, 1], got {fraction}.")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
+        order, classes = balanced_order(torch.arange(len(self.examples)), None, generator), self._classes()
+        groups = [order] if classes is None else [order[classes[order] == label] for label in torch.unique(classes)]
+        parts = [group[: max(1, round(fraction * len(group)))] for group in groups]
+        return self.subset(torch.cat(parts).sort().values)
+
+    def _classes(self) -> Tensor | None:
+        """Return the class of each example, (n,), or None where there are none."""
+        return None
+
+    def _split(self, validation: float | None) -> None:
+        self.validation = validation
+        self.training_indices, self.validation_indices = split_indices(len(self.examples), validation, self._classes())
+
+    def _measured(self) -> Tensor:
+        return self.validation_indices if len(self.validation_indices) else self.training_indices
+
+    def _described(self) -> dict[str, Any]:
+        augment = None if self.augment is None else source_identity(self.augment)
+        return {"name": self.name, **self._shared_options(), "bounds": None, "augment": augment}
+
+    def _shared_options(self) -> dict[str, Any]:
+        """Return the options that all constructors take, to make a task of the same kind."""
+        options = self.options
+        return {
+            "validation": self.validation,
+            "bounds": (self.lower, self.upper),
+            "levels": self.levels,
+            "epochs": options.epochs,
+            "batch_size": options.batch_size,
+            "learning_rate": options.learning_rate,
+            "weight_decay": options.weight_decay,
+        }
+
+    def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:
+        raise NotImplementedError

@@ -1,0 +1,98 @@
+"""The kinds of task, and what everything else needs to know of each: one row a kind."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metav.tasks.base import Task
+
+_INPUTS = ("inputs", "x", "images")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskKind:
+    """One kind of task.
+
+    name: what `Task.name` says, and the command line's `--task`.
+    home: "module:Class", imported when the class is needed.
+    arrays: the constructor's arrays in order, each with the names it may have in a data file.
+    required_options: options of the constructor that a user has to give.
+    answers_classes: whether the outputs are a classifier's, so that a label can be read off them.
+    inputs_are_latents: whether inputs are drawn at will, and the examples are what comes out.
+    """
+
+    name: str
+    home: str
+    arrays: Mapping[str, tuple[str, ...]]
+    required_options: tuple[str, ...] = field(default=())
+    answers_classes: bool = False
+    inputs_are_latents: bool = False
+
+    def load_class(self) -> type[Task]:
+        """Return the class of the kind; needs PyTorch."""
+        module, _, name = self.home.partition(":")
+        found: type[Task] = getattr(importlib.import_module(module), name)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskNeeds:
+    """What an obfuscation, an attack or a scheme needs of a task to make sense.
+
+    classes: outputs off which a label can be read.
+    data_inputs: inputs that are data, not latents.
+    latents: inputs that are latents.
+    """
+
+    classes: bool = False
+    data_inputs: bool = False
+    latents: bool = False
+
+    def met_by(self, kind: TaskKind) -> bool:
+        """Return whether a kind of task has all that is needed."""
+        lacks_classes = self.classes and not kind.answers_classes
+        wrong_inputs = self.latents if not kind.inputs_are_latents else self.data_inputs
+        return not lacks_classes and not wrong_inputs
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the kinds of task that have it."""
+        return tuple(name for name, kind in TASK_KINDS.items() if self.met_by(kind))
+
+
+TASK_KINDS: Mapping[str, TaskKind] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (
+            TaskKind(
+                name="classification",
+                home="metav.tasks.classification:Classification",
+                arrays={"inputs": _INPUTS, "labels": ("labels", "y")},
+                answers_classes=True,
+            ),
+            TaskKind(
+                name="regression",
+                home="metav.tasks.regression:Regression",
+                arrays={"inputs": _INPUTS, "targets": ("targets", "y")},
+            ),
+            TaskKind(
+                name="generation",
+                home="metav.tasks.generation:Generation",
+                arrays={"samples": ("samples", "x", "images")},
+                required_options=("latent",),
+                inputs_are_latents=True,
+            ),
+        )
+    }
+)
+"""All kinds by name."""
+
+
+def kind_of(name: str) -> TaskKind:
+    """Return the kind of a task's name; an unknown name is treated like regression, which assumes least."""
+    return TASK_KINDS.get(name, TASK_KINDS["regression"])

@@ -1,0 +1,81 @@
+"""Regression: inputs with numbers to predict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from metav.models.running import predict
+from metav.models.training import TrainingOptions, batches_per_epoch
+from metav.tasks.array_task import Augment
+from metav.tasks.arrays import as_float_tensor, bounds_of, check_same_length, checked_levels
+from metav.tasks.supervised import SupervisedTask
+
+
+class Regression(SupervisedTask):
+    """Inputs with numbers to predict: `inputs` (n, ...), `targets` (n,) or (n, k); the model answers the same shape.
+
+    The loss is the squared error in units of the targets' variance, so that the learning rate does not depend on
+    their unit. `epochs`: None stands for 30, or as many as make 1,500 steps on little data. Other options as for
+    Classification. Raises InputError for data that cannot be used.
+    """
+
+    identity_name = "Regression"
+    name = "regression"
+    metric_name = "mean absolute error"
+
+    def __init__(
+        self,
+        inputs: Any,
+        targets: Any,
+        *,
+        validation: float | None = None,
+        bounds: tuple[Any, Any] | None = None,
+        levels: int | None = None,
+        epochs: float | None = None,
+        batch_size: int = 64,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-4,
+        augment: Augment | None = None,
+    ) -> None:
+        self.examples = as_float_tensor("inputs", inputs, minimum_dimensions=2)
+        self.targets = as_float_tensor("targets", targets)
+        check_same_length("inputs", self.examples, "targets", self.targets)
+        self.input_shape = tuple(self.examples.shape[1:])
+        self.outputs = math.prod(self.targets.shape[1:])
+        self.lower, self.upper = bounds_of("inputs", self.examples, bounds)
+        self.levels, self.augment = checked_levels(levels), augment
+        self._split(validation)
+        steps = batches_per_epoch(len(self.training_indices), batch_size)
+        self.options = TrainingOptions(
+            epochs=max(30, round(1500 / steps)) if epochs is None else epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+        )
+        deviation = self.targets.flatten(1).std(dim=0) if self.targets.ndim > 1 else self.targets.std()
+        self.target_scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        measured = self.targets[self._measured()]
+        self.baseline = float((measured - self.targets[self.training_indices].median(dim=0).values).abs().mean())
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean squared error over the targets' variance; (n,) and (n, 1) are the same."""
+        difference = outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)
+        return (difference / self.target_scale.to(difference.device)).square().mean()
+
+    def metric(self, model: nn.Module) -> float:
+        """Return the mean absolute error on the validation part, in the targets' unit."""
+        indices = self._measured()
+        answers = predict(model, self.examples[indices]).reshape(len(indices), -1)
+        return float((answers - self.targets[indices].reshape(len(indices), -1)).abs().mean())
+
+    def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:
+        return type(self)(
+            examples,
+            targets,
+            augment=self.augment,
+            **self._options_for(examples),
+        )

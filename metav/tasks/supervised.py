@@ -1,0 +1,79 @@
+"""Tasks of inputs with targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metav.errors import InputError
+from metav.models.running import Teacher, device_of, predict
+from metav.models.training import OnEpoch, TrainingOptions, fit
+from metav.support.randomness import derive_seed
+from metav.tasks.array_task import ArrayTask
+from metav.tasks.arrays import balanced_order
+
+
+class SupervisedTask(ArrayTask):
+    """Inputs with targets."""
+
+    targets: Tensor
+
+    def natural_queries(self, count: int, *, seed: int) -> Tensor:
+        """Return `count` different inputs, (count, *input_shape): of the validation part first, classes taking turns.
+
+        Raises InputError when the task has fewer inputs than `count`.
+        """
+        if not 0 < count <= len(self.examples):
+            raise InputError(
+                f"count must lie in 1..{len(self.examples)} (the inputs of this task), got {count}; ask for fewer "
+                "queries or give the task more data."
+            )
+        generator = torch.Generator().manual_seed(derive_seed(seed, "natural_queries"))
+        classes, order = self._classes(), []
+        for part in (self.validation_indices, self.training_indices):
+            order.append(balanced_order(part, None if classes is None else classes[part], generator))
+        return self.examples[torch.cat(order)[:count]].clone()
+
+    def _fit(
+        self,
+        model: nn.Module,
+        chosen: list[Tensor],
+        options: TrainingOptions,
+        *,
+        seed: int,
+        teacher: Teacher | None,
+        truth: float,
+        on_epoch: OnEpoch | None,
+    ) -> None:
+        inputs, targets = self.examples[self.training_indices], self.targets[self.training_indices]
+        # The teacher answers once for all epochs, unless augmentation makes new inputs each time.
+        taught = predict(teacher, inputs) if teacher is not None and self.augment is None else None
+        device = device_of(model)
+        inputs, targets = inputs.to(device), targets.to(device)
+        taught = None if taught is None else taught.to(device)
+
+        def batch_loss(indices: Tensor) -> Tensor:
+            batch = inputs[indices] if self.augment is None else self.augment(inputs[indices])
+            outputs = model(batch)
+            if teacher is None:
+                return self.loss(outputs, targets[indices])
+            answers = taught[indices] if taught is not None else predict(teacher, batch).to(device)
+            loss = self.teacher_loss(outputs, answers)
+            return loss if truth == 0.0 else (1.0 - truth) * loss + truth * self.loss(outputs, targets[indices])
+
+        fit(
+            model,
+            batch_loss,
+            count=len(inputs),
+            options=options,
+            seed=seed,
+            parameters=chosen,
+            on_epoch=on_epoch,
+        )
+
+    def _options_for(self, examples: Tensor) -> dict[str, Any]:
+        """Return the shared options, with bounds stretched where examples of other origin lie outside."""
+        lower, upper = torch.minimum(self.lower, examples.amin(dim=0)), torch.maximum(self.upper, examples.amax(dim=0))
+        return {**self._shared_options(), "bounds": (lower, upper)}

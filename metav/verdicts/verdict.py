@@ -1,0 +1,94 @@
+"""The verdict as a value: the decision, and the error rates that stand behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from metav.statistics.intervals import Interval
+from metav.support.html_tables import html_table
+from metav.support.json_values import plain, readable_json
+
+
+class Decision(StrEnum):
+    """The three decisions; a suspect that cannot be judged is INCONCLUSIVE, never NO_MATCH."""
+
+    MATCH = "MATCH"
+    NO_MATCH = "NO_MATCH"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Was the suspect derived from the owner's model: the decision, and what it rests on.
+
+    score: in [0, 1], 0.5 and above is a match; None where nothing could be scored. p_value: chance of a score as high
+    if the suspect was trained independently (conformal). logit, threshold: the same decision before the score's scale.
+    fpr_interval, tpr_interval: shares of calibration models that match, with exact 95 % intervals. reason, message:
+    code and text of an INCONCLUSIVE decision. noise: largest difference between two answers to one query, in standard
+    deviations of the answers; None if not measured.
+    """
+
+    decision: Decision
+    score: float | None
+    p_value: float | None
+    logit: float | None
+    threshold: float
+    target_fpr: float
+    fpr_interval: Interval
+    tpr_interval: Interval
+    reason: str | None
+    message: str | None
+    queries: int
+    noise: float | None
+    commitment: str
+    suspect: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary, ready for JSON."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        intervals = {name: values[name].to_dict() for name in ("fpr_interval", "tpr_interval")}
+        result: dict[str, Any] = plain(values | intervals | {"decision": self.decision.value})
+        return result
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return readable_json(self.to_dict())
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {text}" if name else text for name, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        (_, head), *lines = self._lines()
+        return html_table([head], lines)
+
+    def _lines(self) -> list[tuple[str, str]]:
+        lines = [("", f"{self.decision}: {self._conclusion()}"), ("suspect", self.suspect)]
+        if self.score is not None and self.p_value is not None:
+            lines.append(("score", f"{self.score:.3f} (0.5 and above is a match), p = {self.p_value:.3g}"))
+        false, true = self.fpr_interval, self.tpr_interval
+        lines += [
+            (
+                "validity",
+                f"{false.count} of {false.total} independent models matched in calibration: "
+                f"false-positive rate <= {100 * false.high:.1f} %, wanted {100 * self.target_fpr:g} % "
+                "(exact 95 % interval)",
+            ),
+            (
+                "power",
+                f"{true.count} of {true.total} derived models matched in calibration: "
+                f"true-positive rate >= {100 * true.low:.1f} % (exact 95 % interval)",
+            ),
+        ]
+        noise = "not measured" if self.noise is None else f"{self.noise:.2g} standard deviations"
+        return [*lines, ("queries", f"{self.queries}, noise {noise}"), ("commitment", self.commitment)]
+
+    def _conclusion(self) -> str:
+        match self.decision:
+            case Decision.MATCH:
+                return "the suspect was derived from the owner's model"
+            case Decision.NO_MATCH:
+                return "no evidence that the suspect was derived from the owner's model"
+            case _:
+                return f"no decision ({self.reason}): {self.message}"

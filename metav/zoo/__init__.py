@@ -1,0 +1,1 @@
+"""The zoo: which surrogates there are, how they are trained and kept, and how they are divided into shares."""

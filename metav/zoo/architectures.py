@@ -1,0 +1,77 @@
+"""Architectures for independent models and thieves: plain networks that fit a task, and the check that others do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metav.errors import ModelError
+from metav.models.architectures import Architecture, PlainArchitecture, build
+from metav.models.running import predict
+from metav.tasks.base import Task
+
+
+def plain_architectures(owner: nn.Module, task: Task, *, unusual: bool = False) -> list[Architecture]:
+    """Return two plain networks that fit a task; `unusual` ones have other widths and activations.
+
+    Their scales come from the task's inputs and, for tasks without classes, its targets or samples.
+    """
+    inputs = _inputs_of(task)
+    answers = predict(owner, inputs[:2])
+    output_shape = tuple(answers.shape[1:])
+    targets = _targets_of(task)
+    outputs = math.prod(output_shape)
+    if targets is None or targets.flatten(1).shape[1] != outputs:
+        output_center, output_scale = torch.zeros(1), torch.ones(1)
+    else:
+        output_center, output_scale = _statistics(targets.flatten(1))
+    center, scale = _statistics(inputs.flatten(1))
+    plans = [((96, 48), "gelu"), ((200, 100, 50), "tanh")] if unusual else [((128,), "relu"), ((128, 64), "relu")]
+    return [
+        PlainArchitecture(
+            tuple(task.input_shape), output_shape, widths, activation, center, scale, output_center, output_scale
+        )
+        for widths, activation in plans
+    ]
+
+
+def check_architectures(architectures: Sequence[Architecture], task: Task) -> None:
+    """Raise ModelError, naming the index, unless each architecture gives a model that fits the task."""
+    for index, architecture in enumerate(architectures):
+        if not callable(architecture):
+            raise ModelError(
+                f"architectures[{index}] must be a callable that returns a fresh torch.nn.Module, got "
+                f"{type(architecture).__name__}; pass the class or a function, not a model."
+            )
+        if isinstance(architecture, nn.Module):
+            raise ModelError(
+                f"architectures[{index}] is a model, expected a callable that returns a fresh one; pass its class or "
+                "lambda: YourModel(...)."
+            )
+        try:
+            task.check_model(build(architecture, 0))
+        except Exception as error:
+            raise ModelError(f"architectures[{index}] does not fit the task: {error}") from error
+
+
+def _inputs_of(task: Task) -> Tensor:
+    """Return up to 512 natural inputs."""
+    if task.examples is None and not task.kind.inputs_are_latents:
+        return task.natural_queries(2, seed=0)
+    return task.natural_queries(512 if task.natural_count is None else min(512, task.natural_count), seed=0)
+
+
+def _targets_of(task: Task) -> Tensor | None:
+    targets = task.examples if task.kind.inputs_are_latents else task.targets
+    if targets is None or not targets.is_floating_point():
+        return None
+    return targets if targets.ndim > 1 else targets[:, None]
+
+
+def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean per feature and one scale for all features of a kind: constant features are left as they are."""
+    deviation = values.std(dim=0)
+    return values.mean(dim=0), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
