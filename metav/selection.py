@@ -242,7 +242,7 @@ def _fit_verifier(
     if kind == "matched":
         final.standardize(own)
         negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
-        final.fit_matched(own[0], np.ascontiguousarray(own[negatives]))
+        final.fit_closed_form(own[0], np.ascontiguousarray(own[negatives]))
         return final
     # the view is taken once for all updates: no gradient has to pass it here
     own = _core.apply_view(own, view)
