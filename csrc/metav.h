@@ -95,10 +95,24 @@ void mv_pool_stop(void);
  * slack lets answers rounded to two decimals pass. Gradients include the normalisation, and are zero where max() is at
  * its floor.
  */
+typedef struct mv_view_kind mv_view_kind;
+
 typedef struct mv_view {
-    const struct mv_view_rules *rules; /* from mv_view_parse */
-    int parameter;                     /* d or k; 0 where the view has none */
+    const mv_view_kind *kind; /* from mv_view_parse */
+    int parameter;            /* d or k; 0 where the view has none */
 } mv_view;
+
+typedef struct mv_view_traits {
+    const char *name;
+    const char *parameter; /* "d" or "k" above; NULL where the view takes none */
+    bool reads_classes;    /* takes answers for a classifier's: all but the identities */
+    bool reads_labels;     /* reads nothing but the most likely class: label */
+} mv_view_traits;
+
+enum { MV_MAX_VIEWS = 32 };
+
+/* Fills `list` with all views; returns how many. */
+size_t mv_view_list(mv_view_traits list[MV_MAX_VIEWS]);
 
 typedef struct mv_shape {
     size_t models, queries, outputs;

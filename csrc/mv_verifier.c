@@ -38,9 +38,9 @@ extern const mv_kind mv_kind_local;
 extern const mv_kind mv_kind_matched;
 
 static const mv_kind *const KINDS[] = {
-    &mv_kind_mlp,
-    &mv_kind_local,
-    &mv_kind_matched,
+    &mv_kind_mlp,     /* a hidden layer over all queries */
+    &mv_kind_local,   /* a linear unit for each query */
+    &mv_kind_matched, /* a matched filter */
 };
 
 enum { KIND_COUNT = sizeof KINDS / sizeof *KINDS };

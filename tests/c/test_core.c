@@ -96,10 +96,10 @@ test_views_are_parsed(void)
         mv_view view = {0};
         CHECK(mv_view_parse(cases[i].text, &view) == cases[i].status);
         if (cases[i].status != MV_OK) {
-            CHECK(view.rules == NULL);
+            CHECK(view.kind == NULL);
         }
         else {
-            CHECK(view.rules != NULL && view.parameter == cases[i].parameter);
+            CHECK(view.kind != NULL && view.parameter == cases[i].parameter);
         }
     }
 }
