@@ -36,9 +36,9 @@ typedef enum mv_status {
     MV_ERROR_LOSS,               /* logits or loss overflowed: responses far outside the standardised range */
     MV_ERROR_ROLES,              /* a role is none of 0, 1, 2 */
     MV_ERROR_OPTION,             /* a number among the options is out of its range */
-    MV_ERROR_NOT_MATCHED_KIND,   /* mv_verifier_fit_matched on another kind */
+    MV_ERROR_NO_CLOSED_FORM,     /* mv_verifier_fit_closed_form on a kind without one */
     MV_ERROR_NOT_FITTED,         /* a `matched` verifier was used before it was fitted or loaded */
-    MV_ERROR_FEW_NEGATIVES,      /* mv_verifier_fit_matched needs two negatives */
+    MV_ERROR_FEW_NEGATIVES,      /* mv_verifier_fit_closed_form needs two negatives */
     MV_ERROR_NO_CONTRAST,        /* the owner answers exactly like the mean negative */
     MV_ERROR_PARAMETER_NAME,     /* a parameter that this kind does not have, or the same one twice */
     MV_ERROR_PARAMETER_MISSING,  /* a parameter of this kind was not given */
@@ -95,10 +95,24 @@ void mv_pool_stop(void);
  * slack lets answers rounded to two decimals pass. Gradients include the normalisation, and are zero where max() is at
  * its floor.
  */
+typedef struct mv_view_kind mv_view_kind;
+
 typedef struct mv_view {
-    const struct mv_view_rules *rules; /* from mv_view_parse */
-    int parameter;                     /* d or k; 0 where the view has none */
+    const mv_view_kind *kind; /* from mv_view_parse */
+    int parameter;            /* d or k; 0 where the view has none */
 } mv_view;
+
+typedef struct mv_view_traits {
+    const char *name;
+    const char *parameter; /* "d" or "k" above; NULL where the view takes none */
+    bool reads_classes;    /* takes answers for a classifier's: all but the identities */
+    bool reads_labels;     /* reads nothing but the most likely class: label */
+} mv_view_traits;
+
+enum { MV_MAX_VIEWS = 32 };
+
+/* Fills `list` with all views; returns how many. */
+size_t mv_view_list(mv_view_traits list[MV_MAX_VIEWS]);
 
 typedef struct mv_shape {
     size_t models, queries, outputs;
@@ -139,6 +153,14 @@ const char *mv_kind_get_name(const mv_kind *kind);
 /* Fills `names` with all kinds; returns how many. */
 size_t mv_kind_list(const char *names[MV_MAX_KINDS]);
 
+typedef struct mv_kind_traits {
+    bool closed_form;      /* fitted by mv_verifier_fit_closed_form, from the owner's and the negatives' responses */
+    bool preferred;        /* where it is close to the best of several, candidates of this kind alone decide */
+    bool pairs_with_owner; /* may also read how far a response lies from the owner's: then K counts both */
+} mv_kind_traits;
+
+mv_kind_traits mv_kind_get_traits(const mv_kind *kind);
+
 enum { MV_ROLE_NEGATIVE = 0, MV_ROLE_POSITIVE = 1, MV_ROLE_OWNER = 2, MV_ROLE_COUNT = 3 };
 
 typedef struct mv_verifier_config {
@@ -168,8 +190,8 @@ mv_status mv_verifier_standardize(mv_verifier *verifier, size_t models, const fl
  *   C^-1 = diag(1/d) - G G^T, G = diag(1/d) U L^-T, L L^T = I + U^T diag(1/d) U (Cholesky, M x M, double),
  *   filter = C^-1 v / sqrt(v^T C^-1 v), v = z_owner - mean.
  * Leaves gain and bias as they are (initially 10 and -3). */
-mv_status mv_verifier_fit_matched(mv_verifier *verifier, const float *owner, size_t models, const float *negatives,
-                                  double shrinkage, double floor);
+mv_status mv_verifier_fit_closed_form(mv_verifier *verifier, const float *owner, size_t models, const float *negatives,
+                                      double shrinkage, double floor);
 
 typedef struct mv_step_options {
     double learning_rate;             /* >= 0 */
@@ -211,14 +233,21 @@ typedef struct mv_parameter {
     int dimensions;
     size_t rows, columns; /* columns is 1 where dimensions is 1 */
     const float *data;
+    /* Rules for what is loaded; in a list given to mv_verifier_load they are not read. */
+    bool free_columns;     /* any number of columns will do; one parameter of a kind at most */
+    bool must_be_positive; /* every number > 0 */
 } mv_parameter;
 
 enum { MV_MAX_PARAMETERS = 8 };
 
+/* Fills `list` with the parameters that a verifier of this config has, without data, and *count; 0 columns where they
+ * are free. The view does not matter. MV_ERROR_KIND, MV_ERROR_SIZE. */
+mv_status mv_kind_parameters(const mv_verifier_config *config, mv_parameter list[MV_MAX_PARAMETERS], size_t *count);
+
 /* Fills `list` with views of the handle's own memory, valid until its next change; returns how many. */
 size_t mv_verifier_parameters(const mv_verifier *verifier, mv_parameter list[MV_MAX_PARAMETERS]);
 
-/* Copies all parameters from `list`, which must name each one once; `factor` may have any number of columns. Adam
+/* Copies all parameters from `list`, which must name each one once. Adam
  * starts anew, the number of updates stays. On failure *culprit is the name at fault (or NULL) and the handle is
  * unchanged. */
 mv_status mv_verifier_load(mv_verifier *verifier, const mv_parameter *list, size_t count, const char **culprit);

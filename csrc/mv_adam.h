@@ -11,10 +11,10 @@
 /* The numbers of one update. */
 typedef struct mv_adam_step {
     float beta1, beta2;
-    float first;  /* 1 / (1 - beta1^step) */
-    float second; /* 1 / sqrt(1 - beta2^step) */
-    float rate;   /* learning rate */
-    float keep;   /* 1 - rate * weight decay */
+    float first_correction;  /* 1 / (1 - beta1^step) */
+    float second_correction; /* 1 / sqrt(1 - beta2^step) */
+    float rate;              /* learning rate */
+    float decay;             /* 1 - rate * weight decay: what is left of a parameter */
 } mv_adam_step;
 
 /* Update number `step`, 1 being the first. */

@@ -14,7 +14,7 @@ find_row(const uint8_t *roles, uint8_t role, size_t n)
     }
 }
 
-/* Draws partner and share; a share of 0 leaves a row alone. */
+/* Draws mix_partner and mix_share; a share of 0 leaves a row alone. */
 static void
 draw_partners(const mv_verifier *self, size_t models, const uint8_t *roles, double mix, mv_workspace *work)
 {
@@ -24,14 +24,14 @@ draw_partners(const mv_verifier *self, size_t models, const uint8_t *roles, doub
         negatives += roles[m] == MV_ROLE_NEGATIVE;
     }
     for (size_t m = 0; m < models; m++) {
-        work->share[m] = 0.0f;
-        work->partner[m] = m;
+        work->mix_share[m] = 0.0f;
+        work->mix_partner[m] = m;
         if (!negatives || roles[m] == MV_ROLE_NEGATIVE || mv_random_uniform(stream, 3 * m) < 0.5) {
             continue;
         }
         const size_t chosen = (size_t)(mv_random_uniform(stream, 3 * m + 1) * (double)negatives);
-        work->partner[m] = find_row(roles, MV_ROLE_NEGATIVE, chosen);
-        work->share[m] = (float)(mix * mv_random_uniform(stream, 3 * m + 2));
+        work->mix_partner[m] = find_row(roles, MV_ROLE_NEGATIVE, chosen);
+        work->mix_share[m] = (float)(mix * mv_random_uniform(stream, 3 * m + 2));
     }
 }
 
@@ -41,17 +41,17 @@ draw_dropout(const mv_verifier *self, size_t models, double dropout, mv_workspac
     const mv_stream stream = mv_stream_open(self->config.seed, MV_RANDOM_DROPOUT, self->steps);
     const float kept = (float)(1.0 / (1.0 - dropout));
     for (size_t i = 0; i < models * self->config.queries; i++) {
-        work->keep[i] = mv_random_uniform(stream, i) < dropout ? 0.0f : kept;
+        work->dropout_factor[i] = mv_random_uniform(stream, i) < dropout ? 0.0f : kept;
     }
 }
 
 static void
-apply_dropout(const mv_verifier *self, size_t models, const float *keep, float *values)
+apply_dropout(const mv_verifier *self, size_t models, const float *factor, float *values)
 {
     const size_t outputs = self->config.outputs;
     for (size_t i = 0; i < models * self->config.queries; i++) {
         for (size_t k = 0; k < outputs; k++) {
-            values[i * outputs + k] *= keep[i];
+            values[i * outputs + k] *= factor[i];
         }
     }
 }
@@ -64,8 +64,8 @@ mv_augment(const mv_verifier *self, size_t models, const uint8_t *roles, const m
     if (options->mix > 0.0) {
         draw_partners(self, models, roles, options->mix, work);
         for (size_t m = 0; m < models; m++) {
-            const float share = work->share[m];
-            const float *other = work->z + work->partner[m] * features; /* a negative: never mixed itself */
+            const float share = work->mix_share[m];
+            const float *other = work->z + work->mix_partner[m] * features; /* a negative: never mixed itself */
             float *own = work->z + m * features;
             for (size_t i = 0; share > 0.0f && i < features; i++) {
                 own[i] = (1.0f - share) * own[i] + share * other[i];
@@ -78,7 +78,7 @@ mv_augment(const mv_verifier *self, size_t models, const uint8_t *roles, const m
     }
     if (options->dropout > 0.0) {
         draw_dropout(self, models, options->dropout, work);
-        apply_dropout(self, models, work->keep, work->z);
+        apply_dropout(self, models, work->dropout_factor, work->z);
     }
 }
 
@@ -87,12 +87,12 @@ mv_augment_backward(const mv_verifier *self, size_t models, const mv_step_option
 {
     const size_t features = self->features;
     if (options->dropout > 0.0) {
-        apply_dropout(self, models, work->keep, work->z_gradient);
+        apply_dropout(self, models, work->dropout_factor, work->z_gradient);
     }
     if (options->mix > 0.0) {
         for (size_t m = 0; m < models; m++) {
-            const float share = work->share[m];
-            float *other = work->z_gradient + work->partner[m] * features;
+            const float share = work->mix_share[m];
+            float *other = work->z_gradient + work->mix_partner[m] * features;
             float *own = work->z_gradient + m * features;
             for (size_t i = 0; share > 0.0f && i < features; i++) {
                 other[i] += share * own[i];

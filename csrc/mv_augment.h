@@ -4,7 +4,7 @@
 
 #include "mv_verifier.h"
 
-/* Changes work->z in place; fills partner, share and keep. */
+/* Changes work->z in place; fills mix_partner, mix_share and dropout_factor. */
 void mv_augment(const mv_verifier *self, size_t models, const uint8_t *roles, const mv_step_options *options,
                 mv_workspace *work);
 

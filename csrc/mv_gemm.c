@@ -81,16 +81,16 @@ forward_pieces(void *context, size_t start, size_t end, size_t thread)
     const forward_job *job = context;
     (void)thread;
     while (start < end) {
-        const size_t first = start % job->across;
-        const bool whole = !first && end - start >= job->across;
+        const size_t first_piece = start % job->across;
+        const bool whole = !first_piece && end - start >= job->across;
         const size_t down = whole ? (end - start) / job->across : 1;
-        const size_t across = whole ? job->across : smaller(end - start, job->across - first);
+        const size_t across = whole ? job->across : smaller(end - start, job->across - first_piece);
         const size_t block = start / job->across;
         const size_t row = block * job->rows / job->down;
-        const size_t column = first * job->outputs / job->across;
+        const size_t column = first_piece * job->outputs / job->across;
         multiply(job->kernels, &(mv_product){
                                    .rows = (block + down) * job->rows / job->down - row,
-                                   .columns = (first + across) * job->outputs / job->across - column,
+                                   .columns = (first_piece + across) * job->outputs / job->across - column,
                                    .length = job->inputs,
                                    .a = job->x + row * job->inputs,
                                    .a_row = job->inputs,
@@ -168,7 +168,8 @@ update_weights(const mv_gemm_backward *job, size_t start, size_t count, float *g
                                .c_row = job->outputs,
                            });
     const size_t at = start * job->outputs;
-    job->kernels->adam(job->adam, count * job->outputs, gradient, job->w + at, job->first + at, job->second + at);
+    job->kernels->adam(job->adam, count * job->outputs, gradient, job->w + at, job->first_moment + at,
+                       job->second_moment + at);
 }
 
 static void

@@ -22,9 +22,9 @@ typedef struct mv_gemm_backward {
     float *dx;
     const float *dx_scale;
     const mv_adam_step *adam;
-    const float *x;            /* used with adam */
-    float *w, *first, *second; /* (inputs, outputs); w is only read without adam */
-    float *scratch;            /* mv_gemm_scratch(threads, rows, outputs) floats */
+    const float *x;                          /* used with adam */
+    float *w, *first_moment, *second_moment; /* (inputs, outputs); w is only read without adam */
+    float *scratch;                          /* mv_gemm_scratch(threads, rows, outputs) floats */
 } mv_gemm_backward;
 
 size_t mv_gemm_scratch(size_t threads, size_t rows, size_t outputs);

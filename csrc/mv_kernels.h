@@ -27,7 +27,7 @@ typedef struct mv_product {
 typedef struct mv_query {
     size_t features;
     const float *natural, *lower, *upper, *gradient;
-    float *master, *first, *second;
+    float *master, *first_moment, *second_moment;
     float radius; /* in units of upper - lower; INFINITY for none */
 } mv_query;
 
@@ -52,15 +52,16 @@ typedef struct mv_kernels {
     bool (*standardize)(size_t count, const float *f, const float *shift, const float *inverse, float *z);
     /* out = z * inverse; the same may be both */
     void (*scale)(size_t count, const float *z, const float *inverse, float *out);
-    /* f = max(log softmax(r), least) of every row of (rows, outputs) */
-    void (*log_softmax)(size_t rows, size_t outputs, float least, const float *r, float *f);
-    /* response_gradient of log max(p, least), p = softmax(r): own - p * sum(own), own = p > least ? g : 0 */
-    void (*log_softmax_gradient)(size_t rows, size_t outputs, float least, const float *r, const float *g,
+    /* f = max(log softmax(r), log_floor) of every row of (rows, outputs) */
+    void (*log_softmax)(size_t rows, size_t outputs, float log_floor, const float *r, float *f);
+    /* response_gradient of log max(p, probability_floor), p = softmax(r): own - p * sum(own) with
+     * own = p > probability_floor ? g : 0 */
+    void (*log_softmax_gradient)(size_t rows, size_t outputs, float probability_floor, const float *r, const float *g,
                                  float *response_gradient);
 
     /* AdamW in place */
-    void (*adam)(const mv_adam_step *step, size_t count, const float *gradient, float *parameters, float *first,
-                 float *second);
+    void (*adam)(const mv_adam_step *step, size_t count, const float *gradient, float *parameters, float *first_moment,
+                 float *second_moment);
     /* Adam on one query, clamped to bounds and radius (metav.h, mv_query_config) */
     void (*update_query)(const mv_adam_step *step, const mv_query *query);
     /* values[i] += deviation * e, e number start + i of the stream: the sum of four uniform numbers, scaled to mean 0 and

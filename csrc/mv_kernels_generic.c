@@ -130,11 +130,11 @@ v_sum(vec a)
 static inline float
 v_largest(vec a)
 {
-    float most = lane(a, 0);
+    float maximum = lane(a, 0);
     for (int i = 1; i < LANES; i++) {
-        most = lane(a, i) > most ? lane(a, i) : most;
+        maximum = lane(a, i) > maximum ? lane(a, i) : maximum;
     }
-    return most;
+    return maximum;
 }
 
 static inline vec

@@ -54,9 +54,9 @@ store_upto(float *p, size_t n, vec v)
 }
 
 INLINED size_t
-upto(size_t n, size_t most)
+upto(size_t n, size_t limit)
 {
-    return n < most ? n : most;
+    return n < limit ? n : limit;
 }
 
 /* Products -------------------------------------------------------------------------------------------------------- */
@@ -318,52 +318,52 @@ store_tile(size_t rows, size_t outputs, const float *tile, float *f)
     }
 }
 
-/* Replaces a tile by exp(tile - most), most the largest of a row. */
+/* Replaces a tile by exp(tile - maximum), maximum the largest of a row. */
 INLINED void
-exponentiate_tile(size_t outputs, float *tile, vec *most, vec *sum)
+exponentiate_tile(size_t outputs, float *tile, vec *maximum, vec *sum)
 {
-    *most = v_set(-INFINITY);
+    *maximum = v_set(-INFINITY);
     for (size_t j = 0; j < outputs; j++) {
-        *most = v_max(*most, v_load(tile + j * LANES));
+        *maximum = v_max(*maximum, v_load(tile + j * LANES));
     }
     *sum = v_zero();
     for (size_t j = 0; j < outputs; j++) {
-        const vec e = v_exp(v_sub(v_load(tile + j * LANES), *most));
+        const vec e = v_exp(v_sub(v_load(tile + j * LANES), *maximum));
         v_store(tile + j * LANES, e);
         *sum = v_add(*sum, e);
     }
 }
 
 INLINED void
-log_softmax_tile(size_t rows, size_t outputs, float least, const float *r, float *f)
+log_softmax_tile(size_t rows, size_t outputs, float log_floor, const float *r, float *f)
 {
     float tile[TILE_OUTPUTS * LANES];
     float e[TILE_OUTPUTS * LANES];
-    vec most;
+    vec maximum;
     vec sum;
     load_tile(rows, outputs, r, tile);
     memcpy(e, tile, outputs * LANES * sizeof *e);
-    exponentiate_tile(outputs, e, &most, &sum);
+    exponentiate_tile(outputs, e, &maximum, &sum);
     const vec log_sum = v_log(sum);
     for (size_t j = 0; j < outputs; j++) {
-        const vec value = v_sub(v_sub(v_load(tile + j * LANES), most), log_sum);
-        v_store(tile + j * LANES, v_max(value, v_set(least)));
+        const vec value = v_sub(v_sub(v_load(tile + j * LANES), maximum), log_sum);
+        v_store(tile + j * LANES, v_max(value, v_set(log_floor)));
     }
     store_tile(rows, outputs, tile, f);
 }
 
 INLINED void
-log_softmax_gradient_tile(size_t rows, size_t outputs, float least, const float *r, const float *g,
+log_softmax_gradient_tile(size_t rows, size_t outputs, float probability_floor, const float *r, const float *g,
                           float *response_gradient)
 {
     float e[TILE_OUTPUTS * LANES];
     float own[TILE_OUTPUTS * LANES];
-    vec most;
+    vec maximum;
     vec sum;
     load_tile(rows, outputs, r, e);
     load_tile(rows, outputs, g, own);
-    exponentiate_tile(outputs, e, &most, &sum);
-    const vec floor = v_mul(v_set(least), sum);
+    exponentiate_tile(outputs, e, &maximum, &sum);
+    const vec floor = v_mul(v_set(probability_floor), sum);
     vec total = v_zero();
     for (size_t j = 0; j < outputs; j++) {
         const vec kept = v_if_greater(v_load(e + j * LANES), floor, v_load(own + j * LANES), v_zero());
@@ -377,20 +377,20 @@ log_softmax_gradient_tile(size_t rows, size_t outputs, float least, const float 
     store_tile(rows, outputs, own, response_gradient);
 }
 
-/* Long rows: writes exp(r - most) to e, which may be NULL; most is the largest r. */
+/* Long rows: writes exp(r - maximum) to e, which may be NULL; maximum is the largest r. */
 INLINED void
-exponentiate_row(size_t outputs, const float *r, float *e, float *most, float *sum)
+exponentiate_row(size_t outputs, const float *r, float *e, float *maximum, float *sum)
 {
     vec largest = v_set(-INFINITY);
     for (size_t j = 0; j < outputs; j += LANES) {
         largest = v_max(largest, load_upto(r + j, upto(outputs - j, LANES), -INFINITY));
     }
-    *most = v_largest(largest);
+    *maximum = v_largest(largest);
     vec total = v_zero();
     for (size_t j = 0; j < outputs; j += LANES) {
         const size_t n = upto(outputs - j, LANES);
         /* Lanes beyond the row count for 1e-38 each in a sum of at least 1. */
-        const vec value = v_exp(v_sub(load_upto(r + j, n, -INFINITY), v_set(*most)));
+        const vec value = v_exp(v_sub(load_upto(r + j, n, -INFINITY), v_set(*maximum)));
         total = v_add(total, value);
         if (e) {
             store_upto(e + j, n, value);
@@ -400,27 +400,28 @@ exponentiate_row(size_t outputs, const float *r, float *e, float *most, float *s
 }
 
 static void
-log_softmax_row(size_t outputs, float least, const float *r, float *f)
+log_softmax_row(size_t outputs, float log_floor, const float *r, float *f)
 {
-    float most;
+    float maximum;
     float sum;
-    exponentiate_row(outputs, r, NULL, &most, &sum);
+    exponentiate_row(outputs, r, NULL, &maximum, &sum);
     const vec log_sum = v_set(logf(sum));
     for (size_t j = 0; j < outputs; j += LANES) {
         const size_t n = upto(outputs - j, LANES);
-        const vec value = v_sub(v_sub(load_upto(r + j, n, 0.0f), v_set(most)), log_sum);
-        store_upto(f + j, n, v_max(value, v_set(least)));
+        const vec value = v_sub(v_sub(load_upto(r + j, n, 0.0f), v_set(maximum)), log_sum);
+        store_upto(f + j, n, v_max(value, v_set(log_floor)));
     }
 }
 
 static void
-log_softmax_gradient_row(size_t outputs, float least, const float *r, const float *g, float *response_gradient)
+log_softmax_gradient_row(size_t outputs, float probability_floor, const float *r, const float *g,
+                         float *response_gradient)
 {
-    float most;
+    float maximum;
     float sum;
     float *e = response_gradient; /* until the last loop */
-    exponentiate_row(outputs, r, e, &most, &sum);
-    const vec floor = v_set(least * sum);
+    exponentiate_row(outputs, r, e, &maximum, &sum);
+    const vec floor = v_set(probability_floor * sum);
     vec total = v_zero();
     for (size_t j = 0; j < outputs; j += LANES) {
         const size_t n = upto(outputs - j, LANES);
@@ -436,43 +437,45 @@ log_softmax_gradient_row(size_t outputs, float least, const float *r, const floa
 }
 
 static void
-log_softmax(size_t rows, size_t outputs, float least, const float *r, float *f)
+log_softmax(size_t rows, size_t outputs, float log_floor, const float *r, float *f)
 {
     if (!fits_tile(outputs)) {
         for (size_t i = 0; i < rows; i++) {
-            log_softmax_row(outputs, least, r + i * outputs, f + i * outputs);
+            log_softmax_row(outputs, log_floor, r + i * outputs, f + i * outputs);
         }
         return;
     }
     for (size_t i = 0; i < rows; i += LANES) {
-        log_softmax_tile(upto(rows - i, LANES), outputs, least, r + i * outputs, f + i * outputs);
+        log_softmax_tile(upto(rows - i, LANES), outputs, log_floor, r + i * outputs, f + i * outputs);
     }
 }
 
 static void
-log_softmax_gradient(size_t rows, size_t outputs, float least, const float *r, const float *g, float *response_gradient)
+log_softmax_gradient(size_t rows, size_t outputs, float probability_floor, const float *r, const float *g,
+                     float *response_gradient)
 {
     if (!fits_tile(outputs)) {
         for (size_t i = 0; i < rows; i++) {
             const size_t at = i * outputs;
-            log_softmax_gradient_row(outputs, least, r + at, g + at, response_gradient + at);
+            log_softmax_gradient_row(outputs, probability_floor, r + at, g + at, response_gradient + at);
         }
         return;
     }
     for (size_t i = 0; i < rows; i += LANES) {
         const size_t at = i * outputs;
-        log_softmax_gradient_tile(upto(rows - i, LANES), outputs, least, r + at, g + at, response_gradient + at);
+        log_softmax_gradient_tile(upto(rows - i, LANES), outputs, probability_floor, r + at, g + at,
+                                  response_gradient + at);
     }
 }
 
 /* Updates --------------------------------------------------------------------------------------------------------- */
 
 /* Smallest and largest second moment that the direction is computed from: beyond them the result is 0 or absurd. */
-#define LEAST_SECOND 1e-36f
-#define MOST_SECOND 1e38f
+#define SMALLEST_SECOND_MOMENT 1e-36f
+#define LARGEST_SECOND_MOMENT 1e38f
 
 typedef struct adam_constants {
-    vec beta1, beta2, rest1, rate, keep, epsilon;
+    vec beta1, beta2, rest1, rate, decay, epsilon;
 } adam_constants;
 
 /* The second moment is kept as v / (1 - beta2): one product less. That and the bias corrections move into the rate and
@@ -480,40 +483,40 @@ typedef struct adam_constants {
 INLINED adam_constants
 adam_prepare(const mv_adam_step *step)
 {
-    const double c = (double)step->second * sqrt(1.0 - MV_ADAM_BETA2);
+    const double c = (double)step->second_correction * sqrt(1.0 - MV_ADAM_BETA2);
     return (adam_constants){
         .beta1 = v_set(step->beta1),
         .beta2 = v_set(step->beta2),
         .rest1 = v_set((float)(1.0 - MV_ADAM_BETA1)),
-        .rate = v_set((float)(-(double)step->rate * (double)step->first / c)),
-        .keep = v_set(step->keep),
+        .rate = v_set((float)(-(double)step->rate * (double)step->first_correction / c)),
+        .decay = v_set(step->decay),
         .epsilon = v_set((float)(MV_ADAM_EPSILON / c)),
     };
 }
 
 /* Updates both moments; returns what Adam adds, divided by the rate of adam_constants. */
 INLINED vec
-adam_direction(const adam_constants *adam, vec gradient, vec *first, vec *second)
+adam_direction(const adam_constants *adam, vec gradient, vec *first_moment, vec *second_moment)
 {
-    *first = v_fma(adam->beta1, *first, v_mul(adam->rest1, gradient));
-    *second = v_fma(adam->beta2, *second, v_mul(gradient, gradient));
-    const vec v = v_min(v_max(*second, v_set(LEAST_SECOND)), v_set(MOST_SECOND));
-    return v_adam(*first, v, adam->epsilon);
+    *first_moment = v_fma(adam->beta1, *first_moment, v_mul(adam->rest1, gradient));
+    *second_moment = v_fma(adam->beta2, *second_moment, v_mul(gradient, gradient));
+    const vec v = v_min(v_max(*second_moment, v_set(SMALLEST_SECOND_MOMENT)), v_set(LARGEST_SECOND_MOMENT));
+    return v_adam(*first_moment, v, adam->epsilon);
 }
 
 static void
 adam(const mv_adam_step *step, size_t count, const float *restrict gradient, float *restrict parameters,
-     float *restrict first, float *restrict second)
+     float *restrict first_moment, float *restrict second_moment)
 {
     const adam_constants constants = adam_prepare(step);
     for (size_t i = 0; i < count; i += LANES) {
         const size_t n = upto(count - i, LANES);
-        vec m = load_upto(first + i, n, 0.0f);
-        vec v = load_upto(second + i, n, 0.0f);
+        vec m = load_upto(first_moment + i, n, 0.0f);
+        vec v = load_upto(second_moment + i, n, 0.0f);
         const vec move = adam_direction(&constants, load_upto(gradient + i, n, 0.0f), &m, &v);
-        const vec kept = v_mul(constants.keep, load_upto(parameters + i, n, 0.0f));
-        store_upto(first + i, n, m);
-        store_upto(second + i, n, v);
+        const vec kept = v_mul(constants.decay, load_upto(parameters + i, n, 0.0f));
+        store_upto(first_moment + i, n, m);
+        store_upto(second_moment + i, n, v);
         store_upto(parameters + i, n, v_fma(constants.rate, move, kept));
     }
 }
@@ -525,8 +528,8 @@ update_query(const mv_adam_step *step, const mv_query *query)
     const bool limited = isfinite(query->radius);
     for (size_t i = 0; i < query->features; i += LANES) {
         const size_t n = upto(query->features - i, LANES);
-        vec m = load_upto(query->first + i, n, 0.0f);
-        vec v = load_upto(query->second + i, n, 0.0f);
+        vec m = load_upto(query->first_moment + i, n, 0.0f);
+        vec v = load_upto(query->second_moment + i, n, 0.0f);
         const vec move = adam_direction(&constants, load_upto(query->gradient + i, n, 0.0f), &m, &v);
         vec lower = load_upto(query->lower + i, n, 0.0f);
         vec upper = load_upto(query->upper + i, n, 0.0f);
@@ -539,8 +542,8 @@ update_query(const mv_adam_step *step, const mv_query *query)
             upper = v_min(upper, v_add(natural, reach));
         }
         x = v_min(v_max(x, lower), upper);
-        store_upto(query->first + i, n, m);
-        store_upto(query->second + i, n, v);
+        store_upto(query->first_moment + i, n, m);
+        store_upto(query->second_moment + i, n, v);
         store_upto(query->master + i, n, x);
     }
 }

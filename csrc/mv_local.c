@@ -7,7 +7,7 @@
 #define INITIAL_DEVIATION 0.01f
 
 static size_t
-local_width(const mv_verifier *self)
+local_hidden_width(const mv_verifier *self)
 {
     (void)self;
     return 0;
@@ -27,12 +27,18 @@ local_initialize(mv_verifier *self)
 }
 
 static size_t
-local_list(const mv_verifier *self, mv_parameter *list)
+local_describe(const mv_verifier_config *config, mv_parameter *list)
 {
-    const size_t queries = self->config.queries;
-    list[0] = (mv_parameter){"weight", 2, queries, self->config.outputs, self->parameters};
-    list[1] = (mv_parameter){"bias", 1, queries, 1, self->parameters + self->features};
+    list[0] = mv_matrix("weight", config->queries, config->outputs);
+    list[1] = mv_vector("bias", config->queries);
     return 2;
+}
+
+static void
+local_locate(const mv_verifier *self, mv_parameter *list)
+{
+    list[0].data = self->parameters;
+    list[1].data = self->parameters + self->features;
 }
 
 static void
@@ -59,7 +65,7 @@ local_weight_gradient(const mv_verifier *self, mv_workspace *work, size_t models
 {
     const size_t queries = self->config.queries;
     const size_t outputs = self->config.outputs;
-    memset(work->gradient, 0, self->count * sizeof *work->gradient);
+    memset(work->gradient, 0, self->trainable_count * sizeof *work->gradient);
     for (size_t m = 0; m < models; m++) {
         for (size_t n = 0; n < queries; n++) {
             const float g = work->logits_gradient[m * queries + n];
@@ -76,7 +82,7 @@ local_weight_gradient(const mv_verifier *self, mv_workspace *work, size_t models
 static size_t
 local_gradient_count(const mv_verifier *self)
 {
-    return self->count;
+    return self->trainable_count;
 }
 
 static void
@@ -94,18 +100,19 @@ local_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_ad
     }
     if (adam) {
         local_weight_gradient(self, work, models);
-        mv_verifier_update(self, adam, 0, self->count, work->gradient);
+        mv_verifier_update(self, adam, 0, self->trainable_count, work->gradient);
     }
 }
 
 const mv_kind mv_kind_local = {
     .name = "local",
     .unit_per_query = true,
-    .width = local_width,
+    .describe = local_describe,
+    .locate = local_locate,
     .count = local_count,
     .initialize = local_initialize,
-    .list = local_list,
-    .forward = local_forward,
+    .hidden_width = local_hidden_width,
     .gradient_count = local_gradient_count,
+    .forward = local_forward,
     .backward = local_backward,
 };

@@ -1,4 +1,3 @@
-#include "mv_finite.h"
 #include "mv_verifier.h"
 
 #include <math.h>
@@ -10,7 +9,7 @@
 /* Keeps the cosine finite at x = 0. */
 #define LENGTH_EPSILON 1e-6
 /* Below this share of its positive part, x^T C^-1 x is rounding error. */
-#define LEAST_LENGTH_SHARE 1e-10
+#define ROUNDING_SHARE 1e-10
 /* Added to every variance. */
 #define VARIANCE_EPSILON 1e-9
 
@@ -122,15 +121,10 @@ matched_check(const mv_verifier *self)
     return matched_of(self)->fitted ? MV_OK : MV_ERROR_NOT_FITTED;
 }
 
-/* The list has passed its checks: it holds a factor. */
 static mv_status
-matched_resize(mv_verifier *self, const mv_parameter *list, size_t count)
+matched_prepare_load(mv_verifier *self, size_t free_columns)
 {
-    size_t at = 0;
-    while (at + 1 < count && strcmp(list[at].name, "factor") != 0) {
-        at++;
-    }
-    const mv_status status = resize_factor(self, list[at].columns);
+    const mv_status status = resize_factor(self, free_columns);
     if (!status) {
         matched_of(self)->fitted = true;
     }
@@ -140,7 +134,7 @@ matched_resize(mv_verifier *self, const mv_parameter *list, size_t count)
 /* The kind -------------------------------------------------------------------------------------------------------- */
 
 static size_t
-matched_width(const mv_verifier *self)
+matched_hidden_width(const mv_verifier *self)
 {
     return matched_of(self)->rank;
 }
@@ -161,23 +155,37 @@ matched_initialize(mv_verifier *self)
 }
 
 static size_t
-matched_list(const mv_verifier *self, mv_parameter *list)
+matched_describe(const mv_verifier_config *config, mv_parameter *list)
 {
-    const mv_matched *matched = matched_of(self);
-    const size_t queries = self->config.queries;
-    const size_t outputs = self->config.outputs;
-    list[0] = (mv_parameter){"mean", 2, queries, outputs, matched->mean};
-    list[1] = (mv_parameter){"precision", 2, queries, outputs, matched->precision};
-    list[2] = (mv_parameter){"factor", 2, self->features, matched->rank, matched->factor};
-    list[3] = (mv_parameter){"filter", 2, queries, outputs, matched->filter};
-    list[4] = (mv_parameter){"gain", 1, 1, 1, self->parameters};
-    list[5] = (mv_parameter){"bias", 1, 1, 1, self->parameters + 1};
+    const size_t queries = config->queries;
+    const size_t outputs = config->outputs;
+    list[0] = mv_matrix("mean", queries, outputs);
+    list[1] = mv_matrix("precision", queries, outputs);
+    list[1].must_be_positive = true;
+    list[2] = mv_matrix("factor", queries * outputs, 0);
+    list[2].free_columns = true;
+    list[3] = mv_matrix("filter", queries, outputs);
+    list[4] = mv_vector("gain", 1);
+    list[5] = mv_vector("bias", 1);
     return 6;
 }
 
-/* inner[0] = filter . x, inner[1] = sqrt(x^T C^-1 x), 0 where that is rounding error; hidden = factor^T x */
 static void
-measure(const mv_matched *matched, size_t features, const float *x, const float *hidden, double inner[2])
+matched_locate(const mv_verifier *self, mv_parameter *list)
+{
+    const mv_matched *matched = matched_of(self);
+    list[0].data = matched->mean;
+    list[1].data = matched->precision;
+    list[2].data = matched->factor;
+    list[2].columns = matched->rank;
+    list[3].data = matched->filter;
+    list[4].data = self->parameters;
+    list[5].data = self->parameters + 1;
+}
+
+/* parts[0] = filter . x, parts[1] = sqrt(x^T C^-1 x), 0 where that is rounding error; hidden = factor^T x */
+static void
+measure(const mv_matched *matched, size_t features, const float *x, const float *hidden, double parts[2])
 {
     double along = 0.0;
     double length = 0.0;
@@ -190,8 +198,8 @@ measure(const mv_matched *matched, size_t features, const float *x, const float 
         explained += (double)hidden[j] * hidden[j];
     }
     const double rest = length - explained;
-    inner[0] = along;
-    inner[1] = rest > LEAST_LENGTH_SHARE * length ? sqrt(rest) : 0.0;
+    parts[0] = along;
+    parts[1] = rest > ROUNDING_SHARE * length ? sqrt(rest) : 0.0;
 }
 
 static void
@@ -208,9 +216,9 @@ matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
                         work->hidden);
     }
     for (size_t m = 0; m < models; m++) {
-        double *inner = work->inner + 2 * m;
-        measure(matched, self->features, work->z + m * self->features, work->hidden + m * matched->rank, inner);
-        const double cosine = inner[0] / (inner[1] + LENGTH_EPSILON);
+        double *parts = work->carried + 2 * m;
+        measure(matched, self->features, work->z + m * self->features, work->hidden + m * matched->rank, parts);
+        const double cosine = parts[0] / (parts[1] + LENGTH_EPSILON);
         work->logits[m] = (float)(self->parameters[0] * cosine + self->parameters[1]);
     }
 }
@@ -231,7 +239,7 @@ explained_part(const mv_verifier *self, mv_workspace *work, size_t models)
         .dy = work->hidden,
         .dx = work->z_gradient,
         .w = matched_of(self)->factor,
-        .scratch = work->scratch,
+        .scratch = work->product_scratch,
     };
     mv_gemm_run_backward(&job, work->threads);
 }
@@ -242,8 +250,8 @@ input_gradient(const mv_verifier *self, mv_workspace *work, size_t models)
     const mv_matched *matched = matched_of(self);
     explained_part(self, work, models);
     for (size_t m = 0; m < models; m++) {
-        const double along = work->inner[2 * m];
-        const double length = work->inner[2 * m + 1];
+        const double along = work->carried[2 * m];
+        const double length = work->carried[2 * m + 1];
         const double outer = work->logits_gradient[m] * (double)self->parameters[0];
         const double by_filter = outer / (length + LENGTH_EPSILON);
         const double by_length = length > 0.0 ? by_filter * along / ((length + LENGTH_EPSILON) * length) : 0.0;
@@ -259,7 +267,7 @@ input_gradient(const mv_verifier *self, mv_workspace *work, size_t models)
 static size_t
 matched_gradient_count(const mv_verifier *self)
 {
-    return self->count;
+    return self->trainable_count;
 }
 
 static void
@@ -274,31 +282,14 @@ matched_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_
     double gain = 0.0;
     double bias = 0.0;
     for (size_t m = 0; m < models; m++) {
-        const double *inner = work->inner + 2 * m;
-        gain += work->logits_gradient[m] * inner[0] / (inner[1] + LENGTH_EPSILON);
+        const double *parts = work->carried + 2 * m;
+        gain += work->logits_gradient[m] * parts[0] / (parts[1] + LENGTH_EPSILON);
         bias += work->logits_gradient[m];
     }
     work->gradient[0] = (float)gain;
     work->gradient[1] = (float)bias;
-    mv_verifier_update(self, adam, 0, self->count, work->gradient);
+    mv_verifier_update(self, adam, 0, self->trainable_count, work->gradient);
 }
-
-const mv_kind mv_kind_matched = {
-    .name = "matched",
-    .unit_per_query = false,
-    .width = matched_width,
-    .count = matched_count,
-    .initialize = matched_initialize,
-    .list = matched_list,
-    .forward = matched_forward,
-    .gradient_count = matched_gradient_count,
-    .backward = matched_backward,
-    .create = matched_create,
-    .destroy = matched_destroy,
-    .copy = matched_copy,
-    .check = matched_check,
-    .resize = matched_resize,
-};
 
 /* The closed form ------------------------------------------------------------------------------------------------- */
 
@@ -404,7 +395,7 @@ find_filter(const mv_matched *fit, size_t features, const float *owner, double *
         scale += v * v * fit->precision[i];
         fit->filter[i] = (float)w;
     }
-    if (!(square > LEAST_LENGTH_SHARE * scale) || !isfinite(square)) {
+    if (!(square > ROUNDING_SHARE * scale) || !isfinite(square)) {
         return MV_ERROR_NO_CONTRAST;
     }
     const double length = sqrt(square);
@@ -414,7 +405,7 @@ find_filter(const mv_matched *fit, size_t features, const float *owner, double *
     return MV_OK;
 }
 
-/* Fills *fit, whose vectors are allocated, from standardised responses. scratch: (models + 1) * models doubles. */
+/* Fills *fit, whose vectors are allocated, from standardised responses. scratch (models + 1, models). */
 static mv_status
 fit_closed_form(mv_matched *fit, size_t features, size_t models, const float *owner, const float *negatives,
                 double shrinkage, double floor, double *scratch)
@@ -437,37 +428,14 @@ fit_closed_form(mv_matched *fit, size_t features, size_t models, const float *ow
 }
 
 static mv_status
-check_fit(const mv_verifier *self, const float *owner, size_t models, const float *negatives, double shrinkage,
-          double floor)
-{
-    if (self->kind != &mv_kind_matched) {
-        return MV_ERROR_NOT_MATCHED_KIND;
-    }
-    if (models < 2) {
-        return MV_ERROR_FEW_NEGATIVES;
-    }
-    if (!(shrinkage > 0.0 && shrinkage <= 1.0) || !(floor >= 0.0) || !isfinite(floor)) {
-        return MV_ERROR_OPTION;
-    }
-    if (!mv_all_finite(owner, self->features)) {
-        return MV_ERROR_OWNER_RESPONSES;
-    }
-    return mv_all_finite(negatives, models * self->features) ? MV_OK : MV_ERROR_NEGATIVE_RESPONSES;
-}
-
-mv_status
-mv_verifier_fit_matched(mv_verifier *self, const float *owner, size_t models, const float *negatives, double shrinkage,
+matched_fit_closed_form(mv_verifier *self, const float *owner, size_t models, const float *negatives, double shrinkage,
                         double floor)
 {
     mv_matched fit = {0};
     mv_workspace work;
-    double *scratch = NULL;
+    double *scratch = NULL; /* (models + 1, models) */
     size_t size;
-    mv_status status = check_fit(self, owner, models, negatives, shrinkage, floor);
-    if (status) {
-        goto done;
-    }
-    status = mv_workspace_prepare(self, models, &work);
+    mv_status status = mv_workspace_prepare(self, models, &work);
     if (status) {
         goto done;
     }
@@ -505,3 +473,21 @@ done:
     release(&fit);
     return status;
 }
+
+const mv_kind mv_kind_matched = {
+    .name = "matched",
+    .describe = matched_describe,
+    .locate = matched_locate,
+    .count = matched_count,
+    .initialize = matched_initialize,
+    .hidden_width = matched_hidden_width,
+    .gradient_count = matched_gradient_count,
+    .forward = matched_forward,
+    .backward = matched_backward,
+    .fit_closed_form = matched_fit_closed_form,
+    .create = matched_create,
+    .destroy = matched_destroy,
+    .copy = matched_copy,
+    .check = matched_check,
+    .prepare_load = matched_prepare_load,
+};

@@ -19,7 +19,7 @@ layout_of(const mv_verifier *self, float *block)
 }
 
 static size_t
-mlp_width(const mv_verifier *self)
+mlp_hidden_width(const mv_verifier *self)
 {
     return self->config.hidden;
 }
@@ -48,15 +48,23 @@ mlp_initialize(mv_verifier *self)
 }
 
 static size_t
-mlp_list(const mv_verifier *self, mv_parameter *list)
+mlp_describe(const mv_verifier_config *config, mv_parameter *list)
+{
+    list[0] = mv_matrix("weight1", config->queries * config->outputs, config->hidden);
+    list[1] = mv_vector("bias1", config->hidden);
+    list[2] = mv_vector("weight2", config->hidden);
+    list[3] = mv_vector("bias2", 1);
+    return 4;
+}
+
+static void
+mlp_locate(const mv_verifier *self, mv_parameter *list)
 {
     const layout at = layout_of(self, self->parameters);
-    const size_t hidden = self->config.hidden;
-    list[0] = (mv_parameter){"weight1", 2, self->features, hidden, at.weight1};
-    list[1] = (mv_parameter){"bias1", 1, hidden, 1, at.bias1};
-    list[2] = (mv_parameter){"weight2", 1, hidden, 1, at.weight2};
-    list[3] = (mv_parameter){"bias2", 1, 1, 1, at.bias2};
-    return 4;
+    list[0].data = at.weight1;
+    list[1].data = at.bias1;
+    list[2].data = at.weight2;
+    list[3].data = at.bias2;
 }
 
 static void
@@ -85,7 +93,7 @@ typedef struct hidden_job {
 
 /* hidden_gradient, and the gradients of bias1 and weight2, as they lie in the block, of hidden units [start, end) */
 static void
-hidden_gradients(void *context, size_t start, size_t end, size_t thread)
+backpropagate_hidden_units(void *context, size_t start, size_t end, size_t thread)
 {
     const hidden_job *job = context;
     const size_t hidden = job->self->config.hidden;
@@ -107,12 +115,12 @@ enum { HIDDEN_OPERATIONS = 16 };
 
 /* hidden_gradient, and the gradients of all parameters but weight1. */
 static void
-find_hidden_gradients(const mv_verifier *self, mv_workspace *work, size_t models)
+find_hidden_layer_gradients(const mv_verifier *self, mv_workspace *work, size_t models)
 {
     const size_t hidden = self->config.hidden;
     hidden_job job = {self, work, models};
     const double operations = (double)models * (double)hidden * HIDDEN_OPERATIONS;
-    mv_pool_run(mv_pool_pays(work->threads, operations), hidden, hidden_gradients, &job);
+    mv_pool_run(mv_pool_pays(work->threads, operations), hidden, backpropagate_hidden_units, &job);
     double bias2_gradient = 0.0;
     for (size_t m = 0; m < models; m++) {
         bias2_gradient += work->logits_gradient[m];
@@ -124,7 +132,7 @@ static void
 mlp_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input)
 {
     const size_t weights = self->features * self->config.hidden;
-    find_hidden_gradients(self, work, models);
+    find_hidden_layer_gradients(self, work, models);
     mv_gemm_backward job = {
         .kernels = self->kernels,
         .rows = models,
@@ -136,25 +144,27 @@ mlp_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam
         .adam = adam,
         .x = work->z,
         .w = self->parameters,
-        .first = self->first,
-        .second = self->second,
-        .scratch = work->scratch,
+        .first_moment = self->first_moment,
+        .second_moment = self->second_moment,
+        .scratch = work->product_scratch,
     };
     mv_gemm_run_backward(&job, work->threads);
     if (adam) {
-        mv_verifier_update(self, adam, weights, self->count - weights, work->gradient);
+        mv_verifier_update(self, adam, weights, self->trainable_count - weights, work->gradient);
     }
 }
 
 const mv_kind mv_kind_mlp = {
     .name = "mlp",
-    .unit_per_query = false,
-    .scales_gradient = true,
-    .width = mlp_width,
+    .preferred = true,
+    .pairs_with_owner = true,
+    .fuses_scale = true,
+    .describe = mlp_describe,
+    .locate = mlp_locate,
     .count = mlp_count,
     .initialize = mlp_initialize,
-    .list = mlp_list,
-    .forward = mlp_forward,
+    .hidden_width = mlp_hidden_width,
     .gradient_count = mlp_gradient_count,
+    .forward = mlp_forward,
     .backward = mlp_backward,
 };

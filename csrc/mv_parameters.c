@@ -4,13 +4,37 @@
 
 #include <string.h>
 
+/* The kind's own, then shift and scale, without data. */
+static size_t
+describe(const mv_verifier_config *config, mv_parameter *list)
+{
+    const size_t own = config->kind->describe(config, list);
+    list[own] = mv_matrix("shift", config->queries, config->outputs);
+    list[own + 1] = mv_vector("scale", config->outputs);
+    list[own + 1].must_be_positive = true;
+    return own + 2;
+}
+
+mv_status
+mv_kind_parameters(const mv_verifier_config *config, mv_parameter list[MV_MAX_PARAMETERS], size_t *count)
+{
+    size_t features;
+    size_t trainable_count;
+    const mv_status status = mv_verifier_check_sizes(config, &features, &trainable_count);
+    if (!status) {
+        *count = describe(config, list);
+    }
+    return status;
+}
+
 size_t
 mv_verifier_parameters(const mv_verifier *self, mv_parameter list[MV_MAX_PARAMETERS])
 {
-    const size_t count = self->kind->list(self, list);
-    list[count] = (mv_parameter){"shift", 2, self->config.queries, self->config.outputs, self->shift};
-    list[count + 1] = (mv_parameter){"scale", 1, self->config.outputs, 1, self->scale};
-    return count + 2;
+    const size_t count = describe(&self->config, list);
+    self->kind->locate(self, list);
+    list[count - 2].data = self->shift;
+    list[count - 1].data = self->scale;
+    return count;
 }
 
 /* The one of this name; NULL if there is none, or a second one. */
@@ -44,13 +68,11 @@ static mv_status
 check_parameter(const mv_parameter *own, const mv_parameter *given)
 {
     size_t size;
-    const bool free_columns = strcmp(own->name, "factor") == 0;
     if (given->dimensions != own->dimensions || given->rows != own->rows ||
-        (given->columns != own->columns && !free_columns) || !mv_multiply(given->rows, given->columns, &size)) {
+        (given->columns != own->columns && !own->free_columns) || !mv_multiply(given->rows, given->columns, &size)) {
         return MV_ERROR_PARAMETER_SHAPE;
     }
-    const bool must_be_positive = strcmp(own->name, "scale") == 0 || strcmp(own->name, "precision") == 0;
-    if (!mv_all_finite(given->data, size) || (must_be_positive && !is_positive(given))) {
+    if (!mv_all_finite(given->data, size) || (own->must_be_positive && !is_positive(given))) {
         return MV_ERROR_PARAMETER_VALUE;
     }
     return MV_OK;
@@ -80,6 +102,18 @@ check_list(const mv_parameter *own, size_t own_count, const mv_parameter *list, 
     return MV_OK;
 }
 
+/* Columns that the list, which has passed its checks, gives to the parameter with free columns; 0 if there is none. */
+static size_t
+find_free_columns(const mv_parameter *own, size_t own_count, const mv_parameter *list, size_t count)
+{
+    for (size_t i = 0; i < own_count; i++) {
+        if (own[i].free_columns) {
+            return find_parameter(list, count, own[i].name)->columns;
+        }
+    }
+    return 0;
+}
+
 mv_status
 mv_verifier_load(mv_verifier *self, const mv_parameter *list, size_t count, const char **culprit)
 {
@@ -89,8 +123,8 @@ mv_verifier_load(mv_verifier *self, const mv_parameter *list, size_t count, cons
     if (status) {
         return status;
     }
-    if (self->kind->resize) {
-        status = self->kind->resize(self, list, count);
+    if (self->kind->prepare_load) {
+        status = self->kind->prepare_load(self, find_free_columns(own, own_count, list, count));
         if (status) {
             return status;
         }
@@ -104,8 +138,8 @@ mv_verifier_load(mv_verifier *self, const mv_parameter *list, size_t count, cons
         }
     }
     mv_verifier_invert_scale(self);
-    memset(self->first, 0, self->count * sizeof *self->first);
-    memset(self->second, 0, self->count * sizeof *self->second);
+    memset(self->first_moment, 0, self->trainable_count * sizeof *self->first_moment);
+    memset(self->second_moment, 0, self->trainable_count * sizeof *self->second_moment);
     self->adam_steps = 0;
     return MV_OK;
 }

@@ -14,17 +14,17 @@
 /* A thread is woken for at least this many operations: some 30 microseconds of them. */
 #define OPERATIONS_PER_THREAD 3e6
 
-static atomic_size_t most_threads; /* 0: not set yet */
+static atomic_size_t chosen_threads; /* 0: not set yet */
 
 size_t
 mv_get_threads(void)
 {
-    size_t threads = atomic_load(&most_threads);
+    size_t threads = atomic_load(&chosen_threads);
     if (!threads) {
         const size_t found = mv_cpu_count();
         threads = found < MV_MAX_THREADS ? found : MV_MAX_THREADS;
         size_t unset = 0;
-        if (!atomic_compare_exchange_strong(&most_threads, &unset, threads)) {
+        if (!atomic_compare_exchange_strong(&chosen_threads, &unset, threads)) {
             threads = unset;
         }
     }
@@ -37,15 +37,15 @@ mv_set_threads(size_t threads)
     if (!threads || threads > MV_MAX_THREADS) {
         return MV_ERROR_OPTION;
     }
-    atomic_store(&most_threads, threads);
+    atomic_store(&chosen_threads, threads);
     return MV_OK;
 }
 
 size_t
-mv_pool_pays(size_t most, double operations)
+mv_pool_pays(size_t available, double operations)
 {
     const double paid = operations / OPERATIONS_PER_THREAD;
-    return paid >= (double)most ? most : paid < 1.0 ? 1 : (size_t)paid;
+    return paid >= (double)available ? available : paid < 1.0 ? 1 : (size_t)paid;
 }
 
 /* Numbers below 1.2e-38 count as zero during the work: they would cost a hundred times the others. */

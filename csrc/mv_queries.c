@@ -11,10 +11,10 @@ struct mv_query_optimizer {
     mv_query_config config;
     const mv_kernels *kernels;
     uint64_t steps;
-    float *natural, *first, *second; /* (queries, features) */
-    float *master;                   /* (queries, features) with levels; NULL without: the caller's queries are it */
-    float *lower, *upper;            /* (features) */
-    bool *refused;                   /* (queries) whose gradient was not finite in this update */
+    float *natural, *first_moment, *second_moment; /* (queries, features) */
+    float *master;        /* (queries, features) with levels; NULL without: the caller's queries are it */
+    float *lower, *upper; /* (features) */
+    bool *refused;        /* (queries) whose gradient was not finite in this update */
 };
 
 typedef struct interval {
@@ -79,13 +79,13 @@ mv_query_optimizer_create(const mv_query_config *config, const float *natural, c
     self->kernels = mv_kernels_get();
     self->natural = mv_alloc_floats(count);
     self->master = config->levels ? mv_alloc_floats(count) : NULL;
-    self->first = mv_alloc_floats(count);
-    self->second = mv_alloc_floats(count);
+    self->first_moment = mv_alloc_floats(count);
+    self->second_moment = mv_alloc_floats(count);
     self->lower = mv_alloc_floats(config->features);
     self->upper = mv_alloc_floats(config->features);
     self->refused = mv_alloc(config->queries * sizeof *self->refused);
-    if (!self->natural || !self->first || !self->second || !self->lower || !self->upper || !self->refused ||
-        (config->levels && !self->master)) {
+    if (!self->natural || !self->first_moment || !self->second_moment || !self->lower || !self->upper ||
+        !self->refused || (config->levels && !self->master)) {
         goto done;
     }
     memcpy(self->natural, natural, count * sizeof *natural);
@@ -110,8 +110,8 @@ mv_query_optimizer_destroy(mv_query_optimizer *optimizer)
     }
     mv_free(optimizer->natural);
     mv_free(optimizer->master);
-    mv_free(optimizer->first);
-    mv_free(optimizer->second);
+    mv_free(optimizer->first_moment);
+    mv_free(optimizer->second_moment);
     mv_free(optimizer->lower);
     mv_free(optimizer->upper);
     mv_free(optimizer->refused);
@@ -196,8 +196,8 @@ update_queries(void *context, size_t start, size_t end, size_t thread)
                                                    .upper = self->upper,
                                                    .gradient = job->gradient + at,
                                                    .master = master,
-                                                   .first = self->first + at,
-                                                   .second = self->second + at,
+                                                   .first_moment = self->first_moment + at,
+                                                   .second_moment = self->second_moment + at,
                                                    .radius = (float)self->config.radius,
                                                });
         if (self->master) {

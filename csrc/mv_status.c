@@ -15,8 +15,9 @@ static const char *const texts[MV_STATUS_COUNT] = {
     [MV_ERROR_LOSS] = "the logits overflowed: the responses are too large; call standardize first",
     [MV_ERROR_ROLES] = "roles must be ROLE_NEGATIVE (0), ROLE_POSITIVE (1) or ROLE_OWNER (2)",
     [MV_ERROR_OPTION] = "an option is out of range",
-    [MV_ERROR_NOT_MATCHED_KIND] = "only a verifier of kind 'matched' can be fitted in closed form",
-    [MV_ERROR_NOT_FITTED] = "a verifier of kind 'matched' must be fitted first: call fit_matched or load_parameters",
+    [MV_ERROR_NO_CLOSED_FORM] = "only a verifier of kind 'matched' can be fitted in closed form",
+    [MV_ERROR_NOT_FITTED] =
+        "a verifier of kind 'matched' must be fitted first: call fit_closed_form or load_parameters",
     [MV_ERROR_FEW_NEGATIVES] = "at least 2 negatives are needed",
     [MV_ERROR_NO_CONTRAST] = "the owner answers exactly like the mean negative on these queries; use other queries",
     [MV_ERROR_PARAMETER_NAME] = "is not a parameter of this kind of verifier",

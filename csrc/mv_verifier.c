@@ -10,8 +10,8 @@
 #include <string.h>
 
 /* A scale is at least this share of the overall one, plus a little. */
-#define LEAST_SCALE_SHARE 1e-3
-#define LEAST_SCALE 1e-6
+#define SCALE_FLOOR_SHARE 1e-3
+#define SCALE_FLOOR 1e-6
 
 /* The mean score of `local` stays this far from 0 and 1 where its logit is asked for. */
 #define SCORE_MARGIN 1e-7
@@ -31,18 +31,19 @@ mv_sigmoid(double x)
 
 /* Life ------------------------------------------------------------------------------------------------------------ */
 
-/* The table of kinds: a new one is a file that defines mv_kind_<name>, and its name here. */
-#define KINDS(entry) entry(mlp) entry(local) entry(matched)
+/* The table of kinds, in the order in which callers try them. A new one is a file that fills an mv_kind, a declaration
+ * and a row here. */
+extern const mv_kind mv_kind_mlp;
+extern const mv_kind mv_kind_local;
+extern const mv_kind mv_kind_matched;
 
-#define DECLARE(name) extern const mv_kind mv_kind_##name;
-KINDS(DECLARE)
-#undef DECLARE
+static const mv_kind *const KINDS[] = {
+    &mv_kind_mlp,     /* a hidden layer over all queries */
+    &mv_kind_local,   /* a linear unit for each query */
+    &mv_kind_matched, /* a matched filter */
+};
 
-#define ADDRESS(name) &mv_kind_##name,
-static const mv_kind *const kinds[] = {KINDS(ADDRESS)};
-#undef ADDRESS
-
-enum { KIND_COUNT = sizeof kinds / sizeof *kinds };
+enum { KIND_COUNT = sizeof KINDS / sizeof *KINDS };
 
 static_assert((int)KIND_COUNT <= (int)MV_MAX_KINDS, "mv_kind_list has no room for all kinds");
 
@@ -50,7 +51,7 @@ size_t
 mv_kind_list(const char *names[MV_MAX_KINDS])
 {
     for (size_t i = 0; i < KIND_COUNT; i++) {
-        names[i] = kinds[i]->name;
+        names[i] = KINDS[i]->name;
     }
     return KIND_COUNT;
 }
@@ -59,8 +60,8 @@ const mv_kind *
 mv_kind_find(const char *name)
 {
     for (size_t i = 0; i < KIND_COUNT; i++) {
-        if (strcmp(kinds[i]->name, name) == 0) {
-            return kinds[i];
+        if (strcmp(KINDS[i]->name, name) == 0) {
+            return KINDS[i];
         }
     }
     return NULL;
@@ -72,18 +73,26 @@ mv_kind_get_name(const mv_kind *kind)
     return kind->name;
 }
 
-static mv_status
-check_config(const mv_verifier_config *config, const mv_kind *kind, size_t *features, size_t *count)
+mv_kind_traits
+mv_kind_get_traits(const mv_kind *kind)
 {
-    if (!kind) {
+    return (mv_kind_traits){
+        .closed_form = kind->fit_closed_form != NULL,
+        .preferred = kind->preferred,
+        .pairs_with_owner = kind->pairs_with_owner,
+    };
+}
+
+mv_status
+mv_verifier_check_sizes(const mv_verifier_config *config, size_t *features, size_t *trainable_count)
+{
+    if (!config->kind) {
         return MV_ERROR_KIND;
     }
-    if (!config->queries || !config->outputs || !config->hidden ||
-        !mv_multiply(config->queries, config->outputs, features) || *features > PTRDIFF_MAX / 64 ||
-        !kind->count(config, count)) {
-        return MV_ERROR_SIZE;
-    }
-    return mv_view_check(config->view, config->outputs);
+    const bool fits = config->queries && config->outputs && config->hidden &&
+                      mv_multiply(config->queries, config->outputs, features) && *features <= PTRDIFF_MAX / 64 &&
+                      config->kind->count(config, trainable_count);
+    return fits ? MV_OK : MV_ERROR_SIZE;
 }
 
 mv_status
@@ -93,7 +102,10 @@ mv_verifier_create(const mv_verifier_config *config, mv_verifier **verifier)
     const mv_kind *kind = config->kind;
     size_t features;
     size_t count;
-    mv_status status = check_config(config, kind, &features, &count);
+    mv_status status = mv_verifier_check_sizes(config, &features, &count);
+    if (!status) {
+        status = mv_view_check(config->view, config->outputs);
+    }
     if (status) {
         goto done;
     }
@@ -107,14 +119,15 @@ mv_verifier_create(const mv_verifier_config *config, mv_verifier **verifier)
     self->kernels = mv_kernels_get();
     self->features = features;
     self->units = kind->unit_per_query ? config->queries : 1;
-    self->count = count;
+    self->trainable_count = count;
     self->parameters = mv_alloc_floats(count);
-    self->first = mv_alloc_floats(count);
-    self->second = mv_alloc_floats(count);
+    self->first_moment = mv_alloc_floats(count);
+    self->second_moment = mv_alloc_floats(count);
     self->shift = mv_alloc_floats(features);
     self->scale = mv_alloc_floats(config->outputs);
-    self->inverse = mv_alloc_floats(features);
-    if (!self->parameters || !self->first || !self->second || !self->shift || !self->scale || !self->inverse) {
+    self->inverse_scale = mv_alloc_floats(features);
+    if (!self->parameters || !self->first_moment || !self->second_moment || !self->shift || !self->scale ||
+        !self->inverse_scale) {
         goto done;
     }
     if (kind->create && kind->create(self) != MV_OK) {
@@ -149,9 +162,9 @@ mv_verifier_copy(const mv_verifier *verifier, mv_verifier **copy)
     }
     self->steps = verifier->steps;
     self->adam_steps = verifier->adam_steps;
-    memcpy(self->parameters, verifier->parameters, verifier->count * sizeof *self->parameters);
-    memcpy(self->first, verifier->first, verifier->count * sizeof *self->first);
-    memcpy(self->second, verifier->second, verifier->count * sizeof *self->second);
+    memcpy(self->parameters, verifier->parameters, verifier->trainable_count * sizeof *self->parameters);
+    memcpy(self->first_moment, verifier->first_moment, verifier->trainable_count * sizeof *self->first_moment);
+    memcpy(self->second_moment, verifier->second_moment, verifier->trainable_count * sizeof *self->second_moment);
     memcpy(self->shift, verifier->shift, verifier->features * sizeof *self->shift);
     memcpy(self->scale, verifier->scale, verifier->config.outputs * sizeof *self->scale);
     mv_verifier_invert_scale(self);
@@ -169,11 +182,11 @@ mv_verifier_destroy(mv_verifier *verifier)
         return;
     }
     mv_free(verifier->parameters);
-    mv_free(verifier->first);
-    mv_free(verifier->second);
+    mv_free(verifier->first_moment);
+    mv_free(verifier->second_moment);
     mv_free(verifier->shift);
     mv_free(verifier->scale);
-    mv_free(verifier->inverse);
+    mv_free(verifier->inverse_scale);
     if (verifier->kind->destroy) {
         verifier->kind->destroy(verifier);
     }
@@ -197,7 +210,7 @@ void
 mv_verifier_invert_scale(mv_verifier *self)
 {
     for (size_t i = 0; i < self->features; i++) {
-        self->inverse[i] = 1.0f / self->scale[i % self->config.outputs];
+        self->inverse_scale[i] = 1.0f / self->scale[i % self->config.outputs];
     }
 }
 
@@ -207,7 +220,7 @@ mv_verifier_invert_scale(mv_verifier *self)
 static void
 carve(const mv_verifier *self, size_t models, mv_arena *arena, mv_workspace *work)
 {
-    const size_t width = self->kind->width(self);
+    const size_t width = self->kind->hidden_width(self);
     const size_t dense = models * self->features * sizeof(float);
     const size_t logits = models * self->units * sizeof(float);
     const size_t hidden = models * width * sizeof(float);
@@ -217,20 +230,22 @@ carve(const mv_verifier *self, size_t models, mv_arena *arena, mv_workspace *wor
     work->logits_gradient = mv_arena_take(arena, logits);
     work->hidden = mv_arena_take(arena, hidden);
     work->hidden_gradient = mv_arena_take(arena, hidden);
-    work->inner = mv_arena_take(arena, models * 2 * sizeof *work->inner);
-    work->keep = mv_arena_take(arena, models * self->config.queries * sizeof *work->keep);
-    work->share = mv_arena_take(arena, models * sizeof *work->share);
-    work->partner = mv_arena_take(arena, models * sizeof *work->partner);
-    work->rows = mv_arena_take(arena, work->threads * mv_view_scratch(self->config.outputs) * sizeof *work->rows);
+    work->carried = mv_arena_take(arena, models * 2 * sizeof *work->carried);
+    work->dropout_factor = mv_arena_take(arena, models * self->config.queries * sizeof *work->dropout_factor);
+    work->mix_share = mv_arena_take(arena, models * sizeof *work->mix_share);
+    work->mix_partner = mv_arena_take(arena, models * sizeof *work->mix_partner);
+    work->view_scratch =
+        mv_arena_take(arena, work->threads * mv_view_scratch(self->config.outputs) * sizeof *work->view_scratch);
     work->finite = mv_arena_take(arena, work->threads * sizeof *work->finite);
     work->gradient = mv_arena_take(arena, self->kind->gradient_count(self) * sizeof *work->gradient);
-    work->scratch = mv_arena_take(arena, mv_gemm_scratch(work->threads, models, width) * sizeof *work->scratch);
+    work->product_scratch =
+        mv_arena_take(arena, mv_gemm_scratch(work->threads, models, width) * sizeof *work->product_scratch);
 }
 
 mv_status
 mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work)
 {
-    const size_t width = self->kind->width(self);
+    const size_t width = self->kind->hidden_width(self);
     const size_t widest = self->features > width ? self->features : width;
     size_t product;
     /* No part is larger than 2^18 * models * (widest + 2) bytes, the scratch of all threads, and there are 14. */
@@ -266,20 +281,20 @@ find_features(void *context, size_t start, size_t end, size_t thread)
     const mv_verifier *self = job->self;
     const mv_kernels *kernels = self->kernels;
     const size_t features = self->features;
-    double *scratch = job->work->rows + thread * mv_view_scratch(self->config.outputs);
+    double *scratch = job->work->view_scratch + thread * mv_view_scratch(self->config.outputs);
     bool finite = true;
     for (size_t m = start; m < end && finite; m++) {
         const float *responses = job->responses + m * features;
         float *z = job->result + m * features;
         if (mv_view_is_identity(self->config.view)) {
-            finite = kernels->standardize(features, responses, self->shift, self->inverse, z);
+            finite = kernels->standardize(features, responses, self->shift, self->inverse_scale, z);
             continue;
         }
         finite = kernels->all_finite(features, responses);
         if (finite) {
             mv_view_features(kernels, self->config.view, self->config.queries, self->config.outputs, responses, z,
                              scratch);
-            (void)kernels->standardize(features, z, self->shift, self->inverse, z);
+            (void)kernels->standardize(features, z, self->shift, self->inverse_scale, z);
         }
     }
     job->work->finite[thread] = finite;
@@ -318,9 +333,9 @@ mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses
     }
     for (size_t m = 0; m < models; m++) {
         mv_view_features(self->kernels, self->config.view, self->config.queries, outputs, responses + m * features,
-                         work.z + m * features, work.rows);
+                         work.z + m * features, work.view_scratch);
     }
-    double *squares = work.rows; /* (K): the view is done with it */
+    double *squares = work.view_scratch; /* (K): the view is done with it */
     memset(squares, 0, outputs * sizeof *squares);
     double total = 0.0;
     for (size_t i = 0; i < features; i++) {
@@ -336,10 +351,10 @@ mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses
             total += x * x;
         }
     }
-    const double least = LEAST_SCALE_SHARE * sqrt(total / ((double)models * (double)features)) + LEAST_SCALE;
+    const double scale_floor = SCALE_FLOOR_SHARE * sqrt(total / ((double)models * (double)features)) + SCALE_FLOOR;
     const double count = (double)models * (double)self->config.queries;
     for (size_t k = 0; k < outputs; k++) {
-        self->scale[k] = (float)fmax(sqrt(squares[k] / count), least);
+        self->scale[k] = (float)fmax(sqrt(squares[k] / count), scale_floor);
     }
     mv_verifier_invert_scale(self);
     return MV_OK;
@@ -413,6 +428,30 @@ mv_verifier_scores(mv_verifier *self, size_t models, const float *responses, flo
     return MV_OK;
 }
 
+/* The closed form ------------------------------------------------------------------------------------------------- */
+
+mv_status
+mv_verifier_fit_closed_form(mv_verifier *self, const float *owner, size_t models, const float *negatives,
+                            double shrinkage, double floor)
+{
+    if (!self->kind->fit_closed_form) {
+        return MV_ERROR_NO_CLOSED_FORM;
+    }
+    if (models < 2) {
+        return MV_ERROR_FEW_NEGATIVES;
+    }
+    if (!(shrinkage > 0.0 && shrinkage <= 1.0) || !(floor >= 0.0) || !isfinite(floor)) {
+        return MV_ERROR_OPTION;
+    }
+    if (!mv_all_finite(owner, self->features)) {
+        return MV_ERROR_OWNER_RESPONSES;
+    }
+    if (!mv_all_finite(negatives, models * self->features)) {
+        return MV_ERROR_NEGATIVE_RESPONSES;
+    }
+    return self->kind->fit_closed_form(self, owner, models, negatives, shrinkage, floor);
+}
+
 /* The step -------------------------------------------------------------------------------------------------------- */
 
 static bool
@@ -466,17 +505,17 @@ find_loss(const mv_verifier *self, size_t models, const uint8_t *roles, const mv
 }
 
 static void
-find_response_gradients(void *context, size_t start, size_t end, size_t thread)
+backpropagate_models(void *context, size_t start, size_t end, size_t thread)
 {
     const response_job *job = context;
     const mv_verifier *self = job->self;
     const size_t features = self->features;
-    double *scratch = job->work->rows + thread * mv_view_scratch(self->config.outputs);
+    double *scratch = job->work->view_scratch + thread * mv_view_scratch(self->config.outputs);
     for (size_t m = start; m < end; m++) {
         float *z_gradient = job->work->z_gradient + m * features;
         float *gradient = job->result + m * features;
         const bool identity = mv_view_is_identity(self->config.view);
-        self->kernels->scale(features, z_gradient, self->inverse, identity ? gradient : z_gradient);
+        self->kernels->scale(features, z_gradient, self->inverse_scale, identity ? gradient : z_gradient);
         if (!identity) {
             mv_view_response_gradient(self->kernels, self->config.view, self->config.queries, self->config.outputs,
                                       job->responses + m * features, z_gradient, gradient, scratch);
@@ -492,21 +531,22 @@ find_response_gradient(const mv_verifier *self, size_t models, const float *resp
     response_job job = {self, responses, gradient, work};
     const double operations = (double)models * (double)self->features * VIEW_OPERATIONS;
     mv_augment_backward(self, models, options, work);
-    mv_pool_run(mv_pool_pays(work->threads, operations), models, find_response_gradients, &job);
+    mv_pool_run(mv_pool_pays(work->threads, operations), models, backpropagate_models, &job);
 }
 
-/* Is the gradient of the responses that of z over the scale, and nothing else? Then backward writes it itself. */
+/* Is the response gradient d loss / d z * 1 / scale, and nothing else? Then backward can write it itself. */
 static bool
-is_direct(const mv_verifier *self, const mv_step_options *options)
+is_only_scaled(const mv_verifier *self, const mv_step_options *options)
 {
-    return self->kind->scales_gradient && mv_view_is_identity(self->config.view) && options->mix <= 0.0 &&
+    return self->kind->fuses_scale && mv_view_is_identity(self->config.view) && options->mix <= 0.0 &&
            options->dropout <= 0.0;
 }
 
 void
 mv_verifier_update(mv_verifier *self, const mv_adam_step *adam, size_t start, size_t count, const float *gradient)
 {
-    self->kernels->adam(adam, count, gradient, self->parameters + start, self->first + start, self->second + start);
+    self->kernels->adam(adam, count, gradient, self->parameters + start, self->first_moment + start,
+                        self->second_moment + start);
 }
 
 mv_status
@@ -531,14 +571,14 @@ mv_verifier_step(mv_verifier *self, size_t models, const float *responses, const
     if (!isfinite(value)) {
         return MV_ERROR_LOSS;
     }
-    const bool direct = gradient && is_direct(self, options);
-    if (direct) {
+    const bool by_backward = gradient && is_only_scaled(self, options);
+    if (by_backward) {
         work.z_gradient = gradient;
-        work.gradient_scale = self->inverse;
+        work.gradient_scale = self->inverse_scale;
     }
     adam = mv_adam_prepare(self->adam_steps + 1, options->learning_rate, options->weight_decay);
     self->kind->backward(self, &work, models, options->update ? &adam : NULL, gradient != NULL);
-    if (gradient && !direct) {
+    if (gradient && !by_backward) {
         find_response_gradient(self, models, responses, options, &work, gradient);
     }
     if (options->update) {

@@ -5,9 +5,6 @@
 #include "metav.h"
 #include "mv_cpu.h"
 
-/* Probabilities below this count as this. */
-#define MV_PROBABILITY_FLOOR 1e-5
-
 /* doubles of scratch that the row functions below need */
 size_t mv_view_scratch(size_t outputs);
 

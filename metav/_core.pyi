@@ -60,7 +60,9 @@ class Verifier:
     ) -> Verifier: ...
     def standardize(self, responses: Tensor, /) -> None:
         """Sets shift (per feature mean) and scale (per output, pooled over queries) from responses (M, N, K)."""
-    def fit_matched(self, owner: Tensor, negatives: Tensor, /, *, shrinkage: float = 0.2, floor: float = 1e-2) -> None:
+    def fit_closed_form(
+        self, owner: Tensor, negatives: Tensor, /, *, shrinkage: float = 0.2, floor: float = 1e-2
+    ) -> None:
         """Closed form of the `matched` kind from the owner's (N, K) and M >= 2 negatives' (M, N, K) responses."""
     def step(
         self,

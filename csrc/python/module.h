@@ -45,8 +45,8 @@ int parse_arguments(const call_signature *signature, PyObject *const *arguments,
 /* A number into *value, which keeps its default if object is NULL. -1 with an exception naming the argument. */
 int parse_double(PyObject *object, const char *name, double *value);
 int parse_bool(PyObject *object, bool *value);
-/* A size >= least. */
-int parse_size(PyObject *object, const char *name, size_t least, size_t *value);
+/* A size >= minimum. */
+int parse_size(PyObject *object, const char *name, size_t minimum, size_t *value);
 
 /* "a, b or c", each between two of `quote`; a new reference. */
 PyObject *join_names(const char *const *names, size_t count, const char *quote);

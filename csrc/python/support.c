@@ -76,7 +76,7 @@ parse_bool(PyObject *object, bool *value)
 }
 
 int
-parse_size(PyObject *object, const char *name, size_t least, size_t *value)
+parse_size(PyObject *object, const char *name, size_t minimum, size_t *value)
 {
     if (!object) {
         return 0;
@@ -91,8 +91,8 @@ parse_size(PyObject *object, const char *name, size_t least, size_t *value)
     int overflow;
     const long long number = PyLong_AsLongLongAndOverflow(index, &overflow);
     Py_DECREF(index);
-    if (overflow || number < 0 || (unsigned long long)number < least || (unsigned long long)number > PTRDIFF_MAX) {
-        PyErr_Format(PyExc_ValueError, "%s must be an integer >= %zu, got %R", name, least, object);
+    if (overflow || number < 0 || (unsigned long long)number < minimum || (unsigned long long)number > PTRDIFF_MAX) {
+        PyErr_Format(PyExc_ValueError, "%s must be an integer >= %zu, got %R", name, minimum, object);
         return -1;
     }
     *value = (size_t)number;
@@ -120,7 +120,7 @@ exception_of(mv_status status)
     switch (status) {
     case MV_ERROR_MEMORY:
         return PyExc_MemoryError;
-    case MV_ERROR_NOT_MATCHED_KIND:
+    case MV_ERROR_NO_CLOSED_FORM:
     case MV_ERROR_NOT_FITTED:
         return PyExc_RuntimeError;
     case MV_ERROR_LOSS:

@@ -1,4 +1,4 @@
-/* Tensors of any framework in, NumPy arrays out. tensor.c is the only file that knows DLPack and NumPy. */
+/* Tensors of any framework in, NumPy arrays out. Who includes this needs to know neither DLPack nor NumPy. */
 #ifndef METAV_TENSOR_H
 #define METAV_TENSOR_H
 

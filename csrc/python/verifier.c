@@ -208,15 +208,15 @@ verifier_standardize(PyObject *self, PyObject *object)
     return result;
 }
 
-PyDoc_STRVAR(fit_matched_doc,
-             "fit_matched($self, owner, negatives, /, *, shrinkage=0.2, floor=0.01)\n--\n\n"
+PyDoc_STRVAR(fit_closed_form_doc,
+             "fit_closed_form($self, owner, negatives, /, *, shrinkage=0.2, floor=0.01)\n--\n\n"
              "Closed form of the `matched` kind from the owner's (N, K) and M >= 2 negatives' (M, N, K) responses.");
 
 static PyObject *
-verifier_fit_matched(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
+verifier_fit_closed_form(PyObject *self, PyObject *const *arguments, Py_ssize_t count, PyObject *keywords)
 {
     static const char *const names[] = {"owner", "negatives", "shrinkage", "floor"};
-    static const call_signature signature = {"fit_matched", 2, 4, names};
+    static const call_signature signature = {"fit_closed_form", 2, 4, names};
     const mv_verifier_config *config = config_of(self);
     const tensor_spec owner_spec = {
         .name = "owner",
@@ -241,8 +241,8 @@ verifier_fit_matched(PyObject *self, PyObject *const *arguments, Py_ssize_t coun
     }
     mv_status status;
     Py_BEGIN_ALLOW_THREADS
-    status = mv_verifier_fit_matched(((verifier_object *)self)->handle, owner.data, negatives.shape[0], negatives.data,
-                                     shrinkage, floor);
+    status = mv_verifier_fit_closed_form(((verifier_object *)self)->handle, owner.data, negatives.shape[0],
+                                         negatives.data, shrinkage, floor);
     Py_END_ALLOW_THREADS
     leave(self);
     const char *ranges = "0 < shrinkage <= 1 and 0 <= floor are needed:";
@@ -529,19 +529,24 @@ add_item(PyObject *self, PyObject *item, parameter_load *load)
         raise_status(MV_ERROR_PARAMETER_NAME, name);
         return -1;
     }
-    const bool is_factor = strcmp(own->name, "factor") == 0;
     const tensor_spec spec = {
         .name = own->name,
-        .layout = is_factor ? "(queries * outputs, rank)" : "the shape that parameters() gives",
+        .layout = own->free_columns ? "(queries * outputs, rank)" : "the shape that parameters() gives",
         .dimensions = own->dimensions,
-        .shape = {(int64_t)own->rows, is_factor ? TENSOR_ANY : (int64_t)own->columns},
+        .shape = {(int64_t)own->rows, own->free_columns ? TENSOR_ANY : (int64_t)own->columns},
     };
     tensor *given = load->tensors + load->count;
     if (tensor_import(state_of(self), value, &spec, given) < 0) {
         return -1;
     }
     const size_t columns = own->dimensions == 2 ? given->shape[1] : 1;
-    load->given[load->count++] = (mv_parameter){own->name, own->dimensions, given->shape[0], columns, given->data};
+    load->given[load->count++] = (mv_parameter){
+        .name = own->name,
+        .dimensions = own->dimensions,
+        .rows = given->shape[0],
+        .columns = columns,
+        .data = given->data,
+    };
     return 0;
 }
 
@@ -653,7 +658,7 @@ static PyGetSetDef verifier_attributes[] = {
 
 static PyMethodDef verifier_methods[] = {
     {"standardize", verifier_standardize, METH_O, standardize_doc},
-    {"fit_matched", FASTCALL(verifier_fit_matched), fit_matched_doc},
+    {"fit_closed_form", FASTCALL(verifier_fit_closed_form), fit_closed_form_doc},
     {"step", FASTCALL(verifier_step), step_doc},
     {"logits", FASTCALL(verifier_logits), logits_doc},
     {"scores", FASTCALL(verifier_scores), scores_doc},

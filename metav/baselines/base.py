@@ -23,7 +23,7 @@ from metav.support.randomness import derive_seed, isolated_rng
 from metav.suspects import Suspect, open_suspect
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
-from metav.tasks.kinds import TaskNeeds
+from metav.tasks.kinds import ANY_TASK, TaskNeeds
 from metav.tasks.user_tasks import as_task
 from metav.zoo.zoo import Zoo, ZooModel
 
@@ -80,7 +80,7 @@ class Baseline(ABC):
     """
 
     name: ClassVar[str]
-    needs: ClassVar[TaskNeeds] = TaskNeeds()
+    needs: ClassVar[TaskNeeds] = ANY_TASK
     fit_takes_minutes: ClassVar[bool] = False
     differs_in_queries_alone: ClassVar[bool] = False
     least_queries: ClassVar[int] = 1

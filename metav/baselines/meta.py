@@ -179,7 +179,7 @@ class MatchedFilter(Baseline):
         responses = answers_of([context.owner, *independent], queries)
         self.verifier = _core.Verifier("matched", *responses.shape[1:], view=self.view or context.task.view)
         self.verifier.standardize(responses)
-        self.verifier.fit_matched(responses[0], responses[1:], shrinkage=self.shrinkage, floor=self.floor)
+        self.verifier.fit_closed_form(responses[0], responses[1:], shrinkage=self.shrinkage, floor=self.floor)
         return queries
 
     def _score(self, responses: FloatArray) -> float:

@@ -19,7 +19,7 @@ from metav.obfuscations.tuning import (
     retrain_last,
 )
 from metav.tasks.base import Task
-from metav.tasks.kinds import TaskNeeds
+from metav.tasks.kinds import ANY_TASK, TaskNeeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Obfuscation:
     function: Callable[..., nn.Module]
     needs_training: bool = True
     makes_student: bool = False
-    needs: TaskNeeds = TaskNeeds()
+    needs: TaskNeeds = ANY_TASK
     own_architecture: bool = True
     other_architecture: bool = False
     zoo_strengths: tuple[float, ...] = (0.2, 0.5, 0.8)

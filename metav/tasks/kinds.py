@@ -93,6 +93,9 @@ TASK_KINDS: Mapping[str, TaskKind] = MappingProxyType(
 """All kinds by name."""
 
 
+ANY_TASK = TaskNeeds()
+
+
 def kind_of(name: str) -> TaskKind:
     """Return the kind of a task's name; an unknown name is treated like regression, which assumes least."""
     return TASK_KINDS.get(name, TASK_KINDS["regression"])

@@ -56,7 +56,7 @@ make_verifier(const char *kind, const char *view, const float *responses)
     }
     mv_status status = mv_verifier_standardize(verifier, MODELS, responses);
     if (!status && strcmp(kind, "matched") == 0) {
-        status = mv_verifier_fit_matched(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
+        status = mv_verifier_fit_closed_form(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
     }
     if (status) {
         mv_verifier_destroy(verifier);
@@ -96,10 +96,10 @@ test_views_are_parsed(void)
         mv_view view = {0};
         CHECK(mv_view_parse(cases[i].text, &view) == cases[i].status);
         if (cases[i].status != MV_OK) {
-            CHECK(view.rules == NULL);
+            CHECK(view.kind == NULL);
         }
         else {
-            CHECK(view.rules != NULL && view.parameter == cases[i].parameter);
+            CHECK(view.kind != NULL && view.parameter == cases[i].parameter);
         }
     }
 }
@@ -214,13 +214,13 @@ test_a_copy_is_independent_and_equal(void)
         fill(responses, COUNT, 5);
         mv_verifier *verifier = make_verifier(names[k], "label", responses);
         mv_verifier *copy = NULL;
-        double first, second;
-        CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &plain, NULL, &first) == MV_OK);
+        double own_loss, copy_loss;
+        CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &plain, NULL, &own_loss) == MV_OK);
         CHECK(mv_verifier_copy(verifier, &copy) == MV_OK);
-        CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &plain, NULL, &first) == MV_OK);
+        CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &plain, NULL, &own_loss) == MV_OK);
         CHECK(mv_verifier_get_steps(copy) == 1);
-        CHECK(mv_verifier_step(copy, MODELS, responses, roles, &plain, NULL, &second) == MV_OK);
-        CHECK(first == second);
+        CHECK(mv_verifier_step(copy, MODELS, responses, roles, &plain, NULL, &copy_loss) == MV_OK);
+        CHECK(own_loss == copy_loss);
         mv_verifier_destroy(copy);
         mv_verifier_destroy(verifier);
     }
@@ -255,26 +255,26 @@ run_products(const size_t shape[3], size_t threads, float *result)
     float *scratch = mv_alloc_floats(mv_gemm_scratch(threads, m, n));
     float *w = x + m * k;
     float *dy = w + k * n;
-    float *second = dy + m * n;
+    float *second_moment = dy + m * n;
     float *y = result;
     float *dx = y + m * n;
-    float *first = dx + m * k;
+    float *first_moment = dx + m * k;
     const mv_adam_step adam = mv_adam_prepare(1, 0.5, 0.0);
     fill(x, m * k + k * n + m * n, 1);
-    memset(second, 0, k * n * sizeof *second);
-    memset(first, 0, k * n * sizeof *first);
+    memset(second_moment, 0, k * n * sizeof *second_moment);
+    memset(first_moment, 0, k * n * sizeof *first_moment);
     mv_gemm_forward(mv_kernels_get(), threads, m, k, n, x, w, y);
     CHECK(distance(m, n, k, x, k, 1, w, 1, n, y) < 3e-6);
-    mv_gemm_backward job = {mv_kernels_get(), m, k, n, dy, dx, NULL, NULL, x, w, first, second, scratch};
+    mv_gemm_backward job = {mv_kernels_get(), m, k, n, dy, dx, NULL, NULL, x, w, first_moment, second_moment, scratch};
     mv_gemm_run_backward(&job, threads);
     CHECK(distance(m, k, n, dy, n, 1, w, n, 1, dx) < 3e-6);
     job.dx = NULL;
     job.adam = &adam;
     mv_gemm_run_backward(&job, threads);
     for (size_t i = 0; i < k * n; i++) {
-        first[i] *= 10.0f; /* the first moment began at a tenth of the gradient */
+        first_moment[i] *= 10.0f; /* the first moment began at a tenth of the gradient */
     }
-    CHECK(distance(k, n, m, x, 1, k, dy, 1, n, first) < 3e-6);
+    CHECK(distance(k, n, m, x, 1, k, dy, 1, n, first_moment) < 3e-6);
     mv_free(x);
     mv_free(scratch);
 }
@@ -478,7 +478,8 @@ use_everything(const char *kind, const float *responses)
     status = status ? status : mv_verifier_create(&config, &verifier);
     status = status ? status : mv_verifier_standardize(verifier, 1, responses);
     if (strcmp(kind, "matched") == 0) {
-        status = status ? status : mv_verifier_fit_matched(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
+        status =
+            status ? status : mv_verifier_fit_closed_form(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
     }
     status = status ? status : mv_verifier_step(verifier, MODELS, responses, roles, &plain, out, &loss);
     status = status ? status : mv_verifier_copy(verifier, &copy);

@@ -72,7 +72,7 @@ work(void *argument)
     }
     if (!self->status && strcmp(self->kind, "matched") == 0) {
         const float *negatives = self->responses + QUERIES * OUTPUTS;
-        self->status = mv_verifier_fit_matched(verifier, self->responses, MODELS - 1, negatives, 0.2, 0.01);
+        self->status = mv_verifier_fit_closed_form(verifier, self->responses, MODELS - 1, negatives, 0.2, 0.01);
     }
     if (!self->status) {
         train(self, verifier);

@@ -36,7 +36,7 @@ def run_steps(kind: str, view: str, models: int, queries: int, outputs: int, hid
     verifier = _core.Verifier(kind, queries, outputs, view=view, hidden=hidden, seed=1)
     verifier.standardize(responses)
     if kind == "matched":
-        verifier.fit_matched(responses[0], responses)
+        verifier.fit_closed_form(responses[0], responses)
     gradient = np.empty_like(responses)
     roles = bytes(m % 3 for m in range(models))
     losses = [

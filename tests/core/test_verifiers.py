@@ -32,7 +32,7 @@ def make_verifier(
     verifier = _core.Verifier(kind, *responses.shape[1:], view=view, hidden=5, seed=seed)
     verifier.standardize(responses)
     if kind == "matched":
-        verifier.fit_matched(responses[0], responses[NEGATIVES])
+        verifier.fit_closed_form(responses[0], responses[NEGATIVES])
     return verifier
 
 
@@ -95,7 +95,7 @@ def test_closed_form_equals_the_written_out_covariance() -> None:
     responses = make_responses(12, seed=5)
     verifier = _core.Verifier("matched", QUERIES, OUTPUTS)
     verifier.standardize(responses)
-    verifier.fit_matched(responses[0], responses[1:], shrinkage=0.3, floor=0.05)
+    verifier.fit_closed_form(responses[0], responses[1:], shrinkage=0.3, floor=0.05)
     own = {name: value.astype(np.float64) for name, value in verifier.parameters().items()}
     z = ((responses - own["shift"]) / own["scale"]).reshape(12, -1)
     expected = reference.fit_matched(z[0], z[1:], 0.3, 0.05)
@@ -109,7 +109,7 @@ def test_closed_form_equals_the_written_out_covariance() -> None:
 def test_closed_form_with_full_shrinkage_is_a_diagonal_filter() -> None:
     responses = make_responses(6, seed=6)
     verifier = _core.Verifier("matched", QUERIES, OUTPUTS)
-    verifier.fit_matched(responses[0], responses[1:], shrinkage=1.0, floor=0.0)
+    verifier.fit_closed_form(responses[0], responses[1:], shrinkage=1.0, floor=0.0)
     own = verifier.parameters()
     assert (own["factor"] == 0).all()
     np.testing.assert_allclose(own["precision"], 1 / responses[1:].astype(np.float64).var(axis=0), rtol=1e-4)
@@ -420,27 +420,27 @@ def test_numbers_that_are_not_finite_are_refused_and_change_nothing(kind: _core.
         np.testing.assert_array_equal(value, before[name])
 
 
-def test_fit_matched_refuses_what_it_cannot_fit() -> None:
+def test_the_closed_form_refuses_what_it_cannot_fit() -> None:
     responses = make_responses()
     verifier = _core.Verifier("matched", QUERIES, OUTPUTS)
     with pytest.raises(RuntimeError, match="fitted first"):
         verifier.scores(responses)
     with pytest.raises(ValueError, match="2 negatives"):
-        verifier.fit_matched(responses[0], responses[:1])
+        verifier.fit_closed_form(responses[0], responses[:1])
     with pytest.raises(ValueError, match="mean negative"):
-        verifier.fit_matched(responses[:2].mean(axis=0), responses[:2])
+        verifier.fit_closed_form(responses[:2].mean(axis=0), responses[:2])
     with pytest.raises(ValueError, match="shrinkage"):
-        verifier.fit_matched(responses[0], responses[1:], shrinkage=0.0)
+        verifier.fit_closed_form(responses[0], responses[1:], shrinkage=0.0)
     with pytest.raises(ValueError, match="owner has shape"):
-        verifier.fit_matched(responses, responses)
+        verifier.fit_closed_form(responses, responses)
     broken = responses.copy()
     broken[1, 0, 0] = np.nan
     with pytest.raises(ValueError, match="negatives contain NaN"):
-        verifier.fit_matched(responses[0], broken)
+        verifier.fit_closed_form(responses[0], broken)
     with pytest.raises(ValueError, match="owner contains NaN"):
-        verifier.fit_matched(broken[1], responses)
+        verifier.fit_closed_form(broken[1], responses)
     with pytest.raises(RuntimeError, match="'matched'"):
-        _core.Verifier("mlp", QUERIES, OUTPUTS).fit_matched(responses[0], responses)
+        _core.Verifier("mlp", QUERIES, OUTPUTS).fit_closed_form(responses[0], responses)
 
 
 @pytest.mark.parametrize(

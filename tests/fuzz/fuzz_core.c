@@ -120,8 +120,8 @@ use_verifier(input *in, mv_verifier *verifier, mv_shape shape, const float *resp
     if (next(in, 2)) {
         (void)mv_verifier_standardize(verifier, shape.models, responses);
     }
-    (void)mv_verifier_fit_matched(verifier, responses, shape.models - 1, responses + shape.queries * shape.outputs,
-                                  next(in, 5) / 4.0, next(in, 4) / 8.0);
+    (void)mv_verifier_fit_closed_form(verifier, responses, shape.models - 1, responses + shape.queries * shape.outputs,
+                                      next(in, 5) / 4.0, next(in, 4) / 8.0);
     for (unsigned steps = next(in, 4); steps > 0; steps--) {
         const mv_step_options options = next_options(in);
         (void)mv_verifier_step(verifier, shape.models, responses, roles, &options, next(in, 2) ? out : NULL, &loss);

@@ -69,11 +69,11 @@ ENTRIES = [
         lambda handle, t: handle.standardize(t["responses"]),
     ),
     Entry(
-        "Verifier.fit_matched",
+        "Verifier.fit_closed_form",
         {"owner": ONE, "negatives": RESPONSES},
         (),
         lambda: _core.Verifier("matched", QUERIES, OUTPUTS),
-        lambda handle, t: handle.fit_matched(t["owner"], t["negatives"]),
+        lambda handle, t: handle.fit_closed_form(t["owner"], t["negatives"]),
     ),
     Entry(
         "Verifier.step",

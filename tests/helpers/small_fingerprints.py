@@ -35,7 +35,7 @@ def member(kind: str, start: int, stop: int, *, weight: float = 1.0, view: str =
     verifier = _core.Verifier(kind, stop - start, OUTPUTS, view=view, hidden=4)
     if kind == "matched":
         verifier.standardize(numbers(5, stop - start, OUTPUTS))
-        verifier.fit_matched(numbers(stop - start, OUTPUTS, seed=1), numbers(5, stop - start, OUTPUTS))
+        verifier.fit_closed_form(numbers(stop - start, OUTPUTS, seed=1), numbers(5, stop - start, OUTPUTS))
     fixed = {
         name: np.ones_like(value) if name in ("scale", "precision") else numbers(*value.shape, seed=number)
         for number, (name, value) in enumerate(sorted(verifier.parameters().items()))

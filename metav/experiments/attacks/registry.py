@@ -23,7 +23,7 @@ from metav.obfuscations.registry import OBFUSCATIONS
 from metav.obfuscations.students import extract_labels, extract_scores
 from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
-from metav.tasks.kinds import TaskNeeds
+from metav.tasks.kinds import ANY_TASK, TaskNeeds
 
 
 def stacked(
@@ -61,7 +61,7 @@ class Attack:
 
     family: str
     function: Callable[..., nn.Module]
-    needs: TaskNeeds = TaskNeeds()
+    needs: TaskNeeds = ANY_TASK
     needs_training: bool = True
     own_architecture: bool = True
     other_architecture: bool = False
