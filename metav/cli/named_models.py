@@ -1,33 +1,20 @@
-"""A user's own things on the command line: models by name, weights, data, files. Nothing is ever unpickled."""
+"""A user's models on the command line: by the name of a function, with weights. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from metav.errors import InputError, MissingDependencyError, ModelError
-from metav.support.files import write_atomically
+from metav.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from metav.tasks.base import Task
+    pass
 
 _SAVING = 'safetensors.torch.save_file(model.state_dict(), "w.safetensors")'
-_INPUTS = ("inputs", "x", "images")
-_ARRAYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "classification": {"inputs": _INPUTS, "labels": ("labels", "y")},
-    "regression": {"inputs": _INPUTS, "targets": ("targets", "y")},
-    "generation": {"samples": ("samples", "x", "images")},
-}
-TASKS = tuple(_ARRAYS)
 
 
 @contextmanager
@@ -138,86 +125,3 @@ def _first(names: Iterable[str], count: int = 5) -> str:
     listed = sorted(name.strip() for name in names)
     more = f" and {len(listed) - count} more" if len(listed) > count else ""
     return (", ".join(listed[:count]) or "nothing") + more
-
-
-def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
-    """The task on the arrays of an .npz file; options: of its class, None stands for the default.
-
-    Arrays: classification "inputs" and "labels", regression "inputs" and "targets", generation "samples"; x, y and
-    images are understood too, in capitals as well. InputError.
-    """
-    from metav.tasks.classification import Classification
-    from metav.tasks.generation import Generation
-    from metav.tasks.regression import Regression
-
-    arrays = _read_arrays(path, kind)
-    given = {name: value for name, value in options.items() if value is not None}
-    if kind == "classification":
-        return Classification(arrays["inputs"], arrays["labels"], **given)
-    if kind == "regression":
-        return Regression(arrays["inputs"], arrays["targets"], **given)
-    return Generation(arrays["samples"], **given)
-
-
-def _read_arrays(path: str, kind: str) -> dict[str, NDArray[Any]]:
-    wanted = _ARRAYS[kind]
-    expected = " and ".join(f'"{name}"' for name in wanted)
-    if not Path(path).is_file():
-        raise InputError(f"there is no file {path}; expected an .npz file with the arrays {expected}")
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InputError(f"{path} holds one array without a name; expected an .npz file with the arrays {expected}")
-        with archive:
-            return {role: archive[_name_in(archive.files, role, names, path)] for role, names in wanted.items()}
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}); expected an .npz file of plain arrays {expected}, written by numpy.savez"
-        ) from error
-
-
-def _name_in(found: list[str], role: str, names: tuple[str, ...], path: str) -> str:
-    matching = [name for name in found if name.lower() in names]
-    if len(matching) != 1:
-        problem = f"has several arrays that may be the {role}" if matching else f"has no array of {role}"
-        raise InputError(
-            f"{path} {problem}: it holds {', '.join(found) or 'nothing'}; expected one named {' or '.join(names)}"
-        )
-    return matching[0]
-
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """InputError, before long work, for a file that cannot be written or would be lost."""
-    folder = path.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"{path} cannot be written: {folder} is no folder that you may write to; make it, or choose another"
-        )
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; choose another name, or pass --force to overwrite it")
-
-
-def write_queries(queries: NDArray[np.float32], path: Path) -> None:
-    """Write queries (N, ...) to an .npy or .npz file, at once or not at all; InputError for another ending."""
-    writers: dict[str, Callable[[Any], None]] = {
-        ".npy": lambda file: np.save(file, queries, allow_pickle=False),
-        ".npz": lambda file: np.savez(file, queries=queries),
-    }
-    if path.suffix.lower() not in writers:
-        raise InputError(f"{path} has an unknown ending; expected {' or '.join(writers)}")
-    write_atomically(path, writers[path.suffix.lower()])
-
-
-def require_torch(purpose: str) -> None:
-    """MissingDependencyError, saying how to install it, where PyTorch is missing."""
-    try:
-        import torch  # noqa: F401 (whether it can be imported is the question)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{purpose} needs PyTorch, which is not installed: pip install torch (from the folder of metav: "
-            'pip install ".[torch]")'
-        ) from error

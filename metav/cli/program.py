@@ -108,3 +108,14 @@ def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file:
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option --json of every command that has a result."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
+
+
+def weights_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --weights of every command that takes a model."""
+    return click.option("--weights", metavar="FILE", help="Weights of the model, a .safetensors file.")(command)
+
+
+def trained_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option --trained of every command that takes a model."""
+    text = "build() returns a trained model; no --weights are needed."
+    return click.option("--trained", is_flag=True, help=text)(command)

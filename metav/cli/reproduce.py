@@ -58,7 +58,7 @@ def reproduce_command(**options: Any) -> int:
       metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
       metav reproduce skin --report
     """
-    from metav.cli.named_models import require_torch
+    from metav.support.dependencies import require_torch
 
     if options["report_only"]:
         runs: list[dict[str, Any]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import metav
 from metav.errors import MissingDependencyError
+from metav.support.clock import PhaseClock
 from metav.support.json_values import plain, readable_json
 from metav.support.randomness import single_thread
 
@@ -37,7 +36,8 @@ class DemoSize:
 
 
 FULL = DemoSize()
-"""For less than a minute on two free cores; 48 independent surrogates leave the 19 to calibrate that 5 % need."""
+"""For less than a minute on two free cores. Of 48 independent surrogates 22 calibrate, and a false-positive rate of 5 %
+needs at least 19."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,17 +77,17 @@ def run_demo(
     from metav.experiments.scenarios.scenario import digits_scenario
 
     tell = say if say is not None else _ignore
-    clock = _Clock(tell)
+    narrator = _Narrator(tell)
     scenario = digits_scenario(seed)
-    with clock.phase("owner", "Training the owner's model, a small CNN, on real handwritten digits"):
+    with narrator.phase("owner", "Training the owner's model, a small CNN, on real handwritten digits"):
         owner = scenario.train_owner(seed)
     accuracy = scenario.test_metric(owner)
     tell(f"        {accuracy:.1%} of the digits kept back are read correctly")
-    fp = _fingerprint(owner, scenario, clock, seed=seed, jobs=jobs, size=size)
-    evaluation = _evaluation(fp, owner, scenario, clock, seed=seed, jobs=jobs, size=size)
+    fp = _fingerprint(owner, scenario, narrator, seed=seed, jobs=jobs, size=size)
+    evaluation = _evaluation(fp, owner, scenario, narrator, seed=seed, jobs=jobs, size=size)
     tell(f"\n{evaluation}\n")
-    tell(f"Done in {sum(clock.seconds.values()):.0f} s.")
-    return DemoResult(owner_accuracy=accuracy, fingerprint=fp, evaluation=evaluation, seconds=clock.seconds)
+    tell(f"Done in {sum(narrator.clock.seconds.values()):.0f} s.")
+    return DemoResult(owner_accuracy=accuracy, fingerprint=fp, evaluation=evaluation, seconds=narrator.clock.seconds)
 
 
 def write_picture(result: DemoResult, path: str | Path) -> None:
@@ -97,9 +97,15 @@ def write_picture(result: DemoResult, path: str | Path) -> None:
     save_plot(plot_scores(result.evaluation), path)
 
 
-def _fingerprint(owner: Any, scenario: Scenario, clock: _Clock, *, seed: int, jobs: int, size: DemoSize) -> Fingerprint:
-    with clock.phase("zoo", f"Training {size.positives} derived and {size.negatives} independent surrogate models"):
-        zoo = metav.build_zoo(
+def _fingerprint(
+    owner: Any, scenario: Scenario, narrator: _Narrator, *, seed: int, jobs: int, size: DemoSize
+) -> Fingerprint:
+    from metav.fingerprinting import fingerprint
+    from metav.optimization.options import OptimizationOptions
+    from metav.zoo.building import build_zoo
+
+    with narrator.phase("zoo", f"Training {size.positives} derived and {size.negatives} independent surrogate models"):
+        zoo = build_zoo(
             owner,
             scenario.task,
             positives=size.positives,
@@ -109,20 +115,26 @@ def _fingerprint(owner: Any, scenario: Scenario, clock: _Clock, *, seed: int, jo
             seed=seed,
             jobs=jobs,
         )
-    options = metav.OptimizationOptions(steps=size.steps)
+    options = OptimizationOptions(steps=size.steps)
     # models this small gain nothing from more threads, and lose much where another program has a core
-    with clock.phase("fingerprint", "Optimising 100 queries and the meta-verifier, then calibrating"), single_thread():
-        return metav.fingerprint(owner, scenario.task, zoo=zoo, options=options, seed=seed)
+    with (
+        narrator.phase("fingerprint", "Optimising 100 queries and the meta-verifier, then calibrating"),
+        single_thread(),
+    ):
+        return fingerprint(owner, scenario.task, zoo=zoo, options=options, seed=seed)
 
 
 def _evaluation(
-    fp: Fingerprint, owner: Any, scenario: Scenario, clock: _Clock, *, seed: int, jobs: int, size: DemoSize
+    fp: Fingerprint, owner: Any, scenario: Scenario, narrator: _Narrator, *, seed: int, jobs: int, size: DemoSize
 ) -> Evaluation:
+    from metav.verdicts.evaluation import evaluate
+    from metav.zoo.building import build_suspects
+
     text = f"Training {size.suspects} derived and {size.suspects} independent suspects"
-    with clock.phase(
+    with narrator.phase(
         "suspects", f"{text} with seeds, strengths,\n        architectures and data that no surrogate had"
     ):
-        suspects = metav.build_suspects(
+        suspects = build_suspects(
             owner,
             scenario.task,
             positives=size.suspects,
@@ -134,24 +146,24 @@ def _evaluation(
             jobs=jobs,
         )
     text = f"Verifying all {2 * size.suspects}, from their answers to the queries alone"
-    with clock.phase("verify", text), single_thread():
-        return metav.evaluate(fp, suspects, progress=False)
+    with narrator.phase("verify", text), single_thread():
+        return evaluate(fp, suspects, progress=False)
 
 
-class _Clock:
+class _Narrator:
     """Says what begins and how long each phase took."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
-        self.seconds: dict[str, float] = {}
+        self.clock = PhaseClock()
 
     @contextmanager
     def phase(self, name: str, text: str) -> Iterator[None]:
-        self.say(f"[{len(self.seconds) + 1}/5]   {text} ...")
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)
-        self.say(f"        {self.seconds[name]:.1f} s")
+        """Announce a phase, and tell its seconds when it is done."""
+        self.say(f"[{len(self.clock.seconds) + 1}/5]   {text} ...")
+        with self.clock.phase(name):
+            yield
+        self.say(f"        {self.clock.seconds[name]:.1f} s")
 
 
 def _ignore(_: str) -> None:

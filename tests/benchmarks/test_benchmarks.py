@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
-FOLDER = Path(__file__).parent / "benchmarks"
+FOLDER = Path(__file__).parent
 QUICK = ("--threads", "1", "--repeats", "1", "--minimum-seconds", "0", "--maximum-seconds", "0.05")
 KEYS = {"case", "threads", "rival", "metav_ms", "torch_ms", "ratio", "wanted"}
 BY_HAND = {"by_hand", "by_hand_ms", "by_hand_ratio"}

@@ -20,7 +20,7 @@ from small_models import digits
 from torch import nn
 
 import metav
-from metav.cli.fingerprint import main
+from metav.cli.commands import main
 
 MODELS = """
 import sys
@@ -439,7 +439,7 @@ def test_suspects_that_are_none_end_with_2(simple, suspect, message):
 
 
 def test_regression_and_generation_read_their_arrays(tmp_path, monkeypatch):
-    from metav.cli.named_models import load_task
+    from metav.cli.data_files import load_task
 
     images, _ = digits()
     np.savez(tmp_path / "regression.npz", X=images[:60], targets=images[:60].mean(axis=(1, 2, 3)))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent / "c"
-CORE = Path(__file__).parents[1] / "csrc"
+TESTS = Path(__file__).parents[1] / "c"
+CORE = Path(__file__).parents[2] / "csrc"
 COMPILER = "aarch64-linux-gnu-gcc"
 EMULATOR = "qemu-aarch64"
 FLAGS = ["-std=c11", "-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-static"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent / "c"
-CORE = Path(__file__).parents[1] / "csrc"
+TESTS = Path(__file__).parents[1] / "c"
+CORE = Path(__file__).parents[2] / "csrc"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
 OPTIMISED = ["-O3", "-g", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 # What each program is built with, what runs it, and its environment.

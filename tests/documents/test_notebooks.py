@@ -11,10 +11,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIRST = NOTEBOOKS / "01_first_fingerprint.ipynb"
 TASKS = ("02_skin", "03_warfarin", "04_fashion")
-DATA = Path(os.environ.get("METAV_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("METAV_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def read(path: Path = FIRST) -> Any:

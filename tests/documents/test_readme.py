@@ -17,10 +17,10 @@ from torch import nn
 
 import metav
 from metav import cli
-from metav.cli.fingerprint import main as experiments
+from metav.cli.commands import main as experiments
 from metav.support.randomness import isolated_rng, single_thread
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -18,7 +18,7 @@ from metav.experiments.scenarios.scales import SCALES, SIZES
 from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.optimization.options import OptimizationOptions
-from metav.zoo.plan import HOMOLOGOUS, SHARES, STUDENTS, plan_zoo
+from metav.zoo.plan import HOMOLOGOUS, SHARES, plan_zoo
 from metav.zoo.zoo import Zoo, ZooModel
 
 LOWER, UPPER = torch.full((3, 9, 9), -1.0), torch.full((3, 9, 9), 3.0)

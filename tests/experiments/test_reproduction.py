@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from metav.cli.fingerprint import main
+from metav.cli.commands import main
 from metav.errors import InputError
 from metav.experiments.attacks.registry import LEAK_ATTACKS
 from metav.experiments.runs.prepared_models import Plan
@@ -244,7 +244,7 @@ def test_seeds_and_rankings():
 
 
 def test_skin_runs_at_the_smoke_scale(tmp_path):
-    folder = Path(os.environ.get("METAV_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    folder = Path(os.environ.get("METAV_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
     if not (folder / "ham10000_28x28.npz").is_file():
         pytest.skip("the real data sets are not here; name their folder in METAV_DATA")
     done = shell("skin", "--scale", "smoke", "--data", folder, "--regimes", "full,few,output:label", cwd=tmp_path)

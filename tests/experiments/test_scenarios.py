@@ -57,7 +57,7 @@ ALL_ARCHITECTURES = [
 @pytest.fixture(scope="module")
 def data_folder() -> Path:
     """The folder of the real data sets, which the package does not ship."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    default = Path(__file__).resolve().parents[3] / "shared" / "data"
     folder = Path(os.environ.get("METAV_DATA", default))
     if not (folder / "warfarin_iwpc.csv.xz").is_file():
         pytest.skip("the real data sets are not here; name their folder in METAV_DATA")

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import metav.experiments.suspect_training
+import metav.experiments.suspects.training
 import numpy as np
 import pytest
 import torch
@@ -71,7 +71,7 @@ def options(**changes):
 @pytest.fixture
 def trainings(monkeypatch):
     """The runs trained in this process."""
-    runs, train = [], metav.experiments.suspect_training.train_suspect
+    runs, train = [], metav.experiments.suspects.training.train_suspect
 
     def counted(planned, context):
         content = train(planned, context)
@@ -311,7 +311,7 @@ build_test_suspects(owner_of("regression"), task_of("regression"), scale="smoke"
 def test_a_killed_build_continues_where_it_stopped(tmp_path, trainings):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)], env=environment
+        [sys.executable, "-c", KILLED, str(Path(__file__).parents[1] / "helpers"), str(tmp_path)], env=environment
     )
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("*.safetensors"))) < 17 and process.poll() is None and time.monotonic() < deadline:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FUZZ = Path(__file__).parent / "fuzz"
-CORE = Path(__file__).parents[1] / "csrc"
+FUZZ = Path(__file__).parent
+CORE = Path(__file__).parents[2] / "csrc"
 
 sys.path.insert(0, str(FUZZ))
 

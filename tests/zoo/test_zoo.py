@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import metav.zoo_training
+import metav.zoo.training
 import numpy as np
 import pytest
 import torch
@@ -55,14 +55,14 @@ def owner(task):
 @pytest.fixture
 def trainings(monkeypatch):
     """The runs trained in this process."""
-    runs, train = [], metav.zoo_training.train_planned
+    runs, train = [], metav.zoo.training.train_planned
 
     def counted(planned, context):
         content = train(planned, context)
         runs.append(planned.run)
         return content
 
-    monkeypatch.setattr(metav.zoo_training, "train_planned", counted)
+    monkeypatch.setattr(metav.zoo.training, "train_planned", counted)
     return runs
 
 
@@ -273,7 +273,7 @@ def test_a_changed_owner_or_task_never_reuses_models(owner, task, tmp_path, trai
 
 
 def test_an_interrupted_build_continues_where_it_stopped(owner, task, tmp_path, monkeypatch, trainings):
-    train = metav.zoo_training.train_planned
+    train = metav.zoo.training.train_planned
 
     def interrupted(planned, context):
         if len(trainings) == 3:
@@ -281,7 +281,7 @@ def test_an_interrupted_build_continues_where_it_stopped(owner, task, tmp_path, 
         return train(planned, context)
 
     with monkeypatch.context() as patch:
-        patch.setattr(metav.zoo_training, "train_planned", interrupted)
+        patch.setattr(metav.zoo.training, "train_planned", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build_zoo(owner, task, positives=4, negatives=3, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
@@ -301,7 +301,7 @@ build_zoo(owner_of("regression"), task_of("regression"), positives=8, negatives=
 
 def test_a_killed_build_loses_at_most_the_model_being_trained(tmp_path, trainings):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1] / "helpers"), str(tmp_path)]
     process = subprocess.Popen(command, env=environment)
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("*.safetensors"))) < 3 and process.poll() is None and time.monotonic() < deadline:
@@ -456,7 +456,7 @@ def test_a_useless_positive_is_made_again_with_less_strength(owner, task, monkey
         return clone
 
     entry = Obfuscation(family="fragile", function=fragile, needs_training=False, zoo_strengths=(0.8,))
-    for module in (metav.zoo_training, sys.modules["metav.zoo_plan"]):
+    for module in (metav.zoo.training, sys.modules["metav.zoo_plan"]):
         monkeypatch.setattr(module, "OBFUSCATIONS", {**OBFUSCATIONS, "fragile": entry})
     zoo = build_zoo(owner, task, positives=1, negatives=1, families=["fragile"])
     assert zoo.positives[0].strength == pytest.approx(0.2)

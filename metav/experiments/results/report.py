@@ -17,7 +17,7 @@ from metav.experiments.results.tables import (
     scores_of,
     sweep,
 )
-from metav.experiments.runs.records import read_materials, read_runs, write_text
+from metav.experiments.runs.records import read_prepared, read_runs, write_text
 from metav.fingerprints.fingerprint import load
 from metav.reports.experiment_plots import plot_costs, plot_queries, plot_robustness, plot_roc, plot_sweep
 from metav.reports.score_plot import plot_scores, save_plot
@@ -28,7 +28,7 @@ def write_report(folder: Path) -> list[Path]:
 
     A figure without data is left out. InputError where there are no results.
     """
-    runs, materials = read_runs(folder), read_materials(folder)
+    runs, materials = read_runs(folder), read_prepared(folder)
     written = []
     for name, draw in _figures(folder, runs, materials).items():
         axes = draw()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from metav.experiments.suspects.plan import SCALES as SUSPECT_SCALES
 from metav.models.architectures import build
 from metav.models.identity import architecture_identity, state_digest
 from metav.optimization.options import OptimizationOptions
+from metav.support.clock import PhaseClock
 from metav.support.json_values import plain
 from metav.zoo.building import build_suspects, build_zoo
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
@@ -77,7 +77,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Materials:
+class PreparedModels:
     """Everything that is built once; record: what it was, and how long it took, ready for JSON."""
 
     plan: Plan
@@ -88,22 +88,22 @@ class Materials:
     record: dict[str, Any]
 
 
-def build_materials(plan: Plan, say: Say = lambda text: None) -> Materials:
+def prepare_models(plan: Plan, say: Say = lambda text: None) -> PreparedModels:
     """Build, or take from the cache, the owner, the zoo and the suspects; what was stopped goes on where it was.
 
     Writes `materials.json` into the plan's folder: seconds add up over the sessions that it took.
     """
     scenario = make_scenario(plan.task, plan.data, plan.owner_seed, plan.scale)
     path = plan.folder / "materials.json"
-    with _timed(path, plan) as seconds:
+    with _timed(path, plan) as clock:
         say(f"{plan.task}: owner")
-        with _clock(seconds, "owner"):
+        with clock.phase("owner"):
             owner = load_owner(scenario, plan)
         say(f"{plan.task}: zoo of {plan.scale.surrogates} derived and {plan.scale.surrogates} independent surrogates")
-        with _clock(seconds, "zoo"):
+        with clock.phase("zoo"):
             zoo = _zoo(scenario, owner, plan)
         say(f"{plan.task}: suspects")
-        with _clock(seconds, "suspects"):
+        with clock.phase("suspects"):
             suspects, summary = _suspects(scenario, owner, plan)
     about = {
         "owner_metric": scenario.test_metric(owner),
@@ -115,7 +115,7 @@ def build_materials(plan: Plan, say: Say = lambda text: None) -> Materials:
     }
     record = read_record(path) | about | {"complete": True}
     write_record(path, record)
-    return Materials(plan=plan, scenario=scenario, owner=owner, zoo=zoo, suspects=suspects, record=record)
+    return PreparedModels(plan=plan, scenario=scenario, owner=owner, zoo=zoo, suspects=suspects, record=record)
 
 
 def load_owner(scenario: Scenario, plan: Plan) -> nn.Module:
@@ -161,7 +161,7 @@ def _zoo(scenario: Scenario, owner: nn.Module, plan: Plan) -> Zoo:
     )
 
 
-def build_unlearned(materials: Materials, queries: Tensor) -> tuple[Suspects, dict[str, Any]]:
+def build_unlearned(materials: PreparedModels, queries: Tensor) -> tuple[Suspects, dict[str, Any]]:
     """Suspects of a thief who unlearns the fingerprint's queries (n, *input), beside all independent ones.
 
     What the former are comes second, ready for JSON.
@@ -215,25 +215,16 @@ def _sources(scenario: Scenario, plan: Plan) -> dict[str, Any]:
 
 
 @contextmanager
-def _timed(path: Path, plan: Plan) -> Iterator[dict[str, float]]:
+def _timed(path: Path, plan: Plan) -> Iterator[PhaseClock]:
     """Seconds per phase, added to those of stopped sessions and kept even if this one is stopped, too."""
     settings = plain(plan.settings())  # as they come back from the file: tuples would differ from its lists
     old = read_record(path)
     same = old.get("settings") == settings
     if same and old.get("complete"):
-        yield {}
+        yield PhaseClock()
         return
-    seconds: dict[str, float] = dict(old["seconds"]) if same else {}
+    clock = PhaseClock(dict(old["seconds"]) if same else None)
     try:
-        yield seconds
+        yield clock
     finally:
-        write_record(path, {"settings": settings, "jobs": plan.jobs, "seconds": seconds, "complete": False})
-
-
-@contextmanager
-def _clock(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - start, 2)
+        write_record(path, {"settings": settings, "jobs": plan.jobs, "seconds": clock.seconds, "complete": False})

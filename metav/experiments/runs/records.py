@@ -60,7 +60,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def read_materials(folder: Path) -> list[dict[str, Any]]:
+def read_prepared(folder: Path) -> list[dict[str, Any]]:
     """All records of what was built, one an owner."""
     return [record for path in _json_files(folder) if path.name == "materials.json" and (record := read_record(path))]
 

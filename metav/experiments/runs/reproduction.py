@@ -13,7 +13,7 @@ import torch
 
 from metav.baselines.base import Baseline
 from metav.errors import ArtefactError, InputError, MetavError
-from metav.experiments.runs.prepared_models import Materials, Plan, Say, Suspects, build_materials, build_unlearned
+from metav.experiments.runs.prepared_models import Plan, PreparedModels, Say, Suspects, build_unlearned, prepare_models
 from metav.experiments.runs.records import read_record, settings_key, versions, write_record
 from metav.experiments.runs.regimes import LEAKED, Regime, all_regimes, select_regimes
 from metav.experiments.scenarios.scenario import make_scenario
@@ -22,6 +22,7 @@ from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.models.identity import state_digest
 from metav.models.running import device_of
 from metav.statistics.roc_aruc import aruc, roc_auc
+from metav.support.clock import PhaseClock
 from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
 from metav.verdicts.evaluation import evaluate
@@ -54,7 +55,7 @@ def reproduce(
     task = make_scenario(plan.task, plan.data, plan.owner_seed, plan.scale).task
     wanted = select_regimes(all_regimes(task, plan.scale), regimes)
     schemes = {name: cls for name, cls in (baselines or {}).items() if cls.supports(task)}
-    materials: Materials | None = None
+    prepared: PreparedModels | None = None
     for seed in seeds:
         for regime in wanted:
             path = plan.folder / f"{regime.name.replace(':', '-')}-seed{seed}.json"
@@ -64,8 +65,8 @@ def reproduce(
             if record.get("key") == settings_key(settings):
                 yield RunResult(path=path, record=record, found=True)
                 continue
-            materials = materials or build_materials(plan, say)
-            record = _run(materials, regime, seed, beside)
+            prepared = prepared or prepare_models(plan, say)
+            record = _run(prepared, regime, seed, beside)
             record |= {"key": settings_key(settings), "settings": settings}
             write_record(path, record)
             yield RunResult(path=path, record=record, found=False)
@@ -99,9 +100,9 @@ def _settings(plan: Plan, regime: Regime, seed: int, schemes: Baselines) -> dict
     }
 
 
-def _run(materials: Materials, regime: Regime, seed: int, schemes: Baselines) -> dict[str, Any]:
+def _run(prepared: PreparedModels, regime: Regime, seed: int, schemes: Baselines) -> dict[str, Any]:
     """The record of one run; one that the method refuses (too few models, say) is a record of why."""
-    plan, scenario = materials.plan, materials.scenario
+    plan, scenario = prepared.plan, prepared.scenario
     record: dict[str, Any] = {
         "task": plan.task,
         "scale": plan.scale_name,
@@ -109,19 +110,19 @@ def _run(materials: Materials, regime: Regime, seed: int, schemes: Baselines) ->
         "group": regime.group,
         "seed": seed,
         "owner_seed": plan.owner_seed,
-        "device": str(device_of(materials.owner)),
+        "device": str(device_of(prepared.owner)),
         "versions": versions(),
-        "owner_metric": materials.record["owner_metric"],
-        "metric_unit": materials.record["metric_unit"],
+        "owner_metric": prepared.record["owner_metric"],
+        "metric_unit": prepared.record["metric_unit"],
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    suspects = _asked(materials.suspects, scenario.task, regime, seed)
+    suspects = _asked(prepared.suspects, scenario.task, regime, seed)
     try:
-        record |= _fingerprint_results(materials, regime, seed, suspects)
+        record |= _fingerprint_results(prepared, regime, seed, suspects)
     except MetavError as error:
         record["failed"] = f"{type(error).__name__}: {error}"
     record["baselines"] = {
-        name: _baseline_results(cls, materials, regime, seed, suspects) for name, cls in schemes.items()
+        name: _baseline_results(cls, prepared, regime, seed, suspects) for name, cls in schemes.items()
     }
     return record
 
@@ -135,17 +136,18 @@ def _asked(suspects: Suspects, task: Task, regime: Regime, seed: int) -> list[tu
 
 
 def _fingerprint_results(
-    materials: Materials, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
+    prepared: PreparedModels, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
 ) -> dict[str, Any]:
     about: dict[str, Any] = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fp, path, seconds = _fingerprint(materials, regime, seed)
+        fp, path, seconds = _fingerprint(prepared, regime, seed)
         if regime.group == LEAKED:
-            unlearned, about["suspects"] = build_unlearned(materials, torch.tensor(fp.queries))
-            suspects = _asked(unlearned, materials.scenario.task, regime, seed)
-        start = time.perf_counter()
-        evaluation = evaluate(fp, suspects, progress=materials.plan.progress)
+            unlearned, about["suspects"] = build_unlearned(prepared, torch.tensor(fp.queries))
+            suspects = _asked(unlearned, prepared.scenario.task, regime, seed)
+        clock = PhaseClock({"fingerprint": seconds})
+        with clock.phase("evaluation"):
+            evaluation = evaluate(fp, suspects, progress=prepared.plan.progress)
     return about | {
         "evaluation": evaluation.to_dict(),
         "fingerprint": {
@@ -156,17 +158,17 @@ def _fingerprint_results(
             "surrogates": {name: fp.zoo[name] for name in ("positives", "negatives", "snapshots")},
             "history": fp.history,
         },
-        "seconds": {"fingerprint": seconds, "evaluation": round(time.perf_counter() - start, 3)},
+        "seconds": clock.seconds,
         "warnings": sorted({str(entry.message) for entry in caught}),
     }
 
 
-def _fingerprint(materials: Materials, regime: Regime, seed: int) -> tuple[Fingerprint, Path, float]:
+def _fingerprint(prepared: PreparedModels, regime: Regime, seed: int) -> tuple[Fingerprint, Path, float]:
     """The fingerprint of a regime, its file and the seconds it took; regimes that differ only in channels share one."""
-    plan = materials.plan
+    plan = prepared.plan
     made_from = {
         **plan.settings(),
-        "owner": state_digest(materials.owner),
+        "owner": state_digest(prepared.owner),
         "fingerprint": regime.fingerprint_settings(),
         "seed": seed,
     }
@@ -176,17 +178,17 @@ def _fingerprint(materials: Materials, regime: Regime, seed: int) -> tuple[Finge
             return load(path), path, float(read_record(path.with_suffix(".time"))["seconds"])
         except (ArtefactError, KeyError):
             pass  # left by a run that was stopped or changed since: it is made again
-    start = time.perf_counter()
-    owner, task = materials.owner, materials.scenario.task
-    fp = fingerprint(
-        owner,
-        task,
-        zoo=regime.augment(regime.choose_zoo(materials.zoo, seed), owner, task, seed),
-        options=regime.choose_options(plan.options),
-        seed=seed,
-        progress=plan.progress,
-    )
-    seconds = round(time.perf_counter() - start, 2)
+    clock, owner, task = PhaseClock(), prepared.owner, prepared.scenario.task
+    with clock.phase("fingerprint"):
+        fp = fingerprint(
+            owner,
+            task,
+            zoo=regime.augment(regime.choose_zoo(prepared.zoo, seed), owner, task, seed),
+            options=regime.choose_options(plan.options),
+            seed=seed,
+            progress=plan.progress,
+        )
+    seconds = clock.seconds["fingerprint"]
     path.parent.mkdir(parents=True, exist_ok=True)
     fp.save(path)
     write_record(path.with_suffix(".time"), {"seconds": seconds})
@@ -194,20 +196,21 @@ def _fingerprint(materials: Materials, regime: Regime, seed: int) -> tuple[Finge
 
 
 def _baseline_results(
-    cls: type[Any], materials: Materials, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
+    cls: type[Any], prepared: PreparedModels, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
 ) -> dict[str, Any]:
     """Scores of one scheme on the same suspects; a scheme that fails says why."""
-    start = time.perf_counter()
+    clock = PhaseClock()
     try:
-        scheme = cls().fit(
-            materials.owner,
-            materials.scenario.task,
-            regime.choose_zoo(materials.zoo, seed),
-            queries=regime.choose_options(materials.plan.options).queries,
-            seed=seed,
-        )
-        fitted = time.perf_counter()
-        scores = [float(scheme.score(model)) for model, _, _ in suspects]
+        with clock.phase("fit"):
+            scheme = cls().fit(
+                prepared.owner,
+                prepared.scenario.task,
+                regime.choose_zoo(prepared.zoo, seed),
+                queries=regime.choose_options(prepared.plan.options).queries,
+                seed=seed,
+            )
+        with clock.phase("score"):
+            scores = [float(scheme.score(model)) for model, _, _ in suspects]
     except MetavError as error:
         return {"failed": f"{type(error).__name__}: {error}"}
     return {
@@ -216,7 +219,7 @@ def _baseline_results(
             {"family": family, "is_positive": is_positive, "score": score}
             for (_, is_positive, family), score in zip(suspects, scores, strict=True)
         ],
-        "seconds": {"fit": round(fitted - start, 2), "score": round(time.perf_counter() - fitted, 3)},
+        "seconds": clock.seconds,
     }
 
 

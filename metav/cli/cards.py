@@ -1,0 +1,31 @@
+"""What results look like for people, on stderr."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from metav.fingerprints.fingerprint import Fingerprint
+
+
+def fingerprint_card(fp: Fingerprint) -> str:
+    """What a fingerprint is, for people."""
+    rule, zoo, shape = fp.calibration, fp.zoo, "x".join(map(str, fp.task.input_shape))
+    rows = {
+        "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",
+        "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
+        "verifier": ", ".join(f"{count} {kind}" for kind, count in Counter(fp.meta_verifier.kinds).items()),
+        "surrogates": f"{zoo.get('positives', '?')} derived, {zoo.get('negatives', '?')} independent",
+        "owner": f"{fp.task.metric_name} {_number(zoo.get('owner_metric'))}",
+        "wanted": f"false-positive rate {rule.target_fpr:g}",
+        "false positives": f"{rule.false_positives} in calibration",
+        "true positives": f"{rule.true_positives} in calibration",
+        "made with": ", ".join(f"{name} {version}" for name, version in sorted(fp.versions.items())),
+        "seed": str(fp.seed),
+        "commitment": fp.commitment,
+    }
+    width = max(map(len, rows))
+    return "\n".join(["Fingerprint", *(f"  {name.ljust(width)}  {text}" for name, text in rows.items())])
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "not known"

@@ -1,0 +1,56 @@
+"""A user's data on the command line: the arrays of an .npz file as a task. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav.errors import InputError
+from metav.tasks.base import Task
+from metav.tasks.kinds import TASK_KINDS, TaskKind
+
+
+def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
+    """The task on the arrays of an .npz file; options: of its class, None stands for the default.
+
+    Arrays: classification "inputs" and "labels", regression "inputs" and "targets", generation "samples"; x, y and
+    images are understood too, in capitals as well. InputError.
+    """
+    row = TASK_KINDS[kind]
+    arrays = _read_arrays(path, row)
+    given = {name: value for name, value in options.items() if value is not None}
+    return row.load_class()(*(arrays[role] for role in row.arrays), **given)
+
+
+def _read_arrays(path: str, kind: TaskKind) -> dict[str, NDArray[Any]]:
+    wanted = kind.arrays
+    expected = " and ".join(f'"{name}"' for name in wanted)
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}; expected an .npz file with the arrays {expected}")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} holds one array without a name; expected an .npz file with the arrays {expected}")
+        with archive:
+            return {role: archive[_name_in(archive.files, role, names, path)] for role, names in wanted.items()}
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); expected an .npz file of plain arrays {expected}, written by numpy.savez"
+        ) from error
+
+
+def _name_in(found: list[str], role: str, names: tuple[str, ...], path: str) -> str:
+    matching = [name for name in found if name.lower() in names]
+    if len(matching) != 1:
+        problem = f"has several arrays that may be the {role}" if matching else f"has no array of {role}"
+        raise InputError(
+            f"{path} {problem}: it holds {', '.join(found) or 'nothing'}; expected one named {' or '.join(names)}"
+        )
+    return matching[0]

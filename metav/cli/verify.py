@@ -1,0 +1,74 @@
+"""`metav verify`: judge a suspect; the exit code says the decision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from metav.cli.output_files import check_target
+from metav.cli.program import ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
+from metav.fingerprints.fingerprint import Fingerprint, load
+from metav.verdicts.verdict import Verdict
+from metav.verdicts.verification import verify
+
+
+@click.command("verify")
+@click.argument("fingerprint", metavar="FINGERPRINT")
+@click.argument("suspect", metavar="SUSPECT")
+@weights_option
+@trained_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Queries per call.")
+@click.option("--plot", metavar="FILE", help="Draw the score among the calibration scores into this picture file.")
+@json_option
+def verify_command(
+    fingerprint: str,
+    suspect: str,
+    weights: str | None,
+    trained: bool,
+    batch_size: int,
+    plot: str | None,
+    as_json: bool,
+) -> NoReturn:
+    """Judge whether a suspect was derived from the owner's model; the exit code says it (0 no match, 1 match).
+
+    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query), or pkg.module:build with
+    --weights. A build() that returns a function from queries to answers, such as a remote model's client, needs none.
+
+    \b
+    Examples:
+      metav verify owner.metav answers.csv
+      metav verify owner.metav models:build --weights suspect.safetensors --json
+      metav verify owner.metav clients:connect --batch-size 16
+    """
+    from metav.cli.named_models import names_a_builder
+
+    is_builder = names_a_builder(suspect)
+    if not is_builder and (weights is not None or trained):
+        raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file of recorded answers")
+    fp = load(fingerprint)
+    if plot is not None:
+        check_target(Path(plot), overwrite=True)
+    with stdout_kept_clean():
+        verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
+        tell(str(verdict))
+        if plot is not None:
+            from metav.reports.score_plot import plot_scores, save_plot
+
+            save_plot(plot_scores(fp, verdict), plot)
+    if as_json:
+        click.echo(verdict.to_json())
+    raise click.exceptions.Exit(ExitCode[verdict.decision.name])
+
+
+def _verdict(
+    fp: Fingerprint, suspect: str, is_builder: bool, weights: str | None, trained: bool, batch_size: int
+) -> Verdict:
+    from metav.cli.named_models import build_model, importing_from_here
+
+    if not is_builder:
+        return verify(fp, suspect, batch_size=batch_size)
+    with importing_from_here():
+        model = build_model(suspect, weights, trained=trained)
+        return verify(fp, model, batch_size=batch_size)
