@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metav.errors import InputError
+from metav.experiments.scenarios import architectures
 from metav.experiments.scenarios.datasets import (
     Split,
     load_digits,
@@ -22,10 +24,6 @@ from metav.experiments.scenarios.datasets import (
     load_warfarin,
     split_by_group,
 )
-
-torch = pytest.importorskip("torch")
-
-from metav.experiments.scenarios import architectures
 from metav.experiments.scenarios.scales import SCALES, SIZES
 from metav.experiments.scenarios.scenario import (
     Scenario,

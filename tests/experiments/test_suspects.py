@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import metav.experiments.suspects.training
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from small_models import HeadFirst, ResidualCNN, bits, digits, owner_of, task_of
 from torch import Tensor, nn
 
 import metav
+import metav.experiments.suspects.training
 from metav.errors import InputError, ModelError
 from metav.experiments.attacks.registry import ATTACKS
 from metav.experiments.scenarios import architectures
@@ -78,7 +78,7 @@ def trainings(monkeypatch):
         runs.append(planned.run)
         return content
 
-    monkeypatch.setattr("metav.experiments.suspects.train_suspect", counted)
+    monkeypatch.setattr("metav.experiments.suspects.collection.train_suspect", counted)
     return runs
 
 
@@ -303,7 +303,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from small_models import owner_of, task_of
-from metav.experiments.suspects import build_test_suspects
+from metav.experiments.suspects.collection import build_test_suspects
 build_test_suspects(owner_of("regression"), task_of("regression"), scale="smoke", cache=sys.argv[2])
 """
 

@@ -21,12 +21,12 @@ from metav.optimization.cross_fitting import calibration_parts, refit
 from metav.optimization.optimization import optimize
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.query_pool import choose_queries
-from metav.optimization.settings import POOL_SURROGATES
+from metav.optimization.settings import POOL_SURROGATES, resolve_settings
 from metav.optimization.shares import Shares
 from metav.statistics.roc_aruc import roc_auc
 from metav.verifiers.meta_verifier import Member, MetaVerifier
 from metav.verifiers.views import paired_features
-from metav.zoo.zoo import Zoo
+from metav.zoo.zoo import Zoo, ZooModel
 
 SMALL = {"queries": 12, "pool": 1, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
 
@@ -179,20 +179,57 @@ def margins(queries):
     return (highest[:, 0] - highest[:, 1]).numpy()
 
 
+def untrained_zoo(surrogates):
+    """A zoo of so many models of each class that are nothing: settings follow from their number alone."""
+    models = tuple(
+        ZooModel(
+            model=nn.Identity(),
+            is_positive=is_positive,
+            family="finetune_all" if is_positive else "independent_same_data",
+            strength=None,
+            seed=number,
+            run=f"{is_positive}/{number}",
+            fraction=1.0,
+            share="optimize",
+            architecture=0,
+            metric=0.9,
+        )
+        for is_positive in (True, False)
+        for number in range(surrogates)
+    )
+    return Zoo(models=models, owner_digest="", task_digest="", seed=0)
+
+
 @pytest.mark.parametrize(
     ("given", "view", "surrogates", "expected"),
     [
-        ({}, "label", 3, (1.0, 0.5, 100)),
-        ({"adaptive": 0.5, "radius": 1.0, "pool": 1}, "label", 3, (0.5, 1.0, 1)),
-        ({}, "logprob", 127, (None, None, 40)),
-        ({}, "logprob", 128, (None, 0.5, 40)),
-        ({"pool": 7, "radius": 1.0}, "round(2)", 128, (None, 1.0, 7)),
-        ({}, "identity", 128, (None, None, 40)),
+        ({}, "label", 3, (20, 20, 0, True, 0.5)),
+        ({"adaptive": 0.5, "radius": 1.0}, "label", 3, (10, 10, 10, True, 1.0)),
+        ({}, "logprob", 127, (15, 15, 5, False, None)),
+        ({}, "logprob", 128, (15, 15, 5, True, 0.5)),
+        ({"radius": 1.0}, "round(2)", 128, (15, 15, 5, True, 1.0)),
+        ({}, "identity", 128, (15, 15, 5, False, None)),
+        ({}, "logprob", 191, (15, 15, 5, True, 0.5)),
+        ({}, "logprob", 192, (40, 20, 40, True, 0.5)),
+        ({"pool": 7}, "logprob", 192, (15, 15, 5, True, 0.5)),
+        ({}, "label", 191, (20, 20, 0, True, 0.5)),
+        ({}, "label", 192, (100, 20, 0, True, 0.5)),
+        ({"pool": 1}, "label", 192, (20, 20, 0, True, 0.5)),
     ],
 )
 def test_what_none_stands_for_depends_on_view_and_zoo(given, view, surrogates, expected):
-    found = OptimizationOptions(**given).for_zoo(view, surrogates)
-    assert (found.adaptive, found.radius, found.pool) == expected
+    options = OptimizationOptions(queries=20, view=view, **given)
+    found = resolve_settings(options, small_task(), untrained_zoo(surrogates))
+    assert (found.optimized, found.adaptive, found.natural, found.starts_on_boundary, found.radius) == expected
+    assert (found.view, found.keeps_natural) == (view, "adaptive" in given or view == "label")
+
+
+def test_what_the_task_says_stands_where_no_option_does():
+    task = small_task()
+    found = resolve_settings(OptimizationOptions(), task, small_zoo())
+    assert (found.view, found.levels) == (task.view, task.levels)
+    found = resolve_settings(OptimizationOptions(view="label", levels=16), task, small_zoo())
+    assert (found.view, found.levels) == ("label", 16)
 
 
 def shares_of(signal, roles=(2, 1, 1, 1, 0, 0, 0, 0), repeats=8):
@@ -304,8 +341,11 @@ def test_calibration_models_are_judged_by_members_that_they_did_not_train():
         calibrate_families=families,
     )
     # noise for answers: a member knows the models that it learned by heart, and no others
-    options = OptimizationOptions(queries=4, repeats=2, refit_steps=300, mix=0.0, noise=0.0, dropout=0.0)
-    found = refit(MetaVerifier((candidate(1.0, 1.0).member,)), shares, "identity", options, seed=0)
+    options = OptimizationOptions(
+        queries=4, view="identity", repeats=2, refit_steps=300, mix=0.0, noise=0.0, dropout=0.0
+    )
+    resolved = resolve_settings(options, small_task(), untrained_zoo(6))
+    found = refit(MetaVerifier((candidate(1.0, 1.0).member,)), shares, resolved, seed=0)
     assert [member.weight for member in found.meta_verifier.members] == [0.5, 0.5]
     for part, member in zip((0, 1), found.meta_verifier.members, strict=True):
         out = calibration_parts(families, 2) == part
@@ -343,15 +383,15 @@ def test_a_zoo_without_a_share_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"queries": 0}, "queries must be at least 1, got 0"),
-        ({"queries": 1.5}, "queries must be a whole number, got 1.5"),
-        ({"pool": 0}, "pool must be at least 1, got 0"),
-        ({"pool": "many"}, "pool must be a whole number, got 'many'"),
+        ({"queries": 0}, "queries must be a whole number from 1, got 0"),
+        ({"queries": 1.5}, "queries must be a whole number from 1, got 1.5"),
+        ({"pool": 0}, "pool must be a whole number from 1, got 0"),
+        ({"pool": "many"}, "pool must be a whole number from 1, got 'many'"),
         ({"adaptive": "all"}, "adaptive must lie in .0, 1., got 'all'"),
         ({"mix": None}, "mix must lie in .0, 1., got None"),
         ({"adaptive": 1.5}, r"adaptive must lie in \[0, 1\]"),
         ({"verifier": "svm"}, 'verifier must be "auto" or one of mlp, local, matched'),
-        ({"repeats": 0}, "repeats must be at least 1"),
+        ({"repeats": 0}, "repeats must be a whole number from 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
