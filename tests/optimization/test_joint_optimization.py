@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +19,7 @@ from metav.optimization.cross_fitting import calibration_parts, refit
 from metav.optimization.optimization import optimize
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.query_pool import choose_queries
-from metav.optimization.settings import POOL_SURROGATES, resolve_settings
+from metav.optimization.settings import resolve_settings
 from metav.optimization.shares import Shares
 from metav.statistics.roc_aruc import roc_auc
 from metav.verifiers.meta_verifier import Member, MetaVerifier
@@ -31,22 +29,16 @@ from metav.zoo.zoo import Zoo, ZooModel
 SMALL = {"queries": 12, "pool": 1, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
 
 
-def fit(zoo=None, **options):
+def fit(**options):
     options = OptimizationOptions(**(SMALL | options))
-    return optimize(small_owner(), small_task(), zoo or small_zoo(), options=options, progress=False)
+    return optimize(small_owner(), small_task(), small_zoo(), options=options, progress=False)
 
 
-@functools.cache
-def large_zoo():
-    """The small zoo as often as it takes to have the surrogates that a pool needs."""
-    zoo = small_zoo()
-    fewest = min(len({entry.run for entry in part}) for part in (zoo.positives, zoo.negatives))
-    copies = [
-        replace(entry, run=f"{entry.run}/{number}")
-        for entry in zoo.models
-        for number in range(math.ceil(POOL_SURROGATES / fewest))
-    ]
-    return replace(zoo, models=tuple(copies))
+@pytest.fixture
+def as_of_many_surrogates(monkeypatch):
+    """The small zoo counts as large: there is a pool, and queries start on the boundary."""
+    monkeypatch.setattr("metav.optimization.settings.POOL_SURROGATES", 12)
+    monkeypatch.setattr("metav.optimization.settings.BOUNDARY_SURROGATES", 12)
 
 
 def test_queries_stay_within_bounds_radius_and_levels():
@@ -77,9 +69,10 @@ def test_without_adaptive_queries_nothing_is_optimised():
     assert {candidate.member.name.split(":")[1] for candidate in found.candidates} == {"natural"}
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 def test_few_queries_are_the_best_of_a_pool_and_optimised_once_more():
-    found = fit(large_zoo(), queries=3, pool=12, adaptive=1.0)
-    whole = fit(large_zoo(), queries=12, adaptive=1.0)
+    found = fit(queries=3, pool=12, adaptive=1.0)
+    whole = fit(queries=12, adaptive=1.0)
     assert (found.queries.shape[0], found.adaptive) == (3, 3)
     steps = [step for step, _ in found.held_out_aruc]
     assert steps[: len(whole.held_out_aruc)] == [step for step, _ in whole.held_out_aruc]
@@ -88,20 +81,22 @@ def test_few_queries_are_the_best_of_a_pool_and_optimised_once_more():
     assert {candidate.member.name.split(":")[1] for candidate in found.candidates} == {"adaptive"}
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 @pytest.mark.parametrize("adaptive", [None, 0.4])
 def test_of_few_queries_those_stay_natural_that_tell_more_or_that_were_asked_for(adaptive):
     task = small_task()
-    found = fit(large_zoo(), queries=5, pool=12, adaptive=adaptive)
+    found = fit(queries=5, pool=12, adaptive=adaptive)
     examples = task.examples.numpy().reshape(len(task.examples), -1)
     is_example = [(examples == query.ravel()).all(axis=1).any() for query in found.queries]
     optimised = found.adaptive if adaptive is None else 2
     assert (found.adaptive, is_example) == (optimised, [False] * optimised + [True] * (5 - optimised))
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 def test_a_pool_keeps_to_the_radius_and_to_the_examples_there_are():
     small = small_task().subset(range(14))
     options = OptimizationOptions(**SMALL | {"pool": 999, "adaptive": 1.0, "radius": 0.1, "view": "identity"})
-    found = optimize(small_owner(), small, large_zoo(), options=options, progress=False)
+    found = optimize(small_owner(), small, small_zoo(), options=options, progress=False)
     examples = small.examples.numpy().reshape(1, 14, -1)
     distances = np.abs(found.queries.reshape(12, 1, -1) - examples).max(axis=2).min(axis=1)
     spread = float((small.upper - small.lower).max())
@@ -159,17 +154,22 @@ def test_where_labels_are_read_all_queries_start_on_the_owners_boundary():
     assert between.max() < 0.02 < natural.mean()
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 @pytest.mark.parametrize("view", [None, "round(2)", "topk(3)"])
 def test_with_many_surrogates_queries_for_scores_start_on_the_owners_boundary(view):
-    found = fit(large_zoo(), view=view, queries=40, radius=1e-4, steps=2)
+    found = fit(view=view, queries=40, radius=1e-4, steps=2)
     assert found.adaptive == 30
     between = margins(found.queries)
     assert between[:30].max() < 0.02 < between[30:].mean()
 
 
-def test_with_few_surrogates_they_start_as_natural_ones_and_so_do_those_whose_answers_are_no_classes():
+def test_with_few_surrogates_they_start_as_natural_ones():
     assert margins(fit(adaptive=1.0, radius=1e-4).queries).mean() > 0.02
-    assert margins(fit(large_zoo(), view="identity", adaptive=1.0, radius=1e-4, steps=2).queries).mean() > 0.02
+
+
+@pytest.mark.usefixtures("as_of_many_surrogates")
+def test_queries_whose_answers_are_no_classes_start_as_natural_ones():
+    assert margins(fit(view="identity", adaptive=1.0, radius=1e-4, steps=2).queries).mean() > 0.02
 
 
 def margins(queries):
