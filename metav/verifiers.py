@@ -16,7 +16,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 QueryPart: TypeAlias = Literal["adaptive", "natural", "all"]
 
 QUERY_PARTS: tuple[str, ...] = get_args(QueryPart)
-VERIFIER_KINDS: tuple[str, ...] = get_args(_core.VerifierKind)
+VERIFIER_KINDS: tuple[str, ...] = tuple(_core.verifier_kinds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
