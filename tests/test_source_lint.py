@@ -17,7 +17,9 @@ if not CORE.is_dir():
 
 CORE_FILES = sorted([*CORE.glob("*.c"), *CORE.glob("*.h")])
 BINDING_FILES = sorted([*BINDING.glob("*.c"), *BINDING.glob("*.h")])
-TEST_FILES = sorted([*ROOT.glob("tests/c/*.[ch]"), *ROOT.glob("tests/fuzz/*.c")])
+TEST_FILES = sorted(
+    path for folder in ("c", "fuzz", "extension_points") for path in ROOT.glob(f"tests/{folder}/*.[ch]")
+)
 every_file = pytest.mark.parametrize("path", CORE_FILES + BINDING_FILES, ids=lambda path: path.name)
 every_core_file = pytest.mark.parametrize("path", CORE_FILES, ids=lambda path: path.name)
 every_binding_file = pytest.mark.parametrize("path", BINDING_FILES, ids=lambda path: path.name)
