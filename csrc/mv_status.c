@@ -5,7 +5,7 @@ static const char *const texts[MV_STATUS_COUNT] = {
     [MV_ERROR_MEMORY] = "out of memory",
     [MV_ERROR_SIZE] = "models, queries, outputs and hidden must be >= 1 and their product must fit in memory",
     [MV_ERROR_KIND] = "unknown verifier kind",
-    [MV_ERROR_VIEW_NAME] = "unknown view; use identity, identity_round(d), logprob, round(d), topk(k) or label",
+    [MV_ERROR_VIEW_NAME] = "unknown view",
     [MV_ERROR_VIEW_PARAMETER] = "the view's number is out of range: decimals are 0 to 8, k is at least 1",
     [MV_ERROR_VIEW_OUTPUTS] = "this view needs at least 2 outputs per query; use identity for single outputs",
     [MV_ERROR_RESPONSES] = "responses contain NaN or infinity; leave such a model out",

@@ -5,13 +5,13 @@ A `Tensor` is a float32, C-contiguous CPU tensor: a numpy.ndarray, a torch.Tenso
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Tensor: TypeAlias = Any
-VerifierKind: TypeAlias = Literal["mlp", "local", "matched"]
+VerifierKind: TypeAlias = str  # a name in verifier_kinds()
 
 ROLE_NEGATIVE: Final = 0
 ROLE_POSITIVE: Final = 1
@@ -26,16 +26,36 @@ def get_num_threads() -> int:
 def set_num_threads(threads: int, /) -> None:
     """Threads that one call may use, its own included; results do not depend on them."""
 
+def views() -> dict[str, dict[str, bool]]:
+    """All views by name, in the core's order.
+
+    parameter: takes a number in parentheses, e.g. "topk(3)"; reads_classes: reads answers as a classifier's;
+    reads_labels: reads nothing but the most likely class.
+    """
+
 def apply_view(responses: Tensor, view: str, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
     """Features (M, N, K) of raw responses (M, N, K) under a view.
 
-    Views: "identity", "identity_round(d)", "logprob", "round(d)", "topk(k)", "label".
+    Views: "identity", "identity_round(d)", "logprob", "round(d)", "topk(k)", "label"; views() tells what each reads.
     """
 
 def view_gradient(
     responses: Tensor, feature_gradient: Tensor, view: str, /, *, out: Tensor | None = None
 ) -> NDArray[np.float32]:
     """Gradient (M, N, K) with respect to the raw responses, given the one with respect to the features."""
+
+def verifier_kinds() -> dict[str, dict[str, bool]]:
+    """All kinds of verifier by name, in the order in which to try them.
+
+    closed_form: is fitted by fit_closed_form, from the owner's and the negatives' responses, rather than by steps;
+    preferred: where it is close to the best, candidates of this kind alone decide; pairs_with_owner: may also read how
+    far a response lies from the owner's.
+    """
+
+def parameter_shapes(
+    kind: VerifierKind, queries: int, outputs: int, *, hidden: int = 64
+) -> dict[str, tuple[int | None, ...]]:
+    """Shapes of all parameters that a verifier would have; None where any number of columns will do."""
 
 @final
 class Verifier:
@@ -63,7 +83,10 @@ class Verifier:
     def fit_closed_form(
         self, owner: Tensor, negatives: Tensor, /, *, shrinkage: float = 0.2, floor: float = 1e-2
     ) -> None:
-        """Closed form of the `matched` kind from the owner's (N, K) and M >= 2 negatives' (M, N, K) responses."""
+        """Fits a kind that has a closed form to the owner's (N, K) and M >= 2 negatives' (M, N, K) responses.
+
+        RuntimeError for the other kinds.
+        """
     def step(
         self,
         responses: Tensor,

@@ -27,6 +27,7 @@ from metav.support.randomness import derive_seed, isolated_rng
 from metav.support.versions import version_of
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
+from metav.verifiers.views import view_of
 from metav.zoo.building import build_zoo
 from metav.zoo.zoo import Zoo
 
@@ -58,6 +59,7 @@ def fingerprint(
     if zoo is not None and architectures is not None:
         raise InputError("architectures are for a zoo that is still to be built; pass them to build_zoo, or no zoo.")
     chosen = OptimizationOptions() if options is None else options
+    view_of(chosen.view or task.view)  # before surrogates are trained
     chosen = chosen if queries is None else replace(chosen, queries=whole_number("queries", queries, least=1))
     if zoo is None:
         zoo = build_zoo(owner, task, architectures=architectures, seed=seed, cache=cache, jobs=jobs, progress=progress)

@@ -34,48 +34,16 @@ add_constants(PyObject *module)
                : 0;
 }
 
-/* The names of all kinds of verifier, a new reference. */
-static PyObject *
-kind_names(void)
-{
-    const char *names[MV_MAX_KINDS];
-    const size_t count = mv_kind_list(names);
-    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
-    for (size_t i = 0; tuple && i < count; i++) {
-        PyObject *name = PyUnicode_FromString(names[i]);
-        if (!name || PyTuple_SetItem(tuple, (Py_ssize_t)i, name) < 0) { /* which takes the name in any case */
-            Py_CLEAR(tuple);
-        }
-    }
-    return tuple;
-}
-
-/* The aliases of _core.pyi: Tensor = Any, VerifierKind = Literal[the kinds]. */
+/* The aliases of _core.pyi: Tensor = Any, VerifierKind = str. */
 static int
 add_aliases(PyObject *module)
 {
-    int result = -1;
-    PyObject *any = NULL, *literal = NULL, *names = NULL, *kinds = NULL;
     PyObject *typing = PyImport_ImportModule("typing");
-    if (!typing) {
-        goto done;
-    }
-    any = PyObject_GetAttrString(typing, "Any");
-    literal = PyObject_GetAttrString(typing, "Literal");
-    names = kind_names();
-    kinds = literal && names ? PyObject_GetItem(literal, names) : NULL;
-    if (!any || !kinds || PyModule_AddObjectRef(module, "Tensor", any) < 0 ||
-        PyModule_AddObjectRef(module, "VerifierKind", kinds) < 0) {
-        goto done;
-    }
-    result = 0;
-done:
+    PyObject *any = typing ? PyObject_GetAttrString(typing, "Any") : NULL;
+    const int failed = any ? PyModule_AddObjectRef(module, "Tensor", any) : -1;
     Py_XDECREF(typing);
     Py_XDECREF(any);
-    Py_XDECREF(literal);
-    Py_XDECREF(names);
-    Py_XDECREF(kinds);
-    return result;
+    return failed ? failed : PyModule_AddObjectRef(module, "VerifierKind", (PyObject *)&PyUnicode_Type);
 }
 
 /* The state's strings and the arguments of __dlpack__. */
@@ -112,10 +80,9 @@ static int
 module_exec(PyObject *module)
 {
     module_state *state = get_state(module);
-    if (read_environment() < 0 || tensor_import_numpy() < 0 || PyModule_AddFunctions(module, processor_methods) < 0) {
-        return -1;
-    }
-    if (add_names(state) < 0) {
+    if (read_environment() < 0 || tensor_import_numpy() < 0 || add_names(state) < 0 ||
+        PyModule_AddFunctions(module, processor_methods) < 0 ||
+        PyModule_AddFunctions(module, verifier_kind_methods) < 0) {
         return -1;
     }
     state->verifier_type = add_type(module, &verifier_spec);

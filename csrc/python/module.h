@@ -1,4 +1,4 @@
-/* What the files of the binding share: module state, arguments, errors, the busy flag of handles. */
+/* What the files of the binding share: module state, arguments, errors, tables. */
 #ifndef METAV_MODULE_H
 #define METAV_MODULE_H
 
@@ -56,17 +56,28 @@ PyObject *join_names(const char *const *names, size_t count, const char *quote);
 /* Sets the exception of a failed status; `subject`, if any, precedes the text. Returns NULL. */
 PyObject *raise_status(mv_status status, const char *subject);
 
-/* Handles --------------------------------------------------------------------------------------------------------- */
+/* Views and kinds ------------------------------------------------------------------------------------------------- */
 
-/* One call at a time on one handle: false with RuntimeError if another thread is inside. */
-bool enter_handle(atomic_bool *busy, const char *type_name);
-void leave_handle(atomic_bool *busy);
+/* A view of its text, a str; -1 with ValueError. */
+int parse_view(PyObject *text, mv_view *view);
+
+/* The kind and the sizes of a verifier; `hidden` may be NULL. -1 with an exception naming the argument. */
+int parse_sizes(const char *kind, PyObject *queries, PyObject *outputs, PyObject *hidden, mv_verifier_config *config);
+
+typedef struct trait {
+    const char *name;
+    bool value;
+} trait;
+
+/* table[name] = {trait: bool} */
+int add_traits(PyObject *table, const char *name, const trait *traits, size_t count);
 
 /* Types and functions --------------------------------------------------------------------------------------------- */
 
 extern PyType_Spec verifier_spec;
 extern PyType_Spec query_optimizer_spec;
 extern PyMethodDef view_methods[];
+extern PyMethodDef verifier_kind_methods[];
 extern PyMethodDef processor_methods[];
 
 /* Follows METAV_ISA and METAV_NUM_THREADS; -1 with ImportError if they make no sense here. */

@@ -1,5 +1,5 @@
 /* The type QueryOptimizer. */
-#include "tensor.h"
+#include "call.h"
 
 #include <math.h>
 
@@ -110,31 +110,27 @@ static PyObject *
 query_optimizer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"", "", "", "radius", "levels", NULL};
-    module_state *state = state_of(type);
     const tensor_spec natural_spec = any_spec("natural", "(queries, ...)", false);
     const tensor_spec lower_spec = any_spec("lower", "(...), that of one query", false);
     const tensor_spec upper_spec = any_spec("upper", "(...), that of one query", false);
     PyObject *objects[3], *radius = NULL, *levels = NULL, *result = NULL;
     mv_query_config config = {.radius = INFINITY};
-    tensor natural = {0};
-    tensor lower = {0};
-    tensor upper = {0};
-    const tensor *const used[] = {&natural, &lower, &upper};
+    const tensor *natural, *lower, *upper;
+    core_call call;
+    call_open(&call, state_of(type), NULL, NULL);
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOO|$OO:QueryOptimizer", names, &objects[0], &objects[1],
                                      &objects[2], &radius, &levels) ||
-        parse_limits(radius, levels, &config) < 0 || tensor_import(state, objects[0], &natural_spec, &natural) < 0 ||
-        tensor_import(state, objects[1], &lower_spec, &lower) < 0 ||
-        tensor_import(state, objects[2], &upper_spec, &upper) < 0 || tensor_begin(state, used, 3) < 0) {
+        parse_limits(radius, levels, &config) < 0 || !(natural = call_take(&call, objects[0], &natural_spec)) ||
+        !(lower = call_take(&call, objects[1], &lower_spec)) || !(upper = call_take(&call, objects[2], &upper_spec)) ||
+        !call_check(&call)) {
         goto done;
     }
-    mv_query_optimizer *handle = create_handle(&natural, &lower, &upper, &config);
+    mv_query_optimizer *handle = create_handle(natural, lower, upper, &config);
     if (handle) {
-        result = wrap(type, handle, &natural);
+        result = wrap(type, handle, natural);
     }
 done:
-    tensor_release(&natural);
-    tensor_release(&lower);
-    tensor_release(&upper);
+    call_close(&call);
     return result;
 }
 
@@ -162,41 +158,34 @@ query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t 
     static const call_signature signature = {"update", 2, 3, names};
     static const char *const natural_shape = "the shape of natural";
     query_optimizer_object *self = (query_optimizer_object *)object;
-    module_state *state = state_of(Py_TYPE(object));
     const tensor_spec gradient_spec = any_spec("gradient", "(queries, ...)", false);
     const tensor_spec queries_spec = any_spec("queries", "(queries, ...)", true);
     PyObject *values[3];
     PyObject *result = NULL;
-    tensor gradient = {0};
-    tensor queries = {0};
-    const tensor *const used[] = {&queries, &gradient};
+    const tensor *gradient, *queries;
     double learning_rate = 1e-2;
+    core_call call;
+    call_open(&call, state_of(Py_TYPE(object)), &self->busy, "QueryOptimizer");
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 ||
         parse_double(values[2], "learning_rate", &learning_rate) < 0 ||
-        tensor_import(state, values[0], &gradient_spec, &gradient) < 0 ||
-        check_same_shape(&gradient, self->dimensions, self->shape, natural_shape) < 0 ||
-        tensor_import(state, values[1], &queries_spec, &queries) < 0 ||
-        check_same_shape(&queries, self->dimensions, self->shape, natural_shape) < 0 ||
-        tensor_check_overlap(&queries, used + 1, 1) < 0 || tensor_begin(state, used, 2) < 0 ||
-        !enter_handle(&self->busy, "QueryOptimizer")) {
+        !(gradient = call_take(&call, values[0], &gradient_spec)) ||
+        check_same_shape(gradient, self->dimensions, self->shape, natural_shape) < 0 ||
+        !(queries = call_take(&call, values[1], &queries_spec)) ||
+        check_same_shape(queries, self->dimensions, self->shape, natural_shape) < 0) {
         goto done;
     }
-    mv_status status;
-    Py_BEGIN_ALLOW_THREADS
-    status = mv_query_optimizer_update(self->handle, gradient.data, learning_rate, queries.data);
-    Py_END_ALLOW_THREADS
-    leave_handle(&self->busy);
-    if (status) {
-        raise_status(status, status == MV_ERROR_OPTION     ? "learning_rate must be finite and >= 0:"
-                             : status == MV_ERROR_GRADIENT ? "the queries concerned stay as they were:"
-                                                           : NULL);
+    if (!call_begin(&call)) {
+        goto done;
     }
-    else if (tensor_end(used, 2) == 0) {
+    const mv_status status = mv_query_optimizer_update(self->handle, gradient->data, learning_rate, queries->data);
+    const char *subject = status == MV_ERROR_OPTION     ? "learning_rate must be finite and >= 0:"
+                          : status == MV_ERROR_GRADIENT ? "the queries concerned stay as they were:"
+                                                        : NULL;
+    if (call_end(&call, status, subject)) {
         result = Py_NewRef(Py_None);
     }
 done:
-    tensor_release(&gradient);
-    tensor_release(&queries);
+    call_close(&call);
     return result;
 }
 

@@ -1,4 +1,4 @@
-/* Arguments, errors and the busy flag. */
+/* Arguments, errors, and tables of names. */
 #include "module.h"
 
 #include <string.h>
@@ -140,21 +140,18 @@ raise_status(mv_status status, const char *subject)
     return NULL;
 }
 
-/* Handles --------------------------------------------------------------------------------------------------------- */
+/* Tables ---------------------------------------------------------------------------------------------------------- */
 
-bool
-enter_handle(atomic_bool *busy, const char *type_name)
+int
+add_traits(PyObject *table, const char *name, const trait *traits, size_t count)
 {
-    if (!atomic_exchange_explicit(busy, true, memory_order_acquire)) {
-        return true;
+    PyObject *row = PyDict_New();
+    for (size_t i = 0; row && i < count; i++) {
+        if (PyDict_SetItemString(row, traits[i].name, traits[i].value ? Py_True : Py_False) < 0) {
+            Py_CLEAR(row);
+        }
     }
-    PyErr_Format(PyExc_RuntimeError,
-                 "this %s is in use by another thread; give each thread its own, or guard it with a lock", type_name);
-    return false;
-}
-
-void
-leave_handle(atomic_bool *busy)
-{
-    atomic_store_explicit(busy, false, memory_order_release);
+    const int failed = row ? PyDict_SetItemString(table, name, row) : -1;
+    Py_XDECREF(row);
+    return failed;
 }

@@ -93,13 +93,13 @@ is_unchanged(const tensor *self)
 }
 
 int
-tensor_end(const tensor *const *tensors, size_t count)
+tensor_end(const tensor *tensors, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (!is_unchanged(tensors[i])) {
+        if (!is_unchanged(tensors + i)) {
             PyErr_Format(PyExc_BufferError,
                          "%s was resized or got other memory during the call; pass a copy, or guard it with a lock",
-                         tensors[i]->name);
+                         tensors[i].name);
             return -1;
         }
     }
@@ -107,10 +107,10 @@ tensor_end(const tensor *const *tensors, size_t count)
 }
 
 int
-tensor_begin(module_state *state, const tensor *const *tensors, size_t count)
+tensor_begin(module_state *state, const tensor *tensors, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (mark_written(state, tensors[i]) < 0) {
+        if (mark_written(state, tensors + i) < 0) {
             return -1;
         }
     }

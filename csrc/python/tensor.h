@@ -38,16 +38,15 @@ typedef struct tensor_spec {
 int tensor_import(module_state *state, PyObject *object, const tensor_spec *spec, tensor *out);
 void tensor_release(tensor *self);
 
-/* -1 with ValueError if `output` shares memory with one of the inputs. */
-int tensor_check_overlap(const tensor *output, const tensor *const *inputs, size_t count);
+/* -1 with ValueError if a writable one shares memory with another. */
+int tensor_check_overlaps(const tensor *tensors, size_t count);
 
-/* The last thing before the work, when no more Python code runs: tells autograd of the torch tensors that will be
- * written, then checks that no tensor changed since its import (importing a later argument may have run the caller's
- * code). -1 with an exception, BufferError for a change. */
-int tensor_begin(module_state *state, const tensor *const *tensors, size_t count);
+/* Before the work: tells autograd of the torch tensors that will be written, then checks that no tensor has changed
+ * since its import. -1 with an exception, BufferError for a change. */
+int tensor_begin(module_state *state, const tensor *tensors, size_t count);
 
 /* After the work: -1 with BufferError if another thread changed a tensor meanwhile. */
-int tensor_end(const tensor *const *tensors, size_t count);
+int tensor_end(const tensor *tensors, size_t count);
 
 /* A new ndarray (float32, zeroed), a new reference, and its tensor, which lives as long as the array. */
 PyObject *tensor_create(int dimensions, const size_t *shape, tensor *out);

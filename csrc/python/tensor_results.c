@@ -1,17 +1,25 @@
 /* Results: a tensor of the caller's, or a new array. */
 #include "tensor_parts.h"
 
-int
-tensor_check_overlap(const tensor *output, const tensor *const *inputs, size_t count)
+static bool
+overlap(const tensor *one, const tensor *other)
 {
-    const uintptr_t start = (uintptr_t)output->data;
-    for (size_t i = 0; i < count && output->count; i++) {
-        const uintptr_t other = (uintptr_t)inputs[i]->data;
-        if (inputs[i]->count && start < other + inputs[i]->count * sizeof(float) &&
-            other < start + output->count * sizeof(float)) {
-            PyErr_Format(PyExc_ValueError, "%s shares memory with %s; pass a tensor of its own", output->name,
-                         inputs[i]->name);
-            return -1;
+    const uintptr_t start = (uintptr_t)one->data;
+    const uintptr_t other_start = (uintptr_t)other->data;
+    return one->count && other->count && start < other_start + other->count * sizeof(float) &&
+           other_start < start + one->count * sizeof(float);
+}
+
+int
+tensor_check_overlaps(const tensor *tensors, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; tensors[i].writable && j < count; j++) {
+            if (j != i && overlap(tensors + i, tensors + j)) {
+                PyErr_Format(PyExc_ValueError, "%s shares memory with %s; pass a tensor of its own", tensors[i].name,
+                             tensors[j].name);
+                return -1;
+            }
         }
     }
     return 0;

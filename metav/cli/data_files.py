@@ -5,14 +5,16 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import InputError
-from metav.tasks.base import Task
 from metav.tasks.kinds import TASK_KINDS, TaskKind
+
+if TYPE_CHECKING:
+    from metav.tasks.base import Task
 
 
 def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
@@ -24,7 +26,8 @@ def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
     row = TASK_KINDS[kind]
     arrays = _read_arrays(path, row)
     given = {name: value for name, value in options.items() if value is not None}
-    return row.load_class()(*(arrays[role] for role in row.arrays), **given)
+    task: Task = row.load_class()(*(arrays[role] for role in row.arrays), **given)
+    return task
 
 
 def _read_arrays(path: str, kind: TaskKind) -> dict[str, NDArray[Any]]:

@@ -126,10 +126,11 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
 
 def _check_required(kind: str, options: dict[str, Any]) -> None:
     """Refuse options of one kind of task that another kind does not take, and those that are missing."""
-    for name in dict.fromkeys(name for row in TASK_KINDS.values() for name in row.required_options):
-        needed = name in TASK_KINDS[kind].required_options
-        if needed and options.get(name) is None:
-            raise click.UsageError(f"--task {kind} needs --{name}")
-        if not needed and options.get(name) is not None:
-            takers = [row.name for row in TASK_KINDS.values() if name in row.required_options]
-            raise click.UsageError(f"--{name} is for --task {' or '.join(takers)}, not for {kind}")
+    own = TASK_KINDS[kind].required_options
+    for name, meaning in own.items():
+        if options.get(name) is None:
+            raise click.UsageError(f"--task {kind} needs --{name} {meaning}")
+    for other in TASK_KINDS.values():
+        for name in other.required_options:
+            if name not in own and options.get(name) is not None:
+                raise click.UsageError(f"--{name} is for --task {other.name}, not for {kind}")

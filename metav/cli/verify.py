@@ -21,6 +21,7 @@ from metav.verdicts.verification import verify
 @trained_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Queries per call.")
 @click.option("--plot", metavar="FILE", help="Draw the score among the calibration scores into this picture file.")
+@click.option("--report", "reports", multiple=True, metavar="FILE", help="Write a report, such as r.html; repeatable.")
 @json_option
 def verify_command(
     fingerprint: str,
@@ -29,6 +30,7 @@ def verify_command(
     trained: bool,
     batch_size: int,
     plot: str | None,
+    reports: tuple[str, ...],
     as_json: bool,
 ) -> NoReturn:
     """Judge whether a suspect was derived from the owner's model; the exit code says it (0 no match, 1 match).
@@ -40,23 +42,25 @@ def verify_command(
     Examples:
       metav verify owner.metav answers.csv
       metav verify owner.metav models:build --weights suspect.safetensors --json
-      metav verify owner.metav clients:connect --batch-size 16
+      metav verify owner.metav clients:connect --batch-size 16 --report verdict.html
     """
     from metav.cli.named_models import names_a_builder
+    from metav.reports.registry import report_for
 
     is_builder = names_a_builder(suspect)
     if not is_builder and (weights is not None or trained):
         raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file of recorded answers")
     fp = load(fingerprint)
-    if plot is not None:
-        check_target(Path(plot), overwrite=True)
+    files = [*reports, *(() if plot is None else (plot,))]
+    writers = [report_for(file).write for file in files]
+    for file in files:
+        check_target(Path(file), overwrite=True)
     with stdout_kept_clean():
         verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
         tell(str(verdict))
-        if plot is not None:
-            from metav.reports.score_plot import plot_scores, save_plot
-
-            save_plot(plot_scores(fp, verdict), plot)
+        for write, file in zip(writers, files, strict=True):
+            write(fp, verdict, file)
+            tell(f"written: {file}")
     if as_json:
         click.echo(verdict.to_json())
     raise click.exceptions.Exit(ExitCode[verdict.decision.name])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from metav import _core
 from metav.errors import ArtefactError, InputError
 from metav.fingerprints.files import FORMAT, FORMAT_VERSION, commitment_of, is_digest, read_file, write_file
 from metav.statistics.calibration import Calibration
@@ -23,6 +24,7 @@ from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.verifiers.kinds import VERIFIER_KINDS
 from metav.verifiers.meta_verifier import MetaVerifier, restore_meta_verifier
+from metav.verifiers.views import view_of
 
 _INFORMATION = ("zoo", "options", "history", "versions")
 _MEMBER_NUMBERS = ("weight", "center", "spread")
@@ -51,6 +53,7 @@ class TaskSpecification:
             raise InputError(f"a task specification needs name, view and metric_name as texts, got {texts}")
         if not all(type(number) is int and number > 0 for number in numbers):
             raise InputError(f"outputs, input_shape and levels must be whole numbers from 1, got {numbers}")
+        view_of(self.view)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -266,14 +269,13 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
             raise InputError(f"{name} reads the queries {start} to {stop}, expected a range within 0 to {queries}")
         paired = f"{name}.reference" in weights
         read = outputs * (2 if paired else 1)
-        wanted = {"shift": (stop - start, read)}
-        if entry["kind"] == "mlp":
-            wanted["weight1"] = ((stop - start) * read, hidden)
+        wanted = _core.parameter_shapes(entry["kind"], stop - start, read, hidden=hidden)
         if paired:
             wanted["reference"] = (stop - start, outputs)
         for key, shape in wanted.items():
             found = weights[f"{name}.{key}"].shape
-            if entry["outputs"] != outputs or found != shape:
+            fits = len(found) == len(shape) and all(size in (None, own) for size, own in zip(shape, found, strict=True))
+            if entry["outputs"] != outputs or not fits:
                 raise InputError(f"{name}.{key} has shape {found}, expected {shape}")
         seen |= {key for key in weights if key.startswith(f"{name}.")}
     for key, array in weights.items():

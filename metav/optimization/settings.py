@@ -7,7 +7,7 @@ from typing import Any
 
 from metav.optimization.options import OptimizationOptions
 from metav.tasks.base import Task
-from metav.verifiers.views import reads_classes, reads_labels
+from metav.verifiers.views import view_of
 from metav.zoo.zoo import Zoo
 
 ADAPTIVE_SHARE = 0.75
@@ -62,10 +62,10 @@ def resolve_settings(options: OptimizationOptions, task: Task, zoo: Zoo) -> Opti
     summary: dict[str, Any] = zoo.summary()
     surrogates = min(summary["positives"], summary["negatives"])
     view = options.view or task.view
-    labels = reads_labels(view)
+    labels = view_of(view).reads_labels
     # natural queries tell nothing where labels are read: models that do the task agree on them
     adaptive_share = 1.0 if labels and options.adaptive is None else options.adaptive
-    on_boundary = labels or (reads_classes(view) and surrogates >= BOUNDARY_SURROGATES)
+    on_boundary = labels or (view_of(view).reads_classes and surrogates >= BOUNDARY_SURROGATES)
     pool = (options.pool or (LABEL_POOL if labels else POOL)) if surrogates >= POOL_SURROGATES else 0
     optimized, adaptive, natural = _counts(options.queries, adaptive_share, pool, task.natural_count)
     return OptimizationSettings(

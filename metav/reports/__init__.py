@@ -1,5 +1,6 @@
-"""Results as pictures."""
+"""Pictures and pages of results."""
 
-from metav.reports.score_plot import plot_scores
+from metav.reports.registry import REPORTS, Report, write_report
+from metav.reports.score_plot import plot_scores, save_plot
 
-__all__ = ["plot_scores"]
+__all__ = ["REPORTS", "Report", "plot_scores", "save_plot", "write_report"]

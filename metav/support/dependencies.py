@@ -14,6 +14,6 @@ def require_torch(purpose: str) -> None:
         import torch  # noqa: F401 (whether it can be imported is the question)
     except ImportError as error:
         raise MissingDependencyError(
-            f'{purpose} needs PyTorch, which is not installed; install the extra "torch" of metav-fingerprint (from '
-            'the folder of metav: pip install ".[torch]")'
+            f"{purpose} needs PyTorch, which is not installed: pip install torch (from the folder of metav: "
+            'pip install ".[torch]")'
         ) from error

@@ -1,9 +1,11 @@
-"""From what a user has to a suspect that can be asked."""
+"""The table of suspect kinds, and the way from what a user has to a suspect that can be asked."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +14,101 @@ import numpy as np
 from metav.errors import InputError
 from metav.suspects.base import Suspect
 from metav.suspects.callables import Accepts, CallableSuspect
+from metav.suspects.modules import ModuleSuspect
 from metav.suspects.recordings import READERS, RecordedSuspect
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspectKind:
+    """One kind of suspect.
+
+    name: of the kind.
+    expected: what a user may pass, as the message for anything else lists it.
+    recognises: whether a thing is of this kind.
+    open: makes the suspect; given the thing and what callables are given (`accepts`).
+    endings: of the files that it reads, in lower case.
+    """
+
+    name: str
+    expected: str
+    recognises: Callable[[Any], bool]
+    open: Callable[[Any, Accepts | None], Suspect]
+    endings: tuple[str, ...] = ()
+
+
+def _is_module(thing: Any) -> bool:
+    torch = sys.modules.get("torch")  # a module or tensor can exist only where PyTorch is loaded
+    return torch is not None and isinstance(thing, torch.nn.Module)
+
+
+def _is_answers(thing: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return isinstance(thing, np.ndarray | list | tuple) or (torch is not None and isinstance(thing, torch.Tensor))
+
+
+SUSPECT_KINDS: tuple[SuspectKind, ...] = (
+    SuspectKind(
+        name="module",
+        expected="a torch.nn.Module",
+        recognises=_is_module,
+        open=lambda thing, _: ModuleSuspect(thing),
+    ),
+    SuspectKind(
+        name="recording",
+        expected="an array of recorded answers, or the path of a file of them",
+        recognises=_is_answers,
+        open=lambda thing, _: RecordedSuspect(thing),
+        endings=tuple(READERS),
+    ),
+    SuspectKind(
+        name="callable",
+        expected="a callable from queries to answers (such as model.predict_proba)",
+        recognises=lambda thing: callable(thing) and not isinstance(thing, type),
+        open=lambda thing, accepts: CallableSuspect(thing, accepts=accepts),
+    ),
+)
+"""All kinds, in the order in which they are tried; a path goes to the kind that names its ending."""
+
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
+_READABLE = "this version reads modules, callables and recorded answers"
 
 
 def open_suspect(thing: Any, *, accepts: Accepts | None = None) -> Suspect:
-    """The suspect behind a torch.nn.Module, a callable, recorded answers or their path.
+    """Return the suspect behind a torch.nn.Module, a callable, recorded answers or their path.
 
-    accepts: what a callable is given, "numpy" or "torch" (see CallableSuspect). InputError on anything else.
+    accepts: what a callable is given, "numpy" or "torch" (see CallableSuspect).
+
+    Raises InputError for anything else.
     """
     if accepts not in (None, "numpy", "torch"):
         raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
     if isinstance(thing, Suspect):
         return thing
     if isinstance(thing, str | os.PathLike):
-        return RecordedSuspect(_checked_path(os.fspath(thing)))
-    torch = sys.modules.get("torch")  # a module or tensor can exist only where PyTorch is loaded
-    if torch is not None and isinstance(thing, torch.nn.Module):
-        from metav.suspects.modules import ModuleSuspect
-
-        return ModuleSuspect(thing)
-    if torch is not None and isinstance(thing, torch.Tensor):
-        return RecordedSuspect(thing)
+        return _kind_of_path(os.fspath(thing)).open(os.fspath(thing), accepts)
+    for kind in SUSPECT_KINDS:
+        if kind.recognises(thing):
+            return kind.open(thing, accepts)
     if isinstance(thing, type):
         raise InputError(f"the suspect is the class {thing.__qualname__}, expected a trained model: pass an instance")
-    if isinstance(thing, np.ndarray | list | tuple):
-        return RecordedSuspect(thing)
-    if callable(thing):
-        return CallableSuspect(thing, accepts=accepts)
-    raise InputError(
-        f"a suspect of type {type(thing).__name__} cannot be asked; expected a torch.nn.Module, a callable from "
-        "queries to answers (such as model.predict_proba), an array of recorded answers, or the path of a file of them"
-    )
+    expected = ", or ".join(kind.expected for kind in SUSPECT_KINDS)
+    raise InputError(f"a suspect of type {type(thing).__name__} cannot be asked; expected {expected}")
 
 
-def _checked_path(path: str) -> str:
-    suffix = Path(path).suffix.lower()
-    readable = "this version reads modules, callables and recorded answers"
+def _kind_of_path(path: str) -> SuspectKind:
+    """The kind that reads a file; InputError for an address, and for endings that none reads."""
+    ending = Path(path).suffix.lower()
+    for kind in SUSPECT_KINDS:
+        if ending in kind.endings or kind.recognises(path):
+            return kind
     if path.lower().startswith(("http://", "https://")):
-        raise InputError(f"{path} is an address; {readable}: pass a callable that sends the queries there")
-    if suffix == ".onnx":
-        raise InputError(f"{path} is an ONNX file; {readable}: pass a callable that runs the ONNX session")
-    if suffix in _PICKLES:
+        raise InputError(f"{path} is an address; {_READABLE}: pass a callable that sends the queries there")
+    if ending == ".onnx":
+        raise InputError(f"{path} is an ONNX file; {_READABLE}: pass a callable that runs the ONNX session")
+    if ending in _PICKLES:
         raise InputError(
             f"{path} looks like a pickle, and unpickling a suspect would run its code; load weights into a model "
             "yourself (torch.load with weights_only=True, or safetensors) and pass the module"
         )
-    if suffix not in READERS:
-        raise InputError(f"{path} has an unknown ending; expected recorded answers in one of {', '.join(READERS)}")
-    return path
+    known = ", ".join(ending for kind in SUSPECT_KINDS for ending in kind.endings)
+    raise InputError(f"{path} has an unknown ending; expected recorded answers in one of {known}")

@@ -6,10 +6,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from metav.tasks.base import Task
+from typing import Any
 
 _INPUTS = ("inputs", "x", "images")
 
@@ -21,7 +18,7 @@ class TaskKind:
     name: what `Task.name` says, and the command line's `--task`.
     home: "module:Class", imported when the class is needed.
     arrays: the constructor's arrays in order, each with the names it may have in a data file.
-    required_options: options of the constructor that a user has to give.
+    required_options: options of the constructor that a user has to give, each with what it is.
     answers_classes: whether the outputs are a classifier's, so that a label can be read off them.
     inputs_are_latents: whether inputs are drawn at will, and the examples are what comes out.
     """
@@ -29,15 +26,14 @@ class TaskKind:
     name: str
     home: str
     arrays: Mapping[str, tuple[str, ...]]
-    required_options: tuple[str, ...] = field(default=())
+    required_options: Mapping[str, str] = field(default_factory=dict)
     answers_classes: bool = False
     inputs_are_latents: bool = False
 
-    def load_class(self) -> type[Task]:
-        """Return the class of the kind; needs PyTorch."""
+    def load_class(self) -> Any:
+        """Return the class of the kind, a subclass of `Task`; needs PyTorch."""
         module, _, name = self.home.partition(":")
-        found: type[Task] = getattr(importlib.import_module(module), name)
-        return found
+        return getattr(importlib.import_module(module), name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +80,7 @@ TASK_KINDS: Mapping[str, TaskKind] = MappingProxyType(
                 name="generation",
                 home="metav.tasks.generation:Generation",
                 arrays={"samples": ("samples", "x", "images")},
-                required_options=("latent",),
+                required_options={"latent": "SIZE, the length of the vector that the model takes"},
                 inputs_are_latents=True,
             ),
         )

@@ -16,8 +16,10 @@ from metav.tasks.base import Task, options_taken
 
 REQUIRED_METHODS = ("loss", "train", "metric", "natural_queries", "digest", "bootstrap")
 REQUIRED_VALUES = ("name", "input_shape", "lower", "upper")
-OPTIONAL_VALUES = ("view", "higher_is_better", "outputs", "levels", "baseline", "options")
-OPTIONAL_VALUES += ("examples", "targets", "validation_indices")
+OPTIONAL_VALUES = (
+    *("view", "higher_is_better", "outputs", "levels", "baseline", "options"),
+    *("examples", "targets", "validation_indices"),
+)
 
 
 def as_task(given: Any, *, name: str = "task") -> Task:

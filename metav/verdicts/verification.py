@@ -13,7 +13,7 @@ from metav.errors import InputError, SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.verdicts.verdict import Decision, Verdict
-from metav.verifiers.views import reads_labels
+from metav.verifiers.views import view_of
 
 SIMULATIONS = 64
 FLIPS_ALLOWED = 0.05
@@ -43,7 +43,7 @@ def verify(
             fingerprint.queries,
             outputs=specification.outputs,
             batch_size=batch_size,
-            labels=reads_labels(specification.view),
+            labels=view_of(specification.view).reads_labels,
         )
     except SuspectError as error:
         return _verdict(fingerprint, opened, reason=error.reason, message=str(error))
@@ -51,7 +51,11 @@ def verify(
 
 
 def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
-    if not reads_labels(fp.task.view) and len(fp.queries) > 1 and (answers.responses == answers.responses[0]).all():
+    if (
+        not view_of(fp.task.view).reads_labels
+        and len(fp.queries) > 1
+        and (answers.responses == answers.responses[0]).all()
+    ):
         message = "the suspect gives the same answer to every query; check that it reads its input"
         return _verdict(fp, suspect, answers=answers, reason="constant", message=message)
     logit = _logit(fp, answers.responses)

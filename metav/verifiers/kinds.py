@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from metav import _core
 from metav.errors import InputError
 
 
@@ -24,12 +25,9 @@ class VerifierKind:
     pairs_with_owner: bool
 
 
-_ROWS = {
-    "mlp": {"closed_form": False, "preferred": True, "pairs_with_owner": True},
-    "local": {"closed_form": False, "preferred": False, "pairs_with_owner": False},
-    "matched": {"closed_form": True, "preferred": False, "pairs_with_owner": False},
+VERIFIER_KINDS: Mapping[str, VerifierKind] = {
+    name: VerifierKind(name=name, **row) for name, row in _core.verifier_kinds().items()
 }
-VERIFIER_KINDS: Mapping[str, VerifierKind] = {name: VerifierKind(name=name, **row) for name, row in _ROWS.items()}
 """All kinds by name, in the order in which `auto` tries them."""
 
 

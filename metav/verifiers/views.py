@@ -1,36 +1,66 @@
-"""Views: how raw answers are made comparable before a verifier reads them. Their mathematics stands in the C core."""
+"""Views: how raw answers are made comparable before a verifier reads them.
+
+What there is, and what it reads, stands in the core's table (`csrc/mv_view.c`), as does the mathematics.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from metav import _core
+from metav.errors import InputError
 from metav.support.arrays import FloatArray
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One view.
+
+    name: without its parameter.
+    parameter: whether it takes a number, as in "round(2)".
+    reads_classes: whether the answers are a classifier's: whole, rounded, its best few, or the best alone.
+    reads_labels: whether nothing but the most likely class is read.
+    """
+
+    name: str
+    parameter: bool
+    reads_classes: bool
+    reads_labels: bool
+
+
+VIEWS: Mapping[str, View] = {name: View(name=name, **row) for name, row in _core.views().items()}
+"""All views by name."""
+
+
+def view_of(view: str) -> View:
+    """Return what is known of a view such as "logprob" or "round(2)"; InputError for an unknown one."""
+    name, opened, rest = view.partition("(")
+    found = VIEWS.get(name)
+    if found is None or bool(opened) is not found.parameter or (opened and not rest.removesuffix(")").isdecimal()):
+        known = ", ".join(f"{entry.name}(n)" if entry.parameter else entry.name for entry in VIEWS.values())
+        raise InputError(f"view must be one of {known}, got {view!r}")
+    return found
+
+
 def reads_distances(view: str) -> bool:
-    """Whether a verifier that can shall take `paired_features` under this view.
+    """Return whether a verifier that can shall take `paired_features` under this view.
 
     Among log-probabilities the distances of the improbable classes would drown the others.
     """
-    return not reads_classes(view)
-
-
-def reads_classes(view: str) -> bool:
-    """Whether the answers read under this view are a classifier's: whole, rounded, its best few, or the best alone."""
-    return not view.startswith("identity")
-
-
-def reads_labels(view: str) -> bool:
-    """Whether nothing but a suspect's most likely class is read under this view."""
-    return view == "label"
+    return not view_of(view).reads_classes
 
 
 def paired_features(responses: FloatArray, owner: FloatArray, view: str) -> FloatArray:
-    """Features (models, queries, 2 * outputs): the responses under a view, and how far each lies from the owner's.
+    """Return the responses under a view, and how far each lies from the owner's, (models, queries, 2 * outputs).
 
-    responses (models, queries, outputs), owner (queries, outputs). A verifier finds derived models on all sides of the
-    owner's answers, which a function that is nearly linear in the answers cannot tell from independent ones.
+    responses: (models, queries, outputs).
+    owner: (queries, outputs).
+
+    A verifier finds derived models on all sides of the owner's answers, which a function that is nearly linear in the
+    answers cannot tell from independent ones.
     """
     own = _core.apply_view(owner[None], view)
     features = _core.apply_view(responses, view)

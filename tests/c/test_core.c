@@ -55,7 +55,7 @@ make_verifier(const char *kind, const char *view, const float *responses)
         return NULL;
     }
     mv_status status = mv_verifier_standardize(verifier, MODELS, responses);
-    if (!status && strcmp(kind, "matched") == 0) {
+    if (!status && mv_kind_get_traits(mv_kind_find(kind)).closed_form) {
         status = mv_verifier_fit_closed_form(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
     }
     if (status) {
@@ -477,7 +477,7 @@ use_everything(const char *kind, const float *responses)
     status = status ? status : mv_view_backward(config.view, shape, responses, responses, out);
     status = status ? status : mv_verifier_create(&config, &verifier);
     status = status ? status : mv_verifier_standardize(verifier, 1, responses);
-    if (strcmp(kind, "matched") == 0) {
+    if (mv_kind_get_traits(config.kind).closed_form) {
         status =
             status ? status : mv_verifier_fit_closed_form(verifier, responses, 3, responses + 3 * FEATURES, 0.2, 0.01);
     }

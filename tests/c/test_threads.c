@@ -70,7 +70,7 @@ work(void *argument)
     if (!self->status) {
         self->status = mv_verifier_standardize(verifier, MODELS, self->responses);
     }
-    if (!self->status && strcmp(self->kind, "matched") == 0) {
+    if (!self->status && mv_kind_get_traits(config.kind).closed_form) {
         const float *negatives = self->responses + QUERIES * OUTPUTS;
         self->status = mv_verifier_fit_closed_form(verifier, self->responses, MODELS - 1, negatives, 0.2, 0.01);
     }

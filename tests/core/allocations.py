@@ -31,6 +31,9 @@ OTHERS = [
     Entry("Verifier.copy", {}, (), make_verifier, lambda handle, _: handle.copy()),
     Entry("Verifier.parameters", {}, (), make_verifier, lambda handle, _: handle.parameters()),
     Entry("repr", {}, (), make_verifier, lambda handle, _: repr(handle)),
+    Entry("views", {}, (), lambda: None, lambda *_: _core.views()),
+    Entry("verifier_kinds", {}, (), lambda: None, lambda *_: _core.verifier_kinds()),
+    Entry("parameter_shapes", {}, (), lambda: None, lambda *_: _core.parameter_shapes("matched", 3, 4)),
     Entry("attributes", {}, (), make_verifier, lambda handle, _: attributes(handle)),
 ]
 
@@ -46,7 +49,7 @@ def attributes(handle: Any) -> tuple[Any, ...]:
 def numbers(result: Any) -> Any:
     """What a call returned, comparable."""
     if isinstance(result, dict):
-        return {name: array.tolist() for name, array in result.items()}
+        return {name: numbers(value) for name, value in result.items()}
     return result.tolist() if isinstance(result, np.ndarray) else result
 
 

@@ -305,6 +305,69 @@ def test_the_seed_decides_the_initialisation() -> None:
     assert not np.array_equal(weights[0], weights[2])
 
 
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_tells_what_the_kinds_are() -> None:
+    table = _core.verifier_kinds()
+    assert list(table) == KINDS
+    assert [name for name, kind in table.items() if kind["closed_form"]] == ["matched"]
+    assert [name for name, kind in table.items() if kind["preferred"]] == ["mlp"]
+    assert [name for name, kind in table.items() if kind["pairs_with_owner"]] == ["mlp"]
+
+
+@pytest.mark.parametrize("kind", list(_core.verifier_kinds()))
+def test_only_kinds_with_a_closed_form_are_fitted_by_it(kind: _core.VerifierKind) -> None:
+    responses = make_responses()
+    verifier = _core.Verifier(kind, QUERIES, OUTPUTS)
+    if _core.verifier_kinds()[kind]["closed_form"]:
+        verifier.fit_closed_form(responses[0], responses[1:])
+        assert np.isfinite(verifier.scores(responses)).all()
+    else:
+        with pytest.raises(RuntimeError, match="closed form"):
+            verifier.fit_closed_form(responses[0], responses[1:])
+
+
+@pytest.mark.parametrize("kind", list(_core.verifier_kinds()))
+@pytest.mark.parametrize(("queries", "outputs", "options"), [(4, 3, {}), (1, 1, {"hidden": 1}), (9, 2, {"hidden": 7})])
+def test_parameter_shapes_are_those_of_a_verifier(
+    kind: _core.VerifierKind, queries: int, outputs: int, options: dict[str, int]
+) -> None:
+    shapes = _core.parameter_shapes(kind, queries, outputs, **options)
+    parameters = _core.Verifier(kind, queries, outputs, **options).parameters()
+    assert list(shapes) == list(parameters)
+    for name, shape in shapes.items():
+        actual = parameters[name].shape
+        assert len(shape) == len(actual)
+        assert all(size in (None, own) for size, own in zip(shape, actual, strict=True))
+    assert {name for name, shape in shapes.items() if None in shape} == ({"factor"} if kind == "matched" else set())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        (("svm", 2, 3), {}, ValueError),
+        (("mlp", 0, 3), {}, ValueError),
+        (("mlp", 2, -1), {}, ValueError),
+        (("mlp", 2, 2.5), {}, TypeError),
+        (("local", 2**40, 2**40), {}, ValueError),
+        (("mlp", 2**20, 2**20), {"hidden": 2**30}, ValueError),
+        (("mlp", 2, 3), {"hidden": 0}, ValueError),
+        (("mlp",), {}, TypeError),
+        (("mlp", 2, 3), {"seed": 1}, TypeError),
+    ],
+)
+def test_shapes_are_refused_as_the_constructor_refuses(
+    arguments: tuple[Any, ...], options: dict[str, int], error: type[Exception]
+) -> None:
+    with pytest.raises(error) as refused:
+        _core.parameter_shapes(*arguments, **options)
+    if error is ValueError:
+        with pytest.raises(error) as expected:
+            _core.Verifier(*arguments, **options)
+        assert str(refused.value) == str(expected.value)
+
+
 # State ---------------------------------------------------------------------------------------------------------------
 
 

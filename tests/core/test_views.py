@@ -151,6 +151,34 @@ def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
         _core.view_gradient(responses, broken, "identity")
 
 
+def test_the_table_tells_what_each_view_reads() -> None:
+    table = _core.views()
+    assert list(table) == ["identity", "identity_round", "logprob", "round", "topk", "label"]
+    assert {name for name, view in table.items() if view["parameter"]} == {"identity_round", "round", "topk"}
+    assert {name for name, view in table.items() if not view["reads_classes"]} == {"identity", "identity_round"}
+    assert {name for name, view in table.items() if view["reads_labels"]} == {"label"}
+    for view in VIEWS:
+        assert table[view.partition("(")[0]]["parameter"] == ("(" in view)
+
+
+@pytest.mark.parametrize("name", list(_core.views()))
+def test_a_view_is_what_its_traits_say(name: str) -> None:
+    """Only one that reads labels alone gives the same features to answers with the same best class."""
+    traits = _core.views()[name]
+    view = f"{name}(1)" if traits["parameter"] else name
+    responses = np.array([[[4.0, 1.0, 0.0], [0.3, 5.0, 2.0]]], dtype=np.float32)
+    others = np.array([[[9.0, 0.0, 0.0], [3.0, 5.0, 4.7]]], dtype=np.float32)
+    assert np.array_equal(_core.apply_view(responses, view), _core.apply_view(others, view)) == traits["reads_labels"]
+    alone = np.full((1, 1, 1), 7, np.float32)
+    if traits["reads_classes"]:
+        with pytest.raises(ValueError, match="at least 2 outputs"):
+            _core.apply_view(alone, view)
+    else:
+        assert _core.apply_view(alone, view) == 7
+    with pytest.raises(ValueError, match=f"unknown view; use .*{name}"):
+        _core.apply_view(responses, name if traits["parameter"] else f"{name}(1)")
+
+
 def test_empty_responses_are_refused() -> None:
     with pytest.raises(ValueError, match=">= 1"):
         _core.apply_view(np.zeros((0, 2, 3), dtype=np.float32), "identity")
