@@ -23,7 +23,7 @@ from hostile import Exporter, Hostile
 from metav import _core
 
 MOST = 5000  # more allocations than any call makes
-REPEATS = 20
+REPEATS = 30
 
 OTHERS = [
     Entry("apply_view, new array", {"responses": (2, 3, 4)}, (), lambda: None, lambda _, t: new_view(t)),
