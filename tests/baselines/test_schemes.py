@@ -158,11 +158,10 @@ def test_akh_fills_up_with_the_inputs_nearest_to_a_mistake() -> None:
 
 
 def test_akh_needs_labelled_examples() -> None:
-    class Unlabelled:
-        name = "classification"
-
+    unlabelled = copy.copy(small_task())
+    unlabelled.targets = None
     with pytest.raises(InputError, match="labelled"):
-        AKH().fit(small_owner(), Unlabelled(), small_zoo(), queries=4, seed=0)
+        AKH().fit(small_owner(), unlabelled, small_zoo(), queries=4, seed=0)
     with pytest.raises(InputError, match=r"1\.\.400"):
         AKH().fit(small_owner(), small_task(), small_zoo(), queries=401, seed=0)
 

@@ -1,10 +1,8 @@
 """Tasks: hard validation, training as a pure function of its seed, metrics, parts of a task."""
 
-# ruff: noqa: NPY002 (the legacy global state is the user's: it is what must come back unchanged)
 from __future__ import annotations
 
 import copy
-import random
 
 import numpy as np
 import pytest
@@ -20,16 +18,6 @@ from metav.tasks.generation import Generation
 from metav.tasks.regression import Regression
 
 TASKS = ("classification", "regression", "generation")
-
-
-@pytest.fixture
-def untouched_rng():
-    torch.manual_seed(11), np.random.seed(11), random.seed(11)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    yield
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])
-    assert random.getstate() == before[2]
 
 
 IMAGES, LABELS = digits()
