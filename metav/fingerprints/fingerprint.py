@@ -269,7 +269,8 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
             raise InputError(f"{name} reads the queries {start} to {stop}, expected a range within 0 to {queries}")
         paired = f"{name}.reference" in weights
         read = outputs * (2 if paired else 1)
-        wanted = _core.parameter_shapes(entry["kind"], stop - start, read, hidden=hidden)
+        shapes = _core.parameter_shapes(entry["kind"], stop - start, read, hidden=hidden)
+        wanted = {"shift": shapes.pop("shift"), **shapes}  # the one that tells the sizes that all have in common
         if paired:
             wanted["reference"] = (stop - start, outputs)
         for key, shape in wanted.items():
