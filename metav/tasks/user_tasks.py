@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,17 +92,17 @@ class UserTask(Task):
         """Return the user's digest."""
         return str(self.given.digest())
 
-    def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
+    def bootstrap(self, seed: int, fraction: float = 0.5) -> Any:
         """Return the user's task on a part of its examples."""
-        return type(self)(self.given.bootstrap(seed, fraction))
+        return as_task(self.given.bootstrap(seed, fraction))
 
-    def subset(self, indices: Any) -> Self:
+    def subset(self, indices: Any) -> Any:
         """Return the user's task on some of its examples."""
-        return type(self)(self.given.subset(indices))
+        return as_task(self.given.subset(indices))
 
-    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
+    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Any:
         """Return the user's task on other data."""
-        return type(self)(self.given.with_data(examples, targets))
+        return as_task(self.given.with_data(examples, targets))
 
     def check_model(self, model: nn.Module) -> None:
         """Check a model by the user's method, else as every task does."""
