@@ -135,9 +135,7 @@ class Baseline(ABC):
     def queries(self) -> FloatArray:
         """The queries (N, *input shape), float32, in the order of recorded answers; InputError before `fit`."""
         if self._queries is None:
-            raise InputError(
-                f"{self.name} has no queries yet; call fit(owner, task, zoo, queries=..., seed=...) first."
-            )
+            raise InputError(f"{self.name} has no queries yet; call fit(owner, task, zoo, queries=..., seed=...) first")
         return self._queries
 
     @abstractmethod
@@ -153,7 +151,7 @@ class Baseline(ABC):
 
     def _check(self, owner: nn.Module, task: Task, zoo: Zoo, queries: int) -> None:
         if not isinstance(owner, nn.Module):
-            raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model.")
+            raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model")
         if not self.supports(task):
             raise InputError(
                 f"{self.name} is defined for {', '.join(self.needs.kinds)}, not for {task.name}; take one of the "
@@ -163,14 +161,14 @@ class Baseline(ABC):
         if not self.least_positives and not self.least_negatives:
             return
         if not isinstance(zoo, Zoo):
-            raise ZooError(f"{self.name} learns from surrogates: pass a zoo of metav.build_zoo, not {zoo!r}.")
+            raise ZooError(f"{self.name} learns from surrogates: pass a zoo of metav.build_zoo, not {zoo!r}")
         models = surrogates_of(zoo, snapshots=True)
         positives = sum(entry.is_positive for entry in models)
         negatives = len(models) - positives
         if positives < self.least_positives or negatives < self.least_negatives:
             raise ZooError(
                 f"{self.name} needs at least {self.least_positives} derived and {self.least_negatives} independent "
-                f"surrogates, the zoo has {positives} and {negatives}: build a larger one (positives=, negatives=)."
+                f"surrogates, the zoo has {positives} and {negatives}: build a larger one (positives=, negatives=)"
             )
 
 

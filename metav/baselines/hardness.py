@@ -72,10 +72,10 @@ def lead_of_truth(scores: Tensor, targets: Tensor) -> Tensor:
 def _labelled(context: FitContext) -> tuple[Tensor, Tensor]:
     examples, targets = context.task.examples, context.task.targets
     if examples is None or targets is None:
-        raise InputError("AKH needs a task with labelled `examples` and `targets`; give it a metav.Classification.")
+        raise InputError("AKH needs a task with labelled `examples` and `targets`; give it a metav.Classification")
     if context.queries > len(examples):
         raise InputError(
-            f"AKH needs queries to lie in 1..{len(examples)} (the inputs of this task), got {context.queries}."
+            f"AKH needs queries to lie in 1..{len(examples)} (the inputs of this task), got {context.queries}"
         )
     return examples, targets
 

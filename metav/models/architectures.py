@@ -107,5 +107,5 @@ def build(architecture: Architecture, seed: int) -> nn.Module:
     with isolated_rng(seed):
         model = architecture()
     if not isinstance(model, nn.Module):
-        raise ModelError(f"an architecture must return a torch.nn.Module, got {type(model).__name__}.")
+        raise ModelError(f"an architecture must return a torch.nn.Module, got {type(model).__name__}")
     return model.float().eval()

@@ -46,7 +46,7 @@ def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
 
 def _as_output(output: object) -> Tensor:
     if not isinstance(output, Tensor):
-        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one.")
+        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one")
     return output.detach().to(device="cpu", dtype=torch.float32)
 
 
@@ -61,7 +61,7 @@ def copied(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"the model of class {type(model).__qualname__} cannot be copied ({type(error).__name__}: {error}); "
             "pass a module that copy.deepcopy accepts (use torch.nn.utils.parametrizations.weight_norm, not the old "
-            "weight_norm, and keep no open files or computed tensors as attributes)."
+            "weight_norm, and keep no open files or computed tensors as attributes)"
         ) from error
     clone = clone.float()
     for parameter in clone.parameters():

@@ -33,9 +33,9 @@ class TrainingOptions:
             ("learning_rate", self.learning_rate, 0.0),
         ):
             if not (math.isfinite(value) and value > lowest):
-                raise InputError(f"{name} must be a finite number above {lowest}, got {value!r}.")
+                raise InputError(f"{name} must be a finite number above {lowest}, got {value!r}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
-            raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}.")
+            raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}")
 
 
 def fit(
@@ -103,7 +103,7 @@ def check_finite(loss: Tensor, step: int, total: int) -> None:
     if not torch.isfinite(loss).all():
         raise ModelError(
             f"training diverged: the loss is {loss.item():g} at step {step} of {total}; lower the task's learning_rate "
-            "or rescale the data to the order of 1."
+            "or rescale the data to the order of 1"
         )
 
 

@@ -31,7 +31,7 @@ def weighted_layers(model: nn.Module, task: Task) -> list[nn.Module]:
     if not layers:
         raise ObfuscationError(
             f"the model of class {type(model).__qualname__} has no layer with a weight matrix; this obfuscation "
-            "needs at least one."
+            "needs at least one"
         )
     called: list[nn.Module] = []
     handles = [layer.register_forward_hook(lambda module, *_: called.append(module)) for layer in layers]
@@ -120,7 +120,7 @@ def _weight(layer: nn.Module) -> Tensor:
     weight = layer.weight
     if not isinstance(weight, Tensor):
         raise ObfuscationError(
-            f"a {type(layer).__qualname__} has a weight of type {type(weight).__name__}, not a tensor."
+            f"a {type(layer).__qualname__} has a weight of type {type(weight).__name__}, not a tensor"
         )
     return weight
 

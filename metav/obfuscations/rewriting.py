@@ -39,7 +39,7 @@ def filter_prune(
     clone, generator = begin(model, strength), random_generator(seed, "filter_prune")
     layers = weighted_layers(clone, task)
     if len(layers) < 2:
-        raise ObfuscationError("filter_prune needs a hidden layer, and this model has one layer; use weight_prune.")
+        raise ObfuscationError("filter_prune needs a hidden layer, and this model has one layer; use weight_prune")
     norms = following_norms(clone)
     for layer in layers[:-1]:
         lengths = channel_norms(layer)

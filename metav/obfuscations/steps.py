@@ -18,7 +18,7 @@ from metav.tasks.user_tasks import as_task
 def check_strength(strength: float) -> None:
     """Raise InputError unless 0 < strength <= 1."""
     if not 0.0 < strength <= 1.0:
-        raise InputError(f"strength must lie in (0, 1], got {strength!r}.")
+        raise InputError(f"strength must lie in (0, 1], got {strength!r}")
 
 
 def begin(model: nn.Module, strength: float) -> nn.Module:

@@ -80,7 +80,7 @@ def extract_labels(
     """
     task = as_task(task)
     if not task.kind.answers_classes:
-        raise ObfuscationError(f"extract_labels needs a classification task, got {task.name}; use extract_scores.")
+        raise ObfuscationError(f"extract_labels needs a classification task, got {task.name}; use extract_scores")
     student = fresh_student(model, strength, seed, architecture)
     own = perturbed(task, strength, derive_seed(seed, "inputs"))
 

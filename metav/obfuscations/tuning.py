@@ -78,7 +78,7 @@ def retrain_all(
     if task.kind.inputs_are_latents:
         raise ObfuscationError(
             "retrain_all makes an unrelated latent space of a generator's, so that its outputs show no origin; "
-            "use retrain_last or finetune_all."
+            "use retrain_last or finetune_all"
         )
     clone, _ = with_new_last_layer(model, task, strength, seed)
     return train_on(task, clone, 0.4 + 0.4 * strength, seed, on_epoch=on_epoch)
@@ -129,9 +129,7 @@ def adversarial_train(
     """
     task = as_task(task)
     if task.kind.inputs_are_latents:
-        raise ObfuscationError(
-            "adversarial_train needs classification or regression, got generation; use finetune_all."
-        )
+        raise ObfuscationError("adversarial_train needs classification or regression, got generation; use finetune_all")
     wrapper = AdversarialModel(begin(model, strength), 0.1 * strength * (task.upper - task.lower), task)
     callback = None if on_epoch is None else lambda share, outer: on_epoch(share, outer.inner)
     train_on(task, wrapper, 0.4, seed, on_epoch=callback)

@@ -46,10 +46,10 @@ class ArrayTask(Task):
         """Return a task of the same kind and bounds on the examples at `indices` (integers, any order)."""
         chosen = torch.as_tensor(indices)
         if chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool or len(chosen) < 2:
-            raise InputError(f"indices must be at least two integers, shape (n,), got {tuple(chosen.shape)}.")
+            raise InputError(f"indices must be at least two integers, shape (n,), got {tuple(chosen.shape)}")
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(self.examples):
             raise InputError(
-                f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}."
+                f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}"
             )
         targets = None if self.targets is None else self.targets[chosen]
         return self._rebuilt(self.examples[chosen], targets)
@@ -72,7 +72,7 @@ class ArrayTask(Task):
         Without replacement: a copied example would otherwise sit in the training and the validation part at once.
         """
         if not 0.0 < fraction <= 1.0:
-            raise InputError(f"fraction must lie in (0, 1], got {fraction}.")
+            raise InputError(f"fraction must lie in (0, 1], got {fraction}")
         generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
         order, classes = balanced_order(torch.arange(len(self.examples)), None, generator), self._classes()
         groups = [order] if classes is None else [order[classes[order] == label] for label in torch.unique(classes)]

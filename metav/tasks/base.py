@@ -149,7 +149,7 @@ class Task:
         """
         chosen = _trainable(model) if parameters is None else list(parameters)
         if not chosen:
-            raise ModelError("the model has no parameters to train; pass a module with weights.")
+            raise ModelError("the model has no parameters to train; pass a module with weights")
         options = self._options(epochs)
         with isolated_rng(seed), single_thread(), training_mode(model, chosen):
             self._fit(model, chosen, options, seed=seed, teacher=teacher, truth=truth, on_epoch=on_epoch)
@@ -167,17 +167,17 @@ class Task:
         except Exception as error:
             raise ModelError(
                 f"the model failed on inputs of shape {shape}: {type(error).__name__}: {error}; "
-                f"this {self.name} task needs a model that takes (n, {', '.join(map(str, self.input_shape))})."
+                f"this {self.name} task needs a model that takes (n, {', '.join(map(str, self.input_shape))})"
             ) from error
         found = tuple(outputs.shape)
         if not found or found[0] != 2 or (self.outputs is not None and outputs[0].numel() != self.outputs):
             raise ModelError(
                 f"the model answers inputs of shape {shape} with shape {found}, expected (2, "
                 f"{self.outputs if self.outputs is not None else '...'}) outputs (flattened); "
-                "change its last layer or the task's targets."
+                "change its last layer or the task's targets"
             )
         if not torch.isfinite(outputs).all():
-            raise ModelError(f"the model answers natural inputs of shape {shape} with NaN or infinite values.")
+            raise ModelError(f"the model answers natural inputs of shape {shape} with NaN or infinite values")
 
     def _options(self, epochs: float | None) -> TrainingOptions:
         if self.options is None:

@@ -47,10 +47,10 @@ class Generation(ArrayTask):
         weight_decay: float = 0.0,
     ) -> None:
         if objective not in OBJECTIVES:
-            raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}.")
+            raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
         self.examples = as_float_tensor("samples", samples, minimum_dimensions=2)
         if len(self.examples) < 2:
-            raise InputError(f"samples must hold at least two examples, got {len(self.examples)}.")
+            raise InputError(f"samples must hold at least two examples, got {len(self.examples)}")
         self.input_shape = _latent_shape(latent)
         self.outputs = math.prod(self.examples.shape[1:])
         self.lower, self.upper = checked_bounds((-3.0, 3.0) if bounds is None else bounds, self.input_shape)
@@ -75,7 +75,7 @@ class Generation(ArrayTask):
     def natural_queries(self, count: int, *, seed: int) -> Tensor:
         """Return `count` standard-normal latents, (count, *latent), clipped to the bounds."""
         if count < 1:
-            raise InputError(f"count must be at least 1, got {count}.")
+            raise InputError(f"count must be at least 1, got {count}")
         generator = torch.Generator().manual_seed(derive_seed(seed, "natural_queries"))
         return self.draw(count, generator)
 
@@ -135,5 +135,5 @@ class Generation(ArrayTask):
 def _latent_shape(latent: int | tuple[int, ...]) -> tuple[int, ...]:
     shape = (latent,) if isinstance(latent, int) else tuple(latent)
     if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise InputError(f"latent must be a size or a shape of positive whole numbers, got {latent!r}.")
+        raise InputError(f"latent must be a size or a shape of positive whole numbers, got {latent!r}")
     return shape

@@ -28,7 +28,7 @@ class SupervisedTask(ArrayTask):
         if not 0 < count <= len(self.examples):
             raise InputError(
                 f"count must lie in 1..{len(self.examples)} (the inputs of this task), got {count}; ask for fewer "
-                "queries or give the task more data."
+                "queries or give the task more data"
             )
         generator = torch.Generator().manual_seed(derive_seed(seed, "natural_queries"))
         classes, order = self._classes(), []

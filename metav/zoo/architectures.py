@@ -44,12 +44,12 @@ def check_architectures(architectures: Sequence[Architecture], task: Task) -> No
         if not callable(architecture):
             raise ModelError(
                 f"architectures[{index}] must be a callable that returns a fresh torch.nn.Module, got "
-                f"{type(architecture).__name__}; pass the class or a function, not a model."
+                f"{type(architecture).__name__}; pass the class or a function, not a model"
             )
         if isinstance(architecture, nn.Module):
             raise ModelError(
                 f"architectures[{index}] is a model, expected a callable that returns a fresh one; pass its class or "
-                "lambda: YourModel(...)."
+                "lambda: YourModel(...)"
             )
         try:
             task.check_model(build(architecture, 0))

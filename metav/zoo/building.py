@@ -174,9 +174,9 @@ def zoo_context(
         if given is None:
             continue
         if tuple(given.input_shape) != tuple(task.input_shape):
-            raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}.")
+            raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}")
         if given.outputs != task.outputs:
-            raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task.")
+            raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task")
     baseline, metric = task.baseline, float(task.metric(clone))
     better = baseline is not None and (metric > baseline if task.higher_is_better else metric < baseline)
     digests = {"task": task, "thief": thief_task or task, "other": other_task}
@@ -219,7 +219,7 @@ def train_all(
             key = context.key(missing[run])
             found = unpack(content, key) if content is not None else store.load(key) if store is not None else None
             if found is None:
-                raise ZooError(f"the model {run} vanished from the cache while the zoo was built; build it again.")
+                raise ZooError(f"the model {run} vanished from the cache while the zoo was built; build it again")
             trained[run] = found
             bar.set_postfix_str(missing[run].family, refresh=False)
             bar.update()
@@ -231,7 +231,7 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
     for state, fraction, metric in zip(trained.states, trained.fractions, trained.metrics, strict=True):
         model = context.template(planned)
         if set(tensor_state(model.state_dict())) != set(state):
-            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one.")
+            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
         # Not strict: extra state that is no tensor stays the template's.
         model.load_state_dict(dict(state), strict=False)
         for parameter in model.parameters():
@@ -260,6 +260,6 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
         warnings.warn(
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
             f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs or another learning_rate, "
-            "so that it trains as the owner was trained.",
+            "so that it trains as the owner was trained",
             stacklevel=4,
         )

@@ -97,7 +97,7 @@ class ZooCache:
             remove_stale_parts(self.folder)
         except OSError as error:
             raise CacheError(
-                f"the cache folder {self.folder} cannot be written to ({error}); pass another cache= or fix its rights."
+                f"the cache folder {self.folder} cannot be written to ({error}); pass another cache= or fix its rights"
             ) from error
 
     def path(self, key: str) -> Path:
@@ -111,11 +111,11 @@ class ZooCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CacheError(f"the cache file {self.path(key)} cannot be read ({error}); fix its rights.") from error
+            raise CacheError(f"the cache file {self.path(key)} cannot be read ({error}); fix its rights") from error
         try:
             return unpack(content, key)
         except ValueError as error:
-            warnings.warn(f"the cache file {self.path(key)} is damaged ({error}); the model is rebuilt.", stacklevel=2)
+            warnings.warn(f"the cache file {self.path(key)} is damaged ({error}); the model is rebuilt", stacklevel=2)
             return None
 
     def store(self, key: str, content: bytes) -> None:
@@ -124,7 +124,7 @@ class ZooCache:
             write_atomically(self.path(key), content)
         except OSError as error:
             raise CacheError(
-                f"the cache file {self.path(key)} cannot be written ({error}); free some space or pass another cache=."
+                f"the cache file {self.path(key)} cannot be written ({error}); free some space or pass another cache="
             ) from error
 
 

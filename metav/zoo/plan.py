@@ -98,16 +98,16 @@ def _positive_families(task: Task, families: Sequence[str] | None, architectures
         return [entry for entry in supported if entry.own_architecture or architectures > 1]
     unknown = [name for name in families if name not in OBFUSCATIONS]
     if unknown or not families:
-        raise ZooError(f"families must name at least one of {', '.join(OBFUSCATIONS)}; got {list(families)}.")
+        raise ZooError(f"families must name at least one of {', '.join(OBFUSCATIONS)}; got {list(families)}")
     chosen = [OBFUSCATIONS[name] for name in dict.fromkeys(families)]
     for entry in chosen:
         if not entry.supports(task):
             raise ObfuscationError(
                 f"{entry.family} makes no sense for a {task.name} task, only for {', '.join(entry.needs.kinds)}; "
-                "leave it out of families."
+                "leave it out of families"
             )
         if not entry.own_architecture and architectures < 2:
-            raise ZooError(f"{entry.family} needs another architecture than the owner's; pass architectures=[...].")
+            raise ZooError(f"{entry.family} needs another architecture than the owner's; pass architectures=[...]")
     return chosen
 
 
@@ -186,7 +186,7 @@ def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive
     side = "positive" if is_positive else "negative"
     wanted = tuple((shares or {}).get(side, DEFAULT_SHARES[side]))
     if len(wanted) != 3 or any(part < 0 for part in wanted) or not math.isclose(sum(wanted), 1.0, abs_tol=1e-6):
-        raise ZooError(f"shares[{side!r}] must be three fractions for {SHARES} that add up to 1, got {wanted}.")
+        raise ZooError(f"shares[{side!r}] must be three fractions for {SHARES} that add up to 1, got {wanted}")
     return wanted
 
 

@@ -157,7 +157,7 @@ def train_missing(
         except Exception as error:
             raise InputError(
                 f"owner, task or architectures cannot be sent to worker processes ({type(error).__name__}: {error}); "
-                "use jobs=1, or remove hooks and attributes that cannot be pickled."
+                "use jobs=1, or remove hooks and attributes that cannot be pickled"
             ) from error
         workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         target = None if store is None else str(store.folder.absolute())
@@ -242,5 +242,5 @@ def check_weights(model: nn.Module, run: str, share: float) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(
                 f"{run} at {share:.0%} of its training has NaN or infinite values in {name}; lower the task's "
-                "learning_rate or rescale the data to the order of 1."
+                "learning_rate or rescale the data to the order of 1"
             )

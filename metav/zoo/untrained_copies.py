@@ -28,7 +28,7 @@ def with_untrained_copies(
     """
     if owner_copies < 0 or copies < 0 or not zoo.positives:
         raise ZooError(
-            f"copies need counts from 0 and a zoo with derived surrogates, got {owner_copies} and {copies} for {zoo!r}."
+            f"copies need counts from 0 and a zoo with derived surrogates, got {owner_copies} and {copies} for {zoo!r}"
         )
     entries = [entry for entry in OBFUSCATIONS.values() if not entry.needs_training and entry.supports(task)]
     sources = [entry for entry in zoo.models if not entry.is_positive and entry.share in ("optimize", "select")]

@@ -69,7 +69,7 @@ class Zoo:
     def share(self, name: str) -> tuple[ZooModel, ...]:
         """Return the models of one share: "optimize", "select", "calibrate" or "test"."""
         if name not in ("optimize", "select", "calibrate", "test"):
-            raise ZooError(f"share must be optimize, select, calibrate or test, got {name!r}.")
+            raise ZooError(f"share must be optimize, select, calibrate or test, got {name!r}")
         return tuple(entry for entry in self.models if entry.share == name)
 
     def summary(self) -> dict[str, Any]:
