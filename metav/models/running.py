@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metav.errors import ModelError
 
 Teacher = Callable[[Tensor], Tensor]
+"""A module or callable whose outputs another model is trained on."""
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -35,7 +36,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
-    """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU."""
+    """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU.
+
+    inputs: (n, ...).
+    batch_size: how many of them are run at once.
+
+    Raises ModelError where the outputs are no tensor.
+    """
     if not isinstance(model, nn.Module):
         with torch.no_grad():
             return torch.cat([_as_output(model(batch)) for batch in torch.split(inputs, batch_size)])
@@ -71,7 +78,10 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A private copy of a model for inference: eval mode, no parameter gradients; the original stays untouched."""
+    """Return a private copy for inference: eval mode, no parameter gradients; the original stays untouched.
+
+    Raises ModelError for a model that cannot be copied.
+    """
     try:
         twin = copy.deepcopy(model)
     except Exception as error:
