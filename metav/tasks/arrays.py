@@ -15,6 +15,9 @@ from metav.support.randomness import derive_seed
 def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> Tensor:
     """Return a float32 CPU copy of a NumPy array or tensor of numbers, shape (n, ...).
 
+    name: of the argument, for the message.
+    minimum_dimensions: least number of axes.
+
     Raises InputError for another dtype, too few dimensions, no rows, NaN or infinite values.
     """
     tensor = _as_tensor(name, values)
@@ -40,7 +43,10 @@ def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> T
 def as_label_tensor(name: str, values: Any, classes: int | None) -> tuple[Tensor, int]:
     """Return labels as an int64 tensor (n,) and the number of classes.
 
-    Raises InputError unless they are integers in [0, classes), one per example, of at least two classes.
+    name: of the argument, for the message.
+    classes: number of classes; None for one more than the largest label.
+
+    Raises InputError unless the labels are integers in [0, classes), one per example, of at least two classes.
     """
     tensor = _as_tensor(name, values)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -76,7 +82,13 @@ def check_same_length(first_name: str, first: Tensor, second_name: str, second: 
 
 
 def bounds_of(name: str, data: Tensor, bounds: tuple[Any, Any] | None) -> tuple[Tensor, Tensor]:
-    """Return (lower, upper), each of one example's shape: the range of the data, or `bounds` after a check."""
+    """Return (lower, upper), each of one example's shape: the range of the data, or `bounds` after a check.
+
+    name: of the data, for the message.
+    data: (n, ...).
+
+    Raises InputError where data lie outside the bounds given.
+    """
     if bounds is None:
         return data.amin(dim=0), data.amax(dim=0)
     lower, upper = checked_bounds(bounds, tuple(data.shape[1:]))
@@ -91,7 +103,10 @@ def bounds_of(name: str, data: Tensor, bounds: tuple[Any, Any] | None) -> tuple[
 
 
 def checked_bounds(bounds: tuple[Any, Any], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return `bounds` = (lower, upper), numbers or arrays, as two float32 tensors of `shape`."""
+    """Return `bounds` = (lower, upper), numbers or arrays, as two float32 tensors of `shape`.
+
+    Raises InputError for another form or shape, or where lower exceeds upper.
+    """
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
         raise InputError(f"bounds must be a pair (lower, upper), got {type(bounds).__name__}")
     sides = []
@@ -109,7 +124,10 @@ def checked_bounds(bounds: tuple[Any, Any], shape: tuple[int, ...]) -> tuple[Ten
 
 
 def checked_levels(levels: int | None) -> int | None:
-    """Return the number of values that a feature may take (256 for 8 bits), None for no grid."""
+    """Return the number of values that a feature may take (256 for 8 bits), None for continuous features.
+
+    Raises InputError for anything but None or a whole number from 2.
+    """
     if levels is not None and (isinstance(levels, bool) or int(levels) != levels or levels < 2):
         raise InputError(f"levels must be None or a whole number from 2, got {levels!r}; use 256 for 8-bit images")
     return None if levels is None else int(levels)
@@ -118,7 +136,11 @@ def checked_levels(levels: int | None) -> int | None:
 def split_indices(count: int, fraction: float | None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return sorted indices of the (training, validation) parts; the same for the same arguments.
 
-    `fraction` in [0, 0.9]: None stands for 0.2, 0 leaves all for training. With `labels` the split is per class.
+    count: number of examples.
+    fraction: of the examples that go to validation, in [0, 0.9]; None stands for 0.2, 0 leaves all for training.
+    labels: (count,), to split class by class.
+
+    Raises InputError for a fraction outside [0, 0.9].
     """
     fraction = 0.2 if fraction is None else float(fraction)
     if not 0.0 <= fraction <= 0.9:
