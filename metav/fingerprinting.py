@@ -47,11 +47,20 @@ def fingerprint(
 ) -> Fingerprint:
     """Make the fingerprint of an owner's model; the model and all random state come back as they were.
 
-    zoo: surrogates made by build_zoo for this owner and task; None builds the standard one, for which architectures,
-    cache and jobs are meant. queries: their number, before options.queries (100). target_fpr: wanted false-positive
-    rate, in (0, 1). The same seed gives the same fingerprint, bit for bit, on the same machine. Raises ModelError,
-    InputError, and ZooError for a zoo of another owner or task, or one too small; warns where its calibration cannot
-    support target_fpr.
+    owner: the model whose copies are to be recognised.
+    task: what it has learned, with its data.
+    zoo: surrogate models made by `build_zoo` for this owner and task; None builds the standard zoo.
+    queries: their number, instead of options.queries (100).
+    target_fpr: wanted false-positive rate, in (0, 1).
+    seed: of every random choice; the same seed gives the same fingerprint, bit for bit, on the same machine.
+    options: of the optimisation; None for the defaults.
+    architectures, cache, jobs: as for `build_zoo`, for a zoo that is still to be built.
+    progress: None shows a bar on a terminal, False never, True always.
+
+    Warns where the zoo has too few independent models to support target_fpr.
+
+    Raises ModelError or InputError for arguments that cannot be used, ZooError for a zoo of another owner or task, or
+    one too small.
     """
     _check_arguments(owner, zoo, target_fpr, seed)
     task = as_task(task)

@@ -18,9 +18,11 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
 def open_suspect(thing: Any, *, accepts: Accepts | None = None) -> Suspect:
-    """The suspect behind a torch.nn.Module, a callable, recorded answers or their path.
+    """Return the suspect behind a torch.nn.Module, a callable, recorded answers or their path.
 
-    accepts: what a callable is given, "numpy" or "torch" (see CallableSuspect). InputError on anything else.
+    accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
+
+    Raises InputError on anything else.
     """
     if accepts not in (None, "numpy", "torch"):
         raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
