@@ -1,4 +1,4 @@
-"""The `.metav` file: a zip of canonical JSON and tensors, the same bytes for the same content; reading trusts nothing."""
+"""The `.metav` file: a zip of canonical JSON and tensors, the same bytes for the same content, checked on reading."""
 
 from __future__ import annotations
 
