@@ -12,7 +12,10 @@ import numpy as np
 
 
 def derive_seed(seed: int, *labels: str | int) -> int:
-    """Return a seed in [0, 2**63) that depends on `seed` and all `labels`, the same on every machine (SHA-256)."""
+    """Return a seed in [0, 2**63) that depends on `seed` and all `labels`, the same on every machine (SHA-256).
+
+    labels: what the seed is for, so that each purpose draws numbers of its own.
+    """
     # Type and length in front of each part: ("ab", "c") and ("a", "bc"), or 1 and "1", must not collide.
     parts = [f"{type(part).__name__}:{len(str(part))}:{part}" for part in (int(seed), *labels)]
     digest = hashlib.sha256("|".join(parts).encode()).digest()
