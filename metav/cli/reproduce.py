@@ -11,7 +11,9 @@ import click
 
 from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell
 from metav.errors import InputError
-from metav.experiments.scenarios.scales import SCALES, SIZES
+from metav.experiments.runs.regime_groups import REGIME_GROUPS
+from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
+from metav.experiments.scenarios.scales import SCALES
 from metav.support.json_values import readable_json
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("reproduce")
-@click.argument("task", type=click.Choice(list(SIZES)))
+@click.argument("task", type=click.Choice(list(EXPERIMENT_TASKS)))
 @click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True, help="How large (see below).")
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the real data sets; digits need none.")
 @click.option("--regimes", default="", metavar="NAMES", help="Regimes or groups of them, by commas.  [default: all]")
@@ -99,7 +101,7 @@ def _checked_device(name: str) -> str:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"the device {name!r} cannot be used ({reason}); pass --device cpu.") from error
+        raise InputError(f"the device {name!r} cannot be used ({reason}); pass --device cpu") from error
     return name
 
 
@@ -151,6 +153,6 @@ def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
                 start_new_session=True,
             )
     except OSError as error:
-        raise InputError(f"{log} cannot be written ({error}); choose another folder with --output.") from error
+        raise InputError(f"{log} cannot be written ({error}); choose another folder with --output") from error
     tell(f"process {process.pid} goes on in the background; its messages are in {log}")
     return SUCCESS

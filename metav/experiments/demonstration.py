@@ -74,7 +74,7 @@ def run_demo(
     say: is given each line for people as it comes. MissingDependencyError without PyTorch or scikit-learn.
     """
     _check_dependencies()
-    from metav.experiments.scenarios.scenario import digits_scenario
+    from metav.experiments.scenarios.digits import digits_scenario
 
     tell = say if say is not None else _ignore
     narrator = _Narrator(tell)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from metav.errors import InputError, ObfuscationError
 from metav.models.architectures import Architecture, reinitialized
 from metav.models.running import copied, device_of, evaluating, predict
-from metav.models.training import fit, training_mode
+from metav.models.training import TrainingOptions, fit, training_mode
 from metav.obfuscations.layers import channel_norms, following_norms, weighted_layers, zero_channels
 from metav.obfuscations.steps import check_strength
 from metav.support.randomness import derive_seed, isolated_rng, single_thread
@@ -148,7 +148,7 @@ def unlearn_fingerprint(
         other = own[_other_queries(own, task, generator)]
     wanted = _mixture(own, other, task, strength).to(device)
     batches, count = _clean_batches(task, teacher, device, generator)
-    size = min(len(leaked), max(2, task.options.batch_size // 4))
+    size = min(len(leaked), max(2, _options(task).batch_size // 4))
 
     def batch_loss(indices: Tensor) -> Tensor:
         batch, targets = batches(indices)
@@ -309,12 +309,18 @@ def _training_part(task: Task, name: str) -> tuple[Tensor, Tensor]:
     return task.examples[indices], task.targets[indices]
 
 
+def _options(task: Task) -> TrainingOptions:
+    if task.options is None:
+        raise ObfuscationError(f"the task of class {type(task).__name__} says not how it trains; give it `options`")
+    return task.options
+
+
 def _fit(
     model: nn.Module, task: Task, batch_loss: Callable[[Tensor], Tensor], count: int, share: float, seed: int
 ) -> nn.Module:
     """Train all of a model on a loss of its own for a share of the task's epochs."""
     chosen: list[Tensor] = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    options, own = replace(task.options, epochs=share * task.epochs), derive_seed(seed, "training")
+    options, own = replace(_options(task), epochs=share * task.epochs), derive_seed(seed, "training")
     with isolated_rng(own), single_thread(), training_mode(model, chosen):
         fit(model, batch_loss, count=count, options=options, seed=own, parameters=chosen)
     return model

@@ -104,6 +104,8 @@ def rotate_latent(
 class MappedLatent(nn.Module):
     """A generator behind an orthogonal map of its latent: for those whose first layer cannot take it in."""
 
+    identity_name = "metav/MappedLatent"
+
     matrix: Tensor
 
     def __init__(self, inner: nn.Module, matrix: Tensor) -> None:

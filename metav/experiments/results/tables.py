@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from metav.experiments.runs.regime_groups import REGIME_GROUPS
 from metav.statistics.intervals import Interval, exact_interval
 from metav.statistics.roc_aruc import aruc, roc_auc
 from metav.verdicts.evaluation import Evaluation, SuspectResult
@@ -22,17 +23,6 @@ METAV = "metav"
 LATENT_ATTACKS = ("permute_latent", "rotate_latent")
 """Known limits: a generator behind a changed latent space answers no query as it did."""
 WITHOUT_LIMITS = "metav, latent space kept"
-GROUP_TITLES = {
-    "full": "Full zoo",
-    "few": "Few surrogates: one trained model of each class in each share, with its snapshots",
-    "queries": "Number of queries",
-    "surrogates": "Trained surrogates of each class",
-    "output": "Output access",
-    "one": "One fingerprint, made for labels, for every output access",
-    "transport": "Input transport",
-    "front": "Blur, noise or resizing in front of the suspect",
-    "leaked": "A leaked fingerprint, unlearned by the thief",
-}
 
 
 def evaluation_of(record: Record) -> Evaluation:
@@ -294,8 +284,9 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _regime_tables(runs: Sequence[Record]) -> Iterator[str]:
-    for group, title in GROUP_TITLES.items():
-        yield from _section(title, regime_table([run for run in runs if run["group"] == group]))
+    for group in REGIME_GROUPS.values():
+        if group.title is not None:
+            yield from _section(group.title, regime_table([run for run in runs if run["group"] == group.name]))
 
 
 def _regime_row(group: Sequence[Record], regime: str, scheme: str, title: str) -> list[tuple[str, ...]]:
