@@ -1,4 +1,4 @@
-"""The command `metav reproduce`: one task of the experiments from data to tables and figures."""
+"""`metav reproduce`: one task of the experiments, from data to tables and figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,32 @@ if TYPE_CHECKING:
     from metav.experiments.runs.prepared_models import Plan
 
 
-@click.command("reproduce")
+def _help() -> str:
+    """Return the command's help, with the tasks and regimes that there are."""
+    tasks = [f"{entry.name} ({entry.about})" for entry in EXPERIMENT_TASKS.values()]
+    regimes = [f"{entry.name} ({entry.about})" if entry.about else entry.name for entry in REGIME_GROUPS.values()]
+    return f"""Run one task of the experiments, from data to tables and figures.
+
+TASK is one of {", ".join(tasks)}.
+
+Scales: smoke ends within a minute; small takes an hour or two on two cores; paper is the full size.
+
+Owner, surrogates and suspects are trained once and kept in --cache; each regime and seed writes one JSON file below
+--output. What is there is not made again: stopped, or with further --seeds, --regimes or --owner, the same command
+goes on. report.md and its figures are written at the end, over all owners of the task and scale; --publish writes the
+tables of all scales as one page, with what they were made with.
+
+Regimes: {", ".join(regimes)}; or a single one, such as output:label.
+
+\b
+Examples:
+  metav reproduce digits --scale smoke
+  metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
+  metav reproduce skin --report --publish FOLDER
+"""
+
+
+@click.command("reproduce", help=_help())
 @click.argument("task", type=click.Choice(list(EXPERIMENT_TASKS)))
 @click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True, help="How large (see below).")
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the real data sets; digits need none.")
@@ -35,31 +60,12 @@ if TYPE_CHECKING:
     "--baselines/--no-baselines", default=None, help="The other schemes beside metav.  [default: not at smoke]"
 )
 @click.option("--report", "report_only", is_flag=True, help="Only write tables and figures of the results so far.")
+@click.option("--publish", metavar="FOLDER", help="Also write the tables of all scales, as one page, into this folder.")
 @click.option("--background", is_flag=True, help="Go on in the background; messages go to a file in the output folder.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
 @json_option
 def reproduce_command(**options: Any) -> int:
-    """Run one task of the experiments, from data to tables and figures.
-
-    \b
-    TASK: digits (bundled with scikit-learn), skin (HAM10000, ResNet-18), warfarin (dose, fully connected),
-          fashion (DCGAN generators).
-    Scales: smoke ends within a minute; small takes an hour or two on two cores; paper is the full size.
-
-    Owner, surrogates and suspects are trained once and kept in --cache; each regime and seed writes one JSON file below
-    --output. What is there is not made again: stopped, or with further --seeds, --regimes or --owner, the same command
-    goes on. report.md and its figures are written at the end, over all owners of the task and scale.
-
-    \b
-    Regimes: full, few, without (leave one family out), queries, surrogates, output, one, transport, front, leaked; or a
-    single one, such as output:label.
-
-    \b
-    Examples:
-      metav reproduce digits --scale smoke
-      metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
-      metav reproduce skin --report
-    """
+    """Run one task of the experiments; see `metav reproduce --help`."""
     from metav.support.dependencies import require_torch
 
     if options["report_only"]:
@@ -72,7 +78,7 @@ def reproduce_command(**options: Any) -> int:
         with stdout_kept_clean():
             runs = _run(plan, options)
     with stdout_kept_clean():
-        _report(Path(options["output"]) / f"{options['task']}-{options['scale']}")
+        _report(options)
     if options["as_json"]:
         click.echo(readable_json(runs))
     return SUCCESS
@@ -106,9 +112,9 @@ def _checked_device(name: str) -> str:
 
 
 def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Summaries of all runs, told one by one as they are done."""
+    """Make all runs and return their summaries; each is told when it is done."""
     from metav.baselines import BASELINES
-    from metav.experiments.results.tables import summary_line, summary_of
+    from metav.experiments.results.run_records import summary_line, summary_of
     from metav.experiments.runs.reproduction import parse_seeds, reproduce
 
     names = [name.strip() for name in options["regimes"].split(",") if name.strip()]
@@ -125,16 +131,20 @@ def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
     return summaries
 
 
-def _report(folder: Path) -> None:
+def _report(options: dict[str, Any]) -> None:
+    from metav.experiments.results.publishing import publish
     from metav.experiments.results.report import write_report
 
-    for path in write_report(folder):
+    output = Path(options["output"])
+    for path in write_report(output / f"{options['task']}-{options['scale']}"):
         tell(f"written: {path}")
+    if options["publish"] is not None:
+        tell(f"written: {publish(options['task'], output, Path(options['publish']))}")
 
 
 def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
     """Start the same command in a session of its own, which outlives the terminal."""
-    names = ("scale", "data", "regimes", "seeds", "owner", "cache", "output", "jobs", "device")
+    names = ("scale", "data", "regimes", "seeds", "owner", "cache", "output", "jobs", "device", "publish")
     arguments = ["reproduce", options["task"], *(["--json"] if options["as_json"] else [])]
     for name in names:
         if options[name] not in (None, ""):
