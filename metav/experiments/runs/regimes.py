@@ -232,7 +232,7 @@ def leaked_queries(task: Task, scale: Scale) -> list[Regime]:
 def _drawn(
     models: Sequence[ZooModel], positives: dict[str, int], negatives: dict[str, int], seed: int
 ) -> tuple[ZooModel, ...]:
-    """The models of randomly drawn runs, so many of each class in each share, families taking turns."""
+    """Return the models of randomly drawn runs, so many of each class in each share, families taking turns."""
     if sum(negatives.values()) < FEWEST_WITH_ATTACKED:
         models = [entry for entry in models if entry.attack is None]
     kept: set[str] = set()
@@ -254,7 +254,7 @@ def _drawn(
 
 
 def _most_telling(models: Sequence[ZooModel]) -> tuple[ZooModel, ...]:
-    """What `few` draws from: in each share one family of each class, the first there is in the order of preference."""
+    """Return what `few` draws from: in each share and class one family, the first there is by preference."""
     trained = [name for name, entry in OBFUSCATIONS.items() if entry.needs_training]
     wished: dict[tuple[str, bool], str | None] = {}
     for place, share in enumerate(SHARES):
@@ -266,7 +266,7 @@ def _most_telling(models: Sequence[ZooModel]) -> tuple[ZooModel, ...]:
 
 
 def _in_turn(queues: list[list[str]], random: np.random.Generator) -> list[str]:
-    """All entries, one queue after the other in random order."""
+    """Return all entries, one queue after the other in random order."""
     order = random.permutation(len(queues))
     longest = max(map(len, queues), default=0)
     return [str(queues[place][turn]) for turn in range(longest) for place in order if turn < len(queues[place])]

@@ -41,7 +41,7 @@ class Scale:
 
     @property
     def scenario_options(self) -> dict[str, Any]:
-        """The options of the scenario that are not its own."""
+        """Return the options of the scenario that the scale replaces."""
         names = ("width", "images", "epochs", "objective")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 

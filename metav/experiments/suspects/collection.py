@@ -164,22 +164,18 @@ def build_test_suspects(
     """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
 
     They are all obfuscations, the attacks of `metav.experiments.attacks`, independent models (homologous, of other
-    architectures, of other data) and attacked independent ones. The plain ones are those of `metav.build_suspects` with
-    the same seed. The owner's model and the global random state are untouched.
+    architectures, of other data) and attacked independent ones, as many as SUSPECT_COUNTS has at `scale`. The plain ones
+    are those of `metav.build_suspects`. The owner's model and the global random state are untouched.
 
     architectures: callables that return fresh models; None: two plain networks.
-    thief_task: the data that a thief trains on.
-    other_task: data of another source, for independent models and knockoff nets.
+    thief_task, other_task: the data of a thief, and of another source for independent models and knockoff nets.
     test_task: the data on which usefulness is measured; None: the task's validation part.
     queries: those of a leaked fingerprint, (n, *input), to be unlearned; None: nobody does.
     families: the only ones wanted; None: all.
-    scale: "smoke", "small", "paper", or numbers of one's own.
     allowed_loss: the share of the owner's usefulness that a useful suspect may have lost.
     cache: folder of trained models to continue from after a stop, shared with `metav.build_suspects`.
-    jobs: processes that train; -1 is one per core.
 
-    Raises InputError, ModelError, ZooError and CacheError where the arguments, a training, the zoo's plan or the cache
-    are not as they must be.
+    Raises InputError, ModelError, ZooError and CacheError for unusable arguments, trainings, plans and caches.
     """
     task = checked_arguments(owner, task, jobs)
     if not allowed_loss >= 0.0:

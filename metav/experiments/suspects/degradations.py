@@ -150,7 +150,7 @@ def _noisy(answers: Tensor, deviation: float, generator: torch.Generator) -> Ten
 
 
 def _normalised(noisy: Tensor) -> Tensor:
-    """Probabilities again, as a service would see to."""
+    """Return probabilities again, as a service would see to."""
     clipped = noisy.clamp_min(0.0)
     totals = clipped.sum(dim=1, keepdim=True)
     return torch.where(totals > 0, clipped / totals.clamp_min(1e-12), torch.full_like(noisy, 1.0 / noisy.shape[1]))
@@ -170,7 +170,7 @@ def _as_jpeg(inputs: Tensor, quality: float, bounds: _Bounds, _: torch.Generator
 
 
 def _through_jpeg(images: Tensor, quality: int) -> Tensor:
-    """Images (n, 1 or 3, h, w) in [0, 1] as JPEG files and back."""
+    """Return images (n, 1 or 3, h, w) in [0, 1] as JPEG files give them back."""
     from PIL import Image
 
     if images.shape[1] not in (1, 3):
