@@ -132,7 +132,7 @@ def test_other_tasks_have_fingerprints_too(name, tmp_path):
     task = task_of(name).subset(range(150))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        zoo = metav.build_zoo(owner, task, positives=6, negatives=6, snapshots=0)
+        zoo = metav.build_zoo(owner, task, positives=3, negatives=3, snapshots=0, architectures=[])
         fp = metav.fingerprint(owner, task, zoo=zoo, options=small_options(queries=8, steps=4))
     fp.save(tmp_path / "owner.metav")
     loaded = metav.load(tmp_path / "owner.metav")

@@ -1,8 +1,7 @@
-"""The package: its public names, what importing it costs, what works without PyTorch, who imports whom."""
+"""The package: its public names, what importing it costs, what works without PyTorch."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import os
@@ -65,7 +64,7 @@ def test_unknown_names_are_refused_as_python_does():
 
 
 def test_functions_and_modules_do_not_hide_each_other():
-    modules = ("fingerprints", "fingerprinting", "verdicts", "evaluation", "zoo", "suspects", "optimization")
+    modules = ("fingerprints", "fingerprinting", "verdicts", "verifiers", "zoo", "suspects", "optimization")
     for module in modules:
         importlib.import_module(f"metav.{module}")
     for name in ("fingerprint", "verify", "evaluate", "load", "build_zoo"):
@@ -155,33 +154,6 @@ def test_what_needs_torch_says_how_to_get_it(name):
         f"try: metav.{name}\nexcept metav.MissingDependencyError as error: print(error)"
     )
     assert 'needs PyTorch, which is not installed; install the extra "torch" of metav-fingerprint' in done.stdout
-
-
-# Who imports whom ----------------------------------------------------------------------------------------------------
-
-ORDER = ["errors", "randomness", "_core", "documents", "curves", "calibration", "verifiers"]
-ORDER += ["fingerprint_files", "fingerprints", "suspects", "verdicts", "evaluation"]
-
-
-def imports_of(path: Path) -> set[str]:
-    """The modules of metav that a file imports anywhere, by their first name."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "metav":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("metav."):
-            found.add(node.module.split(".")[1])
-    return found
-
-
-@pytest.mark.parametrize("module", ["fingerprints", "suspects", "verdicts", "evaluation"])
-def test_a_module_imports_only_from_those_to_its_left(module):
-    path = PACKAGE / module
-    files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    allowed = {*ORDER[: ORDER.index(module) + 1], "progress"} | ({"training"} if module == "suspects" else set())
-    assert files
-    for file in files:
-        assert imports_of(file) <= allowed, file.name
 
 
 def test_the_tests_of_the_package_run_on_the_sources():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1] / "c"
+FUZZ = Path(__file__).parents[1] / "fuzz"
 CORE = Path(__file__).parents[2] / "csrc"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
 OPTIMISED = ["-O3", "-g", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
@@ -62,13 +63,26 @@ def build_core(compiler: str, folder: Path, flags: list[str]) -> list[Path]:
     return objects
 
 
+def run(command: list[str]) -> str:
+    """What a program prints that ends well."""
+    environment = {**os.environ, **OPTIONS}
+    environment.pop("LD_PRELOAD", None)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
 @pytest.fixture(scope="module")
 def builds() -> dict[tuple[str, ...], list[Path]]:
     """Objects by flags: modes with the same flags share them."""
     return {}
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(
+    scope="module",
+    # the processor that valgrind imitates is fifty times slower
+    params=[pytest.param(mode, marks=pytest.mark.slow) if mode == "valgrind" else mode for mode in MODES],
+)
 def core(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -92,12 +106,18 @@ def test_the_core_passes_its_c_tests(name: str, core: tuple[str, list[Path]], tm
     sources = [TESTS / f"{name}.c", *objects]
     built = build(find_compiler(), sources, tmp_path / name, *flags, *WARNINGS, "-DMV_TEST_ALLOCATIONS")
     assert built.returncode == 0, built.stderr
-    environment = {**os.environ, **OPTIONS}
-    environment.pop("LD_PRELOAD", None)
-    command = [*runner, str(tmp_path / name)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.splitlines()[-1].endswith(" passed, 0 failed")
+    assert run([*runner, str(tmp_path / name)]).splitlines()[-1].endswith(" passed, 0 failed")
+
+
+@pytest.mark.parametrize("core", ["asan"], indirect=True)
+def test_the_seeds_of_the_cores_fuzzer_pass(core: tuple[str, list[Path]], tmp_path: Path) -> None:
+    mode, objects = core
+    flags, _ = MODES[mode]
+    sources = [FUZZ / "fuzz_core.c", *objects]
+    built = build(find_compiler(), sources, tmp_path / "fuzz_core", *flags, *WARNINGS, "-DMETAV_FUZZ_FILES")
+    assert built.returncode == 0, built.stderr
+    seeds = sorted((FUZZ / "corpus" / "core").iterdir())
+    assert run([str(tmp_path / "fuzz_core"), *map(str, seeds)]).splitlines()[-1] == f"{len(seeds)} passed, 0 failed"
 
 
 def test_both_compilers_find_nothing_to_warn_of(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from real_data import FOLDER, needs_real_data
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIRST = NOTEBOOKS / "01_first_fingerprint.ipynb"
 TASKS = ("02_skin", "03_warfarin", "04_fashion")
-DATA = Path(os.environ.get("METAV_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def read(path: Path = FIRST) -> Any:
@@ -51,6 +50,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return notebook
 
 
+@pytest.mark.slow
 def test_the_first_notebook_runs_and_tells_what_its_text_says(executed):
     assert decisions(executed) == STORY
 
@@ -72,13 +72,13 @@ def test_it_opens_with_its_question_and_each_step_is_told():
         assert "markdown" in (before.cell_type, cell.cell_type) or before.source.count("\n") < 12
 
 
+@pytest.mark.slow
+@needs_real_data
 @pytest.mark.parametrize("name", TASKS)
 def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, tmp_path, monkeypatch):
-    if not DATA.is_dir():
-        pytest.skip("the real data sets are not here; name their folder in METAV_DATA")
     for variable, value in (("SCALE", "smoke"), ("CACHE", str(tmp_path / "cache"))):
         monkeypatch.setenv(f"METAV_NOTEBOOK_{variable}", value)
-    monkeypatch.setenv("METAV_DATA", str(DATA.resolve()))
+    monkeypatch.setenv("METAV_DATA", str(FOLDER))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = read(NOTEBOOKS / f"{name}.ipynb")
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

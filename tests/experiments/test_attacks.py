@@ -100,10 +100,9 @@ def test_every_attack_gives_a_new_useful_model_and_leaves_the_given_one(name, fa
 @pytest.mark.parametrize("family", [family for family, entry in ATTACKS.items() if entry.own_architecture])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(family):
     name = "generation" if family.endswith("_latent") else "classification"
-    options = needs(name, family)
+    task, options = task_of(name).subset(range(150)), needs(name, family)
     first, again, other = (
-        bits(ATTACKS[family].function(owner_of(name), task_of(name), strength=0.3, seed=seed, **options))
-        for seed in (1, 1, 2)
+        bits(ATTACKS[family].function(owner_of(name), task, strength=0.3, seed=seed, **options)) for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other

@@ -66,6 +66,7 @@ def test_its_numbers_support_the_false_positive_rate_that_it_wants():
     assert round(DEFAULT_SHARES["negative"][2] * FULL.negatives) >= 19
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="memory of processes is read from Linux's /proc"
 )

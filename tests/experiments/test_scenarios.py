@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import lzma
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import FOLDER, WHY_NOT
 
 from metav.errors import InputError
+from metav.experiments.scenarios.architectures import digits, fashion, skin, warfarin
+from metav.experiments.scenarios.architectures.building_blocks import Scaled, at_width
 from metav.experiments.scenarios.datasets import (
     Split,
     load_digits,
@@ -22,11 +25,6 @@ from metav.experiments.scenarios.datasets import (
     load_warfarin,
     split_by_group,
 )
-
-torch = pytest.importorskip("torch")
-
-from metav.experiments.scenarios.architectures import digits, fashion, skin, warfarin
-from metav.experiments.scenarios.architectures.building_blocks import Scaled, at_width
 from metav.experiments.scenarios.digits import digits_scenario
 from metav.experiments.scenarios.disturbance import disturbed
 from metav.experiments.scenarios.fashion import fashion_scenario
@@ -55,11 +53,9 @@ ALL_ARCHITECTURES = [
 @pytest.fixture(scope="module")
 def data_folder() -> Path:
     """The folder of the real data sets, which the package does not ship."""
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("METAV_DATA", default))
-    if not (folder / "warfarin_iwpc.csv.xz").is_file():
-        pytest.skip("the real data sets are not here; name their folder in METAV_DATA")
-    return folder
+    if not FOLDER.is_dir():
+        pytest.skip(WHY_NOT)
+    return FOLDER
 
 
 def assert_is_partition(split: Split, count: int) -> None:

@@ -54,7 +54,8 @@ def test_every_obfuscation_gives_a_new_useful_model_and_leaves_the_given_one(nam
 
 @pytest.mark.parametrize("family", [family for family in OBFUSCATIONS if family != "distill_other"])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(family):
-    task, owner, function = task_of("classification"), owner_of("classification"), OBFUSCATIONS[family].function
+    task, owner = task_of("classification").subset(range(150)), owner_of("classification")
+    function = OBFUSCATIONS[family].function
     first, again, other = (bits(function(owner, task, strength=0.3, seed=seed)) for seed in (1, 1, 2))
     assert first == again
     assert first != other

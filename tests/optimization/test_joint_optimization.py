@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,32 +19,26 @@ from metav.optimization.cross_fitting import calibration_parts, refit
 from metav.optimization.optimization import optimize
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.query_pool import choose_queries
-from metav.optimization.settings import POOL_SURROGATES
+from metav.optimization.settings import resolve_settings
 from metav.optimization.shares import Shares
 from metav.statistics.roc_aruc import roc_auc
 from metav.verifiers.meta_verifier import Member, MetaVerifier
 from metav.verifiers.views import paired_features
-from metav.zoo.zoo import Zoo
+from metav.zoo.zoo import Zoo, ZooModel
 
 SMALL = {"queries": 12, "pool": 1, "steps": 12, "evaluate_every": 4, "refit_steps": 60, "sampled": 4}
 
 
-def fit(zoo=None, **options):
+def fit(**options):
     options = OptimizationOptions(**(SMALL | options))
-    return optimize(small_owner(), small_task(), zoo or small_zoo(), options=options, progress=False)
+    return optimize(small_owner(), small_task(), small_zoo(), options=options, progress=False)
 
 
-@functools.cache
-def large_zoo():
-    """The small zoo as often as it takes to have the surrogates that a pool needs."""
-    zoo = small_zoo()
-    fewest = min(len({entry.run for entry in part}) for part in (zoo.positives, zoo.negatives))
-    copies = [
-        replace(entry, run=f"{entry.run}/{number}")
-        for entry in zoo.models
-        for number in range(math.ceil(POOL_SURROGATES / fewest))
-    ]
-    return replace(zoo, models=tuple(copies))
+@pytest.fixture
+def as_of_many_surrogates(monkeypatch):
+    """The small zoo counts as large: there is a pool, and queries start on the boundary."""
+    monkeypatch.setattr("metav.optimization.settings.POOL_SURROGATES", 12)
+    monkeypatch.setattr("metav.optimization.settings.BOUNDARY_SURROGATES", 12)
 
 
 def test_queries_stay_within_bounds_radius_and_levels():
@@ -77,9 +69,10 @@ def test_without_adaptive_queries_nothing_is_optimised():
     assert {candidate.member.name.split(":")[1] for candidate in found.candidates} == {"natural"}
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 def test_few_queries_are_the_best_of_a_pool_and_optimised_once_more():
-    found = fit(large_zoo(), queries=3, pool=12, adaptive=1.0)
-    whole = fit(large_zoo(), queries=12, adaptive=1.0)
+    found = fit(queries=3, pool=12, adaptive=1.0)
+    whole = fit(queries=12, adaptive=1.0)
     assert (found.queries.shape[0], found.adaptive) == (3, 3)
     steps = [step for step, _ in found.held_out_aruc]
     assert steps[: len(whole.held_out_aruc)] == [step for step, _ in whole.held_out_aruc]
@@ -88,20 +81,22 @@ def test_few_queries_are_the_best_of_a_pool_and_optimised_once_more():
     assert {candidate.member.name.split(":")[1] for candidate in found.candidates} == {"adaptive"}
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 @pytest.mark.parametrize("adaptive", [None, 0.4])
 def test_of_few_queries_those_stay_natural_that_tell_more_or_that_were_asked_for(adaptive):
     task = small_task()
-    found = fit(large_zoo(), queries=5, pool=12, adaptive=adaptive)
+    found = fit(queries=5, pool=12, adaptive=adaptive)
     examples = task.examples.numpy().reshape(len(task.examples), -1)
     is_example = [(examples == query.ravel()).all(axis=1).any() for query in found.queries]
     optimised = found.adaptive if adaptive is None else 2
     assert (found.adaptive, is_example) == (optimised, [False] * optimised + [True] * (5 - optimised))
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 def test_a_pool_keeps_to_the_radius_and_to_the_examples_there_are():
     small = small_task().subset(range(14))
     options = OptimizationOptions(**SMALL | {"pool": 999, "adaptive": 1.0, "radius": 0.1, "view": "identity"})
-    found = optimize(small_owner(), small, large_zoo(), options=options, progress=False)
+    found = optimize(small_owner(), small, small_zoo(), options=options, progress=False)
     examples = small.examples.numpy().reshape(1, 14, -1)
     distances = np.abs(found.queries.reshape(12, 1, -1) - examples).max(axis=2).min(axis=1)
     spread = float((small.upper - small.lower).max())
@@ -159,17 +154,22 @@ def test_where_labels_are_read_all_queries_start_on_the_owners_boundary():
     assert between.max() < 0.02 < natural.mean()
 
 
+@pytest.mark.usefixtures("as_of_many_surrogates")
 @pytest.mark.parametrize("view", [None, "round(2)", "topk(3)"])
 def test_with_many_surrogates_queries_for_scores_start_on_the_owners_boundary(view):
-    found = fit(large_zoo(), view=view, queries=40, radius=1e-4, steps=2)
+    found = fit(view=view, queries=40, radius=1e-4, steps=2)
     assert found.adaptive == 30
     between = margins(found.queries)
     assert between[:30].max() < 0.02 < between[30:].mean()
 
 
-def test_with_few_surrogates_they_start_as_natural_ones_and_so_do_those_whose_answers_are_no_classes():
+def test_with_few_surrogates_they_start_as_natural_ones():
     assert margins(fit(adaptive=1.0, radius=1e-4).queries).mean() > 0.02
-    assert margins(fit(large_zoo(), view="identity", adaptive=1.0, radius=1e-4, steps=2).queries).mean() > 0.02
+
+
+@pytest.mark.usefixtures("as_of_many_surrogates")
+def test_queries_whose_answers_are_no_classes_start_as_natural_ones():
+    assert margins(fit(view="identity", adaptive=1.0, radius=1e-4, steps=2).queries).mean() > 0.02
 
 
 def margins(queries):
@@ -179,20 +179,57 @@ def margins(queries):
     return (highest[:, 0] - highest[:, 1]).numpy()
 
 
+def untrained_zoo(surrogates):
+    """A zoo of so many models of each class that are nothing: settings follow from their number alone."""
+    models = tuple(
+        ZooModel(
+            model=nn.Identity(),
+            is_positive=is_positive,
+            family="finetune_all" if is_positive else "independent_same_data",
+            strength=None,
+            seed=number,
+            run=f"{is_positive}/{number}",
+            fraction=1.0,
+            share="optimize",
+            architecture=0,
+            metric=0.9,
+        )
+        for is_positive in (True, False)
+        for number in range(surrogates)
+    )
+    return Zoo(models=models, owner_digest="", task_digest="", seed=0)
+
+
 @pytest.mark.parametrize(
     ("given", "view", "surrogates", "expected"),
     [
-        ({}, "label", 3, (1.0, 0.5, 100)),
-        ({"adaptive": 0.5, "radius": 1.0, "pool": 1}, "label", 3, (0.5, 1.0, 1)),
-        ({}, "logprob", 127, (None, None, 40)),
-        ({}, "logprob", 128, (None, 0.5, 40)),
-        ({"pool": 7, "radius": 1.0}, "round(2)", 128, (None, 1.0, 7)),
-        ({}, "identity", 128, (None, None, 40)),
+        ({}, "label", 3, (20, 20, 0, True, 0.5)),
+        ({"adaptive": 0.5, "radius": 1.0}, "label", 3, (10, 10, 10, True, 1.0)),
+        ({}, "logprob", 127, (15, 15, 5, False, None)),
+        ({}, "logprob", 128, (15, 15, 5, True, 0.5)),
+        ({"radius": 1.0}, "round(2)", 128, (15, 15, 5, True, 1.0)),
+        ({}, "identity", 128, (15, 15, 5, False, None)),
+        ({}, "logprob", 191, (15, 15, 5, True, 0.5)),
+        ({}, "logprob", 192, (40, 20, 40, True, 0.5)),
+        ({"pool": 7}, "logprob", 192, (15, 15, 5, True, 0.5)),
+        ({}, "label", 191, (20, 20, 0, True, 0.5)),
+        ({}, "label", 192, (100, 20, 0, True, 0.5)),
+        ({"pool": 1}, "label", 192, (20, 20, 0, True, 0.5)),
     ],
 )
 def test_what_none_stands_for_depends_on_view_and_zoo(given, view, surrogates, expected):
-    found = OptimizationOptions(**given).for_zoo(view, surrogates)
-    assert (found.adaptive, found.radius, found.pool) == expected
+    options = OptimizationOptions(queries=20, view=view, **given)
+    found = resolve_settings(options, small_task(), untrained_zoo(surrogates))
+    assert (found.optimized, found.adaptive, found.natural, found.starts_on_boundary, found.radius) == expected
+    assert (found.view, found.keeps_natural) == (view, "adaptive" in given or view == "label")
+
+
+def test_what_the_task_says_stands_where_no_option_does():
+    task = small_task()
+    found = resolve_settings(OptimizationOptions(), task, small_zoo())
+    assert (found.view, found.levels) == (task.view, task.levels)
+    found = resolve_settings(OptimizationOptions(view="label", levels=16), task, small_zoo())
+    assert (found.view, found.levels) == ("label", 16)
 
 
 def shares_of(signal, roles=(2, 1, 1, 1, 0, 0, 0, 0), repeats=8):
@@ -304,8 +341,11 @@ def test_calibration_models_are_judged_by_members_that_they_did_not_train():
         calibrate_families=families,
     )
     # noise for answers: a member knows the models that it learned by heart, and no others
-    options = OptimizationOptions(queries=4, repeats=2, refit_steps=300, mix=0.0, noise=0.0, dropout=0.0)
-    found = refit(MetaVerifier((candidate(1.0, 1.0).member,)), shares, "identity", options, seed=0)
+    options = OptimizationOptions(
+        queries=4, view="identity", repeats=2, refit_steps=300, mix=0.0, noise=0.0, dropout=0.0
+    )
+    resolved = resolve_settings(options, small_task(), untrained_zoo(6))
+    found = refit(MetaVerifier((candidate(1.0, 1.0).member,)), shares, resolved, seed=0)
     assert [member.weight for member in found.meta_verifier.members] == [0.5, 0.5]
     for part, member in zip((0, 1), found.meta_verifier.members, strict=True):
         out = calibration_parts(families, 2) == part
@@ -343,15 +383,15 @@ def test_a_zoo_without_a_share_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"queries": 0}, "queries must be at least 1, got 0"),
-        ({"queries": 1.5}, "queries must be a whole number, got 1.5"),
-        ({"pool": 0}, "pool must be at least 1, got 0"),
-        ({"pool": "many"}, "pool must be a whole number, got 'many'"),
+        ({"queries": 0}, "queries must be a whole number from 1, got 0"),
+        ({"queries": 1.5}, "queries must be a whole number from 1, got 1.5"),
+        ({"pool": 0}, "pool must be a whole number from 1, got 0"),
+        ({"pool": "many"}, "pool must be a whole number from 1, got 'many'"),
         ({"adaptive": "all"}, "adaptive must lie in .0, 1., got 'all'"),
         ({"mix": None}, "mix must lie in .0, 1., got None"),
         ({"adaptive": 1.5}, r"adaptive must lie in \[0, 1\]"),
         ({"verifier": "svm"}, 'verifier must be "auto" or one of mlp, local, matched'),
-        ({"repeats": 0}, "repeats must be at least 1"),
+        ({"repeats": 0}, "repeats must be a whole number from 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import metav.zoo.training
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from small_models import HeadFirst, bits, digits, owner_of, task_of
 from torch import nn
 
+import metav.zoo.training
 from metav.errors import CacheError, InputError, ModelError, ObfuscationError, ZooError
 from metav.models.running import predict
 from metav.obfuscations.registry import OBFUSCATIONS, Obfuscation
@@ -150,7 +150,7 @@ def test_a_part_of_the_homologous_surrogates_goes_through_the_zoos_own_obfuscati
 
 
 def test_an_attacked_independent_model_still_answers_otherwise_than_the_owner(owner, task, tmp_path, monkeypatch):
-    monkeypatch.setattr("metav.zoo_plan.FEWEST_WITH_ATTACKED", 1)
+    monkeypatch.setattr("metav.zoo.plan.FEWEST_WITH_ATTACKED", 1)
     zoo = build_zoo(owner, task, positives=1, negatives=24, families=["weight_prune"], cache=tmp_path, progress=False)
     attacked = [entry for entry in zoo if entry.attack is not None]
     assert attacked
@@ -294,7 +294,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from small_models import owner_of, task_of
-from metav.zoo import build_zoo
+from metav import build_zoo
 build_zoo(owner_of("regression"), task_of("regression"), positives=8, negatives=8, cache=sys.argv[2], jobs=1)
 """
 
@@ -456,8 +456,8 @@ def test_a_useless_positive_is_made_again_with_less_strength(owner, task, monkey
         return clone
 
     entry = Obfuscation(family="fragile", function=fragile, needs_training=False, zoo_strengths=(0.8,))
-    for module in (metav.zoo.training, sys.modules["metav.zoo_plan"]):
-        monkeypatch.setattr(module, "OBFUSCATIONS", {**OBFUSCATIONS, "fragile": entry})
+    for module in ("plan", "training"):
+        monkeypatch.setattr(f"metav.zoo.{module}.OBFUSCATIONS", {**OBFUSCATIONS, "fragile": entry})
     zoo = build_zoo(owner, task, positives=1, negatives=1, families=["fragile"])
     assert zoo.positives[0].strength == pytest.approx(0.2)
 

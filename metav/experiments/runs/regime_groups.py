@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metav.baselines.base import Baseline
-    from metav.experiments.runs.regimes import Regime
 
 
 def every_scheme(_: type[Baseline]) -> bool:
@@ -52,10 +51,10 @@ class RegimeGroup:
     about: str = ""
     unlearned: bool = False
 
-    def load_maker(self) -> Callable[[Any, Any], list[Regime]]:
-        """Return the function that makes the regimes; needs PyTorch."""
+    def load_maker(self) -> Callable[[Any, Any], list[Any]]:
+        """Return the function (task, scale) -> regimes; needs PyTorch."""
         module, _, name = self.home.partition(":")
-        found: Callable[[Any, Any], list[Regime]] = getattr(importlib.import_module(module), name)
+        found: Callable[[Any, Any], list[Any]] = getattr(importlib.import_module(module), name)
         return found
 
 
