@@ -78,7 +78,7 @@ def trainings(monkeypatch):
         runs.append(planned.run)
         return content
 
-    monkeypatch.setattr("metav.experiments.suspects.train_suspect", counted)
+    monkeypatch.setattr("metav.experiments.suspects.collection.train_suspect", counted)
     return runs
 
 
