@@ -300,20 +300,17 @@ def test_the_local_verifiers_of_liteguard_score_as_those_of_the_core() -> None:
 def test_the_pairs_of_liteguard_do_not_depend_on_each_other() -> None:
     """With half of the queries, the first half of the pairs comes out as before."""
     whole, part = (
-        LiteGuard(steps=20).fit(small_owner(), _SameStart(), small_zoo(), queries=n, seed=0) for n in (16, 8)
+        LiteGuard(steps=20).fit(small_owner(), _same_start(), small_zoo(), queries=n, seed=0) for n in (16, 8)
     )
     assert np.allclose(whole.queries[:8], part.queries, atol=1e-5)
     assert torch.allclose(whole.weight[:8], part.weight, atol=1e-5)
 
 
-class _SameStart:
+def _same_start() -> Classification:
     """The small task with queries that do not depend on how many are wanted."""
-
-    name, view = "classification", "logprob"
-    lower, upper = small_task().lower, small_task().upper
-
-    def natural_queries(self, count: int, *, seed: int) -> Tensor:
-        return small_task().examples[:count].clone()
+    task = copy.copy(small_task())
+    task.natural_queries = lambda count, *, seed: task.examples[:count].clone()
+    return task
 
 
 def test_liteguard_trains_on_snapshots_too() -> None:
