@@ -3,10 +3,11 @@
  * Words: M models, N queries, K outputs per query, D = N*K. Every tensor is float32, dense and row-major; `responses`
  * has shape (M, N, K). Sums are accumulated in double wherever that costs nothing.
  *
- * Rules: a function that can fail returns an mv_status and leaves its outputs and its handle as they were when it fails
- * (outputs of mv_verifier_step may hold unfinished gradients). No function keeps a pointer of the caller. Different
- * handles may be used from different threads at once, one handle by one thread at a time. What the process shares are
- * the chosen instruction set and the pool of threads, both below.
+ * Rules: a function that can fail returns an mv_status, and if it fails, its outputs and its handle are as they were.
+ * There are two exceptions: mv_verifier_load sets *culprit; and mv_query_optimizer_update with MV_ERROR_GRADIENT has
+ * moved the queries whose gradients are finite, and only the others, with their moments, are as they were. No function
+ * keeps a pointer of the caller. Different handles may be used from different threads at once, one handle by one thread
+ * at a time. What the process shares are the chosen instruction set and the pool of threads, both below.
  */
 #ifndef METAV_H
 #define METAV_H
@@ -61,7 +62,7 @@ enum { MV_MAX_ISAS = 4, MV_MAX_THREADS = 256 };
  * "avx2", "neon", "generic". */
 size_t mv_isa_list(const char *names[MV_MAX_ISAS]);
 
-/* Chooses one, NULL for the best. Handles that exist keep theirs. Results differ between instruction sets by rounding. */
+/* Chooses one, NULL for the best. Handles that exist keep theirs. Results of different sets differ by rounding. */
 mv_status mv_set_isa(const char *name);
 const char *mv_get_isa(void);
 
@@ -248,8 +249,7 @@ mv_status mv_kind_parameters(const mv_verifier_config *config, mv_parameter list
 size_t mv_verifier_parameters(const mv_verifier *verifier, mv_parameter list[MV_MAX_PARAMETERS]);
 
 /* Copies all parameters from `list`, which must name each one once. Adam
- * starts anew, the number of updates stays. On failure *culprit is the name at fault (or NULL) and the handle is
- * unchanged. */
+ * starts anew, the number of updates stays. *culprit becomes the name at fault, or NULL if there is none. */
 mv_status mv_verifier_load(mv_verifier *verifier, const mv_parameter *list, size_t count, const char **culprit);
 
 /* Queries -------------------------------------------------------------------------------------------------------- */
@@ -259,8 +259,8 @@ mv_status mv_verifier_load(mv_verifier *verifier, const mv_parameter *list, size
  *   [max(lower, natural - radius * range), min(upper, natural + radius * range)].
  * Without levels it moves the caller's queries, which begin as the natural ones. With levels it moves a continuous
  * master copy, which begins there too, and what is written is the nearest of `levels` equally spaced values from lower
- * to upper, one further inwards if that one lies outside the clamp interval; if then none lies inside, the clamped value
- * itself. A feature with lower == upper is frozen. */
+ * to upper, one further inwards if that one lies outside the clamp interval; if then none lies inside, the clamped
+ * value itself. A feature with lower == upper is frozen. */
 typedef struct mv_query_config {
     size_t queries, features;
     double radius; /* >= 0 in units of the range; INFINITY for none */
@@ -275,8 +275,7 @@ mv_status mv_query_optimizer_create(const mv_query_config *config, const float *
 void mv_query_optimizer_destroy(mv_query_optimizer *optimizer); /* NULL is fine */
 
 /* One step with `gradient` (queries, features) on `queries`, which without levels are read, too; NaN there becomes the
- * least value allowed. learning_rate is finite and >= 0. MV_ERROR_GRADIENT: queries whose gradient holds NaN or infinity
- * stay as they are, with their moments; the others have moved. */
+ * least value allowed. learning_rate is finite and >= 0. MV_ERROR_GRADIENT if a gradient holds NaN or infinity. */
 mv_status mv_query_optimizer_update(mv_query_optimizer *optimizer, const float *gradient, double learning_rate,
                                     float *queries);
 

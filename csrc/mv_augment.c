@@ -23,7 +23,7 @@ draw_partners(const mv_verifier *self, size_t models, const uint8_t *roles, doub
     for (size_t m = 0; m < models; m++) {
         negatives += roles[m] == MV_ROLE_NEGATIVE;
     }
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; m < models; m++) { /* (M) */
         work->mix_share[m] = 0.0f;
         work->mix_partner[m] = m;
         if (!negatives || roles[m] == MV_ROLE_NEGATIVE || mv_random_uniform(stream, 3 * m) < 0.5) {
@@ -40,11 +40,12 @@ draw_dropout(const mv_verifier *self, size_t models, double dropout, mv_workspac
 {
     const mv_stream stream = mv_stream_open(self->config.seed, MV_RANDOM_DROPOUT, self->steps);
     const float kept = (float)(1.0 / (1.0 - dropout));
-    for (size_t i = 0; i < models * self->config.queries; i++) {
+    for (size_t i = 0; i < models * self->config.queries; i++) { /* (M, N) */
         work->dropout_factor[i] = mv_random_uniform(stream, i) < dropout ? 0.0f : kept;
     }
 }
 
+/* values (M, N, K) *= factor (M, N) */
 static void
 apply_dropout(const mv_verifier *self, size_t models, const float *factor, float *values)
 {
@@ -66,7 +67,7 @@ mv_augment(const mv_verifier *self, size_t models, const uint8_t *roles, const m
         for (size_t m = 0; m < models; m++) {
             const float share = work->mix_share[m];
             const float *other = work->z + work->mix_partner[m] * features; /* a negative: never mixed itself */
-            float *own = work->z + m * features;
+            float *own = work->z + m * features;                            /* (D) */
             for (size_t i = 0; share > 0.0f && i < features; i++) {
                 own[i] = (1.0f - share) * own[i] + share * other[i];
             }
@@ -93,7 +94,7 @@ mv_augment_backward(const mv_verifier *self, size_t models, const mv_step_option
         for (size_t m = 0; m < models; m++) {
             const float share = work->mix_share[m];
             float *other = work->z_gradient + work->mix_partner[m] * features;
-            float *own = work->z_gradient + m * features;
+            float *own = work->z_gradient + m * features; /* (D) */
             for (size_t i = 0; share > 0.0f && i < features; i++) {
                 other[i] += share * own[i];
                 own[i] *= 1.0f - share;

@@ -64,8 +64,8 @@ typedef struct mv_kernels {
                  float *second_moment);
     /* Adam on one query, clamped to bounds and radius (metav.h, mv_query_config) */
     void (*update_query)(const mv_adam_step *step, const mv_query *query);
-    /* values[i] += deviation * e, e number start + i of the stream: the sum of four uniform numbers, scaled to mean 0 and
-     * variance 1; bell-shaped, within 3.5 deviations, without the logarithm and cosine of a normal one */
+    /* values[i] += deviation * e, e number start + i of the stream: the sum of four uniform numbers, scaled to mean 0
+     * and variance 1; bell-shaped, within 3.5 deviations, without the logarithm and cosine of a normal one */
     void (*add_noise)(mv_stream stream, float deviation, size_t start, size_t count, float *values);
 } mv_kernels;
 

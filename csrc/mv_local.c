@@ -47,7 +47,7 @@ local_forward(mv_verifier *self, mv_workspace *work, size_t models)
     const size_t queries = self->config.queries;
     const size_t outputs = self->config.outputs;
     const float *bias = self->parameters + self->features;
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; m < models; m++) { /* (M, N, K) */
         for (size_t n = 0; n < queries; n++) {
             const float *w = self->parameters + n * outputs;
             const float *z = work->z + (m * queries + n) * outputs;
@@ -60,13 +60,14 @@ local_forward(mv_verifier *self, mv_workspace *work, size_t models)
     }
 }
 
+/* work->gradient = that of weight (N, K), then that of bias (N) */
 static void
 local_weight_gradient(const mv_verifier *self, mv_workspace *work, size_t models)
 {
     const size_t queries = self->config.queries;
     const size_t outputs = self->config.outputs;
     memset(work->gradient, 0, self->trainable_count * sizeof *work->gradient);
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; m < models; m++) { /* (M, N, K) */
         for (size_t n = 0; n < queries; n++) {
             const float g = work->logits_gradient[m * queries + n];
             const float *z = work->z + (m * queries + n) * outputs;
@@ -90,7 +91,7 @@ local_backward(mv_verifier *self, mv_workspace *work, size_t models, const mv_ad
 {
     const size_t queries = self->config.queries;
     const size_t outputs = self->config.outputs;
-    for (size_t m = 0; with_input && m < models; m++) {
+    for (size_t m = 0; with_input && m < models; m++) { /* (M, N, K) */
         for (size_t n = 0; n < queries; n++) {
             const float g = work->logits_gradient[m * queries + n];
             for (size_t k = 0; k < outputs; k++) {

@@ -206,7 +206,7 @@ static void
 matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
 {
     const mv_matched *matched = matched_of(self);
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; m < models; m++) { /* (M, D) */
         for (size_t i = 0; i < self->features; i++) {
             work->z[m * self->features + i] -= matched->mean[i];
         }
@@ -223,7 +223,7 @@ matched_forward(mv_verifier *self, mv_workspace *work, size_t models)
     }
 }
 
-/* z_gradient = factor factor^T x */
+/* z_gradient (M, D) = factor factor^T x of each model */
 static void
 explained_part(const mv_verifier *self, mv_workspace *work, size_t models)
 {
@@ -244,6 +244,7 @@ explained_part(const mv_verifier *self, mv_workspace *work, size_t models)
     mv_gemm_run_backward(&job, work->threads);
 }
 
+/* z_gradient (M, D), while z is x */
 static void
 input_gradient(const mv_verifier *self, mv_workspace *work, size_t models)
 {
@@ -298,7 +299,7 @@ static double
 find_moments(const mv_matched *fit, size_t models, size_t features, const float *z)
 {
     double total = 0.0;
-    for (size_t i = 0; i < features; i++) {
+    for (size_t i = 0; i < features; i++) { /* (D, M): each feature over the models */
         double sum = 0.0;
         for (size_t m = 0; m < models; m++) {
             sum += z[m * features + i];
@@ -322,7 +323,7 @@ find_gram(const mv_matched *fit, size_t features, double *gram)
 {
     const size_t rank = fit->rank;
     memset(gram, 0, rank * rank * sizeof *gram);
-    for (size_t i = 0; i < features; i++) {
+    for (size_t i = 0; i < features; i++) { /* (D, rank, rank) */
         const float *u = fit->factor + i * rank;
         for (size_t a = 0; a < rank; a++) {
             const double scaled = (double)fit->precision[i] * u[a];
@@ -356,7 +357,7 @@ static void
 whiten_factor(const mv_matched *fit, size_t features, const double *cholesky, double *row)
 {
     const size_t rank = fit->rank;
-    for (size_t i = 0; i < features; i++) {
+    for (size_t i = 0; i < features; i++) { /* (D, rank) */
         float *u = fit->factor + i * rank;
         for (size_t a = 0; a < rank; a++) {
             double sum = u[a];
@@ -377,7 +378,7 @@ find_filter(const mv_matched *fit, size_t features, const float *owner, double *
 {
     const size_t rank = fit->rank;
     memset(row, 0, rank * sizeof *row);
-    for (size_t i = 0; i < features; i++) {
+    for (size_t i = 0; i < features; i++) { /* (D, rank) */
         const double v = (double)owner[i] - fit->mean[i];
         for (size_t a = 0; a < rank; a++) {
             row[a] += v * fit->factor[i * rank + a];
@@ -385,7 +386,7 @@ find_filter(const mv_matched *fit, size_t features, const float *owner, double *
     }
     double square = 0.0;
     double scale = 0.0;
-    for (size_t i = 0; i < features; i++) {
+    for (size_t i = 0; i < features; i++) { /* (D, rank) */
         const double v = (double)owner[i] - fit->mean[i];
         double w = v * fit->precision[i];
         for (size_t a = 0; a < rank; a++) {
@@ -414,7 +415,7 @@ fit_closed_form(mv_matched *fit, size_t features, size_t models, const float *ow
     double *row = scratch + models * models;
     const double offset = floor * find_moments(fit, models, features, negatives) + VARIANCE_EPSILON;
     const double spread = sqrt((1.0 - shrinkage) / (double)models);
-    for (size_t i = 0; i < features; i++) {
+    for (size_t i = 0; i < features; i++) { /* (D, M) */
         fit->precision[i] = (float)(1.0 / (shrinkage * fit->precision[i] + offset));
         for (size_t m = 0; m < models; m++) {
             const double x = (double)negatives[m * features + i] - fit->mean[i];

@@ -73,7 +73,7 @@ mlp_forward(mv_verifier *self, mv_workspace *work, size_t models)
     const layout at = layout_of(self, self->parameters);
     const size_t hidden = self->config.hidden;
     mv_gemm_forward(self->kernels, work->threads, models, self->features, hidden, work->z, at.weight1, work->hidden);
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; m < models; m++) { /* (M, hidden) */
         float *h = work->hidden + m * hidden;
         work->logits[m] = (float)(self->kernels->rectify(hidden, at.bias1, at.weight2, h) + *at.bias2);
     }
@@ -91,7 +91,7 @@ typedef struct hidden_job {
     size_t models;
 } hidden_job;
 
-/* hidden_gradient, and the gradients of bias1 and weight2, as they lie in the block, of hidden units [start, end) */
+/* Of hidden units [start, end): hidden_gradient, and in work->gradient those of bias1 (hidden) and weight2 (hidden). */
 static void
 backpropagate_hidden_units(void *context, size_t start, size_t end, size_t thread)
 {
@@ -102,7 +102,7 @@ backpropagate_hidden_units(void *context, size_t start, size_t end, size_t threa
     (void)thread;
     memset(gradient + start, 0, (end - start) * sizeof *gradient);
     memset(gradient + hidden + start, 0, (end - start) * sizeof *gradient);
-    for (size_t m = 0; m < job->models; m++) {
+    for (size_t m = 0; m < job->models; m++) { /* (M, end - start) of (M, hidden) */
         const size_t at = m * hidden + start;
         job->self->kernels->rectify_gradient(end - start, job->work->logits_gradient[m], weight2 + start,
                                              job->work->hidden + at, job->work->hidden_gradient + at, gradient + start,
@@ -113,7 +113,7 @@ backpropagate_hidden_units(void *context, size_t start, size_t end, size_t threa
 /* What a hidden unit of a model costs there, on the scale of mv_pool_pays. */
 enum { HIDDEN_OPERATIONS = 16 };
 
-/* hidden_gradient, and the gradients of all parameters but weight1. */
+/* hidden_gradient (M, hidden), and in work->gradient those of bias1, weight2 and bias2, as the parameters lie. */
 static void
 find_hidden_layer_gradients(const mv_verifier *self, mv_workspace *work, size_t models)
 {
@@ -122,7 +122,7 @@ find_hidden_layer_gradients(const mv_verifier *self, mv_workspace *work, size_t 
     const double operations = (double)models * (double)hidden * HIDDEN_OPERATIONS;
     mv_pool_run(mv_pool_pays(work->threads, operations), hidden, backpropagate_hidden_units, &job);
     double bias2_gradient = 0.0;
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; m < models; m++) { /* (M) */
         bias2_gradient += work->logits_gradient[m];
     }
     work->gradient[2 * hidden] = (float)bias2_gradient;

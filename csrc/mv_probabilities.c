@@ -22,7 +22,7 @@ bool
 mv_are_probabilities(const float *responses, size_t queries, size_t outputs)
 {
     const double slack = fmin(SUM_SLACK + SUM_SLACK_PER_OUTPUT * (double)outputs, SUM_SLACK_CAP);
-    for (size_t n = 0; n < queries; n++) {
+    for (size_t n = 0; n < queries; n++) { /* (N, K) */
         const float *r = responses + n * outputs;
         for (size_t j = 0; j < outputs; j++) {
             if (r[j] < 0.0f) {

@@ -46,7 +46,7 @@ check_tensors(const mv_query_config *config, const float *natural, const float *
     if (!mv_all_finite(natural, config->queries * features)) {
         return MV_ERROR_NATURAL;
     }
-    for (size_t i = 0; i < config->queries; i++) {
+    for (size_t i = 0; i < config->queries; i++) { /* (queries, features) */
         for (size_t j = 0; j < features; j++) {
             const float value = natural[i * features + j];
             if (value < lower[j] || value > upper[j]) {
@@ -181,7 +181,7 @@ update_queries(void *context, size_t start, size_t end, size_t thread)
     const mv_query_optimizer *self = job->self;
     const size_t features = self->config.features;
     (void)thread;
-    for (size_t i = start; i < end; i++) {
+    for (size_t i = start; i < end; i++) { /* (queries, features) */
         const size_t at = i * features;
         float *master = self->master ? self->master + at : job->queries + at;
         /* Query by query: the gradient is read from far away once, and from the cache the second time. */

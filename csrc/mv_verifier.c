@@ -283,7 +283,7 @@ find_features(void *context, size_t start, size_t end, size_t thread)
     const size_t features = self->features;
     double *scratch = job->work->view_scratch + thread * mv_view_scratch(self->config.outputs);
     bool finite = true;
-    for (size_t m = start; m < end && finite; m++) {
+    for (size_t m = start; m < end && finite; m++) { /* (M, D) */
         const float *responses = job->responses + m * features;
         float *z = job->result + m * features;
         if (mv_view_is_identity(self->config.view)) {
@@ -338,7 +338,7 @@ mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses
     double *squares = work.view_scratch; /* (K): the view is done with it */
     memset(squares, 0, outputs * sizeof *squares);
     double total = 0.0;
-    for (size_t i = 0; i < features; i++) {
+    for (size_t i = 0; i < features; i++) { /* (D, M): each feature over the models */
         double sum = 0.0;
         for (size_t m = 0; m < models; m++) {
             sum += work.z[m * features + i];
@@ -384,6 +384,7 @@ find_logits(mv_verifier *self, size_t models, const float *responses, mv_workspa
     return mv_all_finite(work->logits, models * self->units) ? MV_OK : MV_ERROR_LOSS;
 }
 
+/* Of logits (units) of one model. */
 static double
 mean_score(const float *logits, size_t units)
 {
@@ -477,7 +478,7 @@ check_step(const mv_verifier *self, size_t models, const uint8_t *roles, const m
     return check_use(self);
 }
 
-/* The three-term loss; fills work->logits_gradient. */
+/* The three-term loss; fills work->logits_gradient (M, units). */
 static double
 find_loss(const mv_verifier *self, size_t models, const uint8_t *roles, const mv_step_options *options,
           mv_workspace *work)
@@ -492,7 +493,7 @@ find_loss(const mv_verifier *self, size_t models, const uint8_t *roles, const mv
         counts[roles[m]]++;
     }
     double loss = 0.0;
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; m < models; m++) { /* (M, units) */
         const double weight = weights[roles[m]] / ((double)counts[roles[m]] * (double)self->units);
         const double target = roles[m] == MV_ROLE_NEGATIVE ? 0.0 : 1.0;
         for (size_t u = 0; u < self->units; u++) {
@@ -511,7 +512,7 @@ backpropagate_models(void *context, size_t start, size_t end, size_t thread)
     const mv_verifier *self = job->self;
     const size_t features = self->features;
     double *scratch = job->work->view_scratch + thread * mv_view_scratch(self->config.outputs);
-    for (size_t m = start; m < end; m++) {
+    for (size_t m = start; m < end; m++) { /* (M, D) */
         float *z_gradient = job->work->z_gradient + m * features;
         float *gradient = job->result + m * features;
         const bool identity = mv_view_is_identity(self->config.view);
@@ -523,7 +524,7 @@ backpropagate_models(void *context, size_t start, size_t end, size_t thread)
     }
 }
 
-/* work->z_gradient to the gradient with respect to the raw responses */
+/* gradient (M, D) with respect to the raw responses from work->z_gradient (M, D) */
 static void
 find_response_gradient(const mv_verifier *self, size_t models, const float *responses, const mv_step_options *options,
                        mv_workspace *work, float *gradient)

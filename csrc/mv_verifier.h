@@ -59,8 +59,9 @@ struct mv_kind {
      * parameters unless adam is NULL. */
     void (*backward)(mv_verifier *self, mv_workspace *work, size_t models, const mv_adam_step *adam, bool with_input);
 
-    /* The rest is NULL where a kind has no closed form and keeps nothing in `extra`. Fits it to arguments that have been
-     * checked, as mv_verifier_fit_closed_form says; on failure it is as it was. */
+    /* The rest is NULL where a kind has no closed form and keeps nothing in `extra`. */
+
+    /* mv_verifier_fit_closed_form on arguments that have been checked. */
     mv_status (*fit_closed_form)(mv_verifier *self, const float *owner, size_t models, const float *negatives,
                                  double shrinkage, double floor);
     /* Creates `extra`; MV_ERROR_MEMORY leaves what destroy can free. */

@@ -7,7 +7,7 @@
 #include <assert.h>
 #include <string.h>
 
-/* The table --------------------------------------------------------------------------------------------------------- */
+/* The table ------------------------------------------------------------------------------------------------------- */
 
 /* A new view is a file that fills an mv_view_kind, a declaration and a row here. */
 extern const mv_view_kind mv_view_identity;
@@ -140,7 +140,7 @@ mv_view_features(const mv_kernels *kernels, mv_view view, size_t queries, size_t
         kind->logit_features(&(mv_rows){kernels, queries, outputs}, responses, features);
         return;
     }
-    for (size_t n = 0; n < queries; n++) {
+    for (size_t n = 0; n < queries; n++) { /* (N, K) */
         row.r = responses + n * outputs;
         kind->features(&row, features + n * outputs);
     }
@@ -158,7 +158,7 @@ mv_view_response_gradient(const mv_kernels *kernels, mv_view view, size_t querie
         kind->logit_gradient(&(mv_rows){kernels, queries, outputs}, responses, feature_gradient, response_gradient);
         return;
     }
-    for (size_t n = 0; n < queries; n++) {
+    for (size_t n = 0; n < queries; n++) { /* (N, K) */
         row.r = responses + n * outputs;
         kind->gradient(&row, feature_gradient + n * outputs, response_gradient + n * outputs);
     }
@@ -194,7 +194,7 @@ mv_view_forward(mv_view view, mv_shape shape, const float *responses, float *fea
         return MV_ERROR_MEMORY;
     }
     const size_t size = shape.queries * shape.outputs;
-    for (size_t at = 0; at < count; at += size) {
+    for (size_t at = 0; at < count; at += size) { /* (M, N * K) */
         mv_view_features(mv_kernels_get(), view, shape.queries, shape.outputs, responses + at, features + at, scratch);
     }
     mv_free(scratch);
@@ -218,7 +218,7 @@ mv_view_backward(mv_view view, mv_shape shape, const float *responses, const flo
         return MV_ERROR_MEMORY;
     }
     const size_t size = shape.queries * shape.outputs;
-    for (size_t at = 0; at < count; at += size) {
+    for (size_t at = 0; at < count; at += size) { /* (M, N * K) */
         mv_view_response_gradient(mv_kernels_get(), view, shape.queries, shape.outputs, responses + at,
                                   feature_gradient + at, response_gradient + at, scratch);
     }

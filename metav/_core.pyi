@@ -18,44 +18,45 @@ ROLE_POSITIVE: Final = 1
 ROLE_OWNER: Final = 2
 
 def cpu_info() -> dict[str, Any]:
-    """Instruction set in use (isa), usable ones (isas, best first), cpus of this process, threads."""
+    """Return the instruction set in use (isa), the usable ones (isas, best first), cpus of this process, threads."""
 
 def get_num_threads() -> int:
-    """Threads that one call may use."""
+    """Return how many threads one call may use."""
 
 def set_num_threads(threads: int, /) -> None:
-    """Threads that one call may use, its own included; results do not depend on them."""
+    """Set how many threads one call may use, its own included; results do not depend on them."""
 
 def views() -> dict[str, dict[str, bool]]:
-    """All views by name, in the core's order.
+    """Return all views by name, in the core's order.
 
-    parameter: takes a number in parentheses, e.g. "topk(3)"; reads_classes: reads answers as a classifier's;
-    reads_labels: reads nothing but the most likely class.
+    parameter: whether it takes a number in parentheses, as in "topk(3)".
+    reads_classes: whether it reads answers as a classifier's.
+    reads_labels: whether it reads nothing but the most likely class.
     """
 
 def apply_view(responses: Tensor, view: str, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
-    """Features (M, N, K) of raw responses (M, N, K) under a view.
+    """Return the features (M, N, K) of raw responses (M, N, K) under a view.
 
-    Views: "identity", "identity_round(d)", "logprob", "round(d)", "topk(k)", "label"; views() tells what each reads.
+    view: "identity", "identity_round(d)", "logprob", "round(d)", "topk(k)" or "label"; views() tells what each reads.
     """
 
 def view_gradient(
     responses: Tensor, feature_gradient: Tensor, view: str, /, *, out: Tensor | None = None
 ) -> NDArray[np.float32]:
-    """Gradient (M, N, K) with respect to the raw responses, given the one with respect to the features."""
+    """Return the gradient (M, N, K) with respect to the raw responses, given the one with respect to the features."""
 
 def verifier_kinds() -> dict[str, dict[str, bool]]:
-    """All kinds of verifier by name, in the order in which to try them.
+    """Return all kinds of verifier by name, in the order in which to try them.
 
-    closed_form: is fitted by fit_closed_form, from the owner's and the negatives' responses, rather than by steps;
-    preferred: where it is close to the best, candidates of this kind alone decide; pairs_with_owner: may also read how
-    far a response lies from the owner's.
+    closed_form: whether it is fitted by fit_closed_form, from the owner's and the negatives' responses, not by steps.
+    preferred: whether candidates of this kind alone decide, where one of them is close to the best.
+    pairs_with_owner: whether it may also read how far a response lies from the owner's.
     """
 
 def parameter_shapes(
     kind: VerifierKind, queries: int, outputs: int, *, hidden: int = 64
 ) -> dict[str, tuple[int | None, ...]]:
-    """Shapes of all parameters that a verifier would have; None where any number of columns will do."""
+    """Return the shapes of all parameters that a verifier would have; None where any number of columns will do."""
 
 @final
 class Verifier:
@@ -79,13 +80,13 @@ class Verifier:
         seed: int = 0,
     ) -> Verifier: ...
     def standardize(self, responses: Tensor, /) -> None:
-        """Sets shift (per feature mean) and scale (per output, pooled over queries) from responses (M, N, K)."""
+        """Set shift (per feature mean) and scale (per output, pooled over queries) from responses (M, N, K)."""
     def fit_closed_form(
         self, owner: Tensor, negatives: Tensor, /, *, shrinkage: float = 0.2, floor: float = 1e-2
     ) -> None:
-        """Fits a kind that has a closed form to the owner's (N, K) and M >= 2 negatives' (M, N, K) responses.
+        """Fit a kind that has a closed form to the owner's (N, K) and M >= 2 negatives' (M, N, K) responses.
 
-        RuntimeError for the other kinds.
+        Raises RuntimeError for the other kinds.
         """
     def step(
         self,
@@ -102,27 +103,30 @@ class Verifier:
         dropout: float = 0.0,
         update: bool = True,
     ) -> float:
-        """One joint step; returns the three-term loss and writes d loss / d responses to `gradient` if given.
+        """Take one joint step; return the three-term loss.
 
-        weights are (a_F, a_P, a_N): owner, positives, negatives.
+        gradient: where d loss / d responses is written, if given.
+        weights: (a_F, a_P, a_N), of the owner, the positives and the negatives.
         """
     def logits(self, responses: Tensor, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
-        """Logits (M,) of responses (M, N, K)."""
+        """Return the logits (M,) of responses (M, N, K)."""
     def scores(self, responses: Tensor, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
-        """Scores (M,) in [0, 1] of responses (M, N, K)."""
+        """Return the scores (M,) in [0, 1] of responses (M, N, K)."""
     def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all parameters, `shift` and `scale` included."""
+        """Return copies of all parameters, `shift` and `scale` included."""
     def load_parameters(self, parameters: Mapping[str, Tensor], /) -> None:
-        """Replaces all parameters; the mapping must name each one that parameters() gives. Adam starts anew.
+        """Replace all parameters; the optimiser Adam starts anew.
+
+        parameters: must name each one that parameters() gives.
 
         On an error (unknown or missing name, wrong shape, a value that is not finite) nothing has changed.
         """
     def copy(self) -> Verifier:
-        """An independent verifier in the same state, Adam's and the augmentation's included."""
+        """Return an independent verifier in the same state, Adam's and the augmentation's included."""
 
 @final
 class QueryOptimizer:
-    """Adam on the fingerprint, followed by the projection onto bounds, radius and levels."""
+    """Adam on the queries of a fingerprint, followed by the projection onto bounds, radius and levels."""
 
     def __new__(
         cls,
@@ -134,6 +138,12 @@ class QueryOptimizer:
         radius: float | None = None,
         levels: int | None = None,
     ) -> QueryOptimizer:
-        """natural (N, ...) start; lower and upper have the shape of one query; radius in units of upper - lower."""
+        """Return an optimiser that starts at given queries.
+
+        natural: the queries (N, ...) to start at.
+        lower, upper: bounds, of the shape of one query.
+        radius: largest change of a query, in units of upper - lower; None for no limit.
+        levels: number of values that a feature may take; None for continuous ones.
+        """
     def update(self, gradient: Tensor, queries: Tensor, /, *, learning_rate: float = 1e-2) -> None:
-        """One step; writes the projected queries (N, ...) in place."""
+        """Take one step, and write the projected queries (N, ...) in place."""

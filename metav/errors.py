@@ -20,7 +20,7 @@ class ObfuscationError(MetavError, ValueError):
 
 
 class ZooError(MetavError, ValueError):
-    """A zoo that cannot serve: no negatives, no positives, or too few models for the shares."""
+    """A zoo of surrogate models that cannot serve: no negatives, no positives, or too few models for its shares."""
 
 
 class CacheError(MetavError, OSError):
@@ -32,7 +32,11 @@ class ArtefactError(MetavError, ValueError):
 
 
 class SuspectError(MetavError):
-    """A suspect that failed, or answered in a way that cannot be scored; becomes an INCONCLUSIVE verdict."""
+    """A suspect that failed, or answered in a way that cannot be scored; becomes an INCONCLUSIVE verdict.
+
+    reason: a short code for programs, such as "failed" or "not_finite".
+    message: the same for people.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -48,16 +48,25 @@ def fingerprint(
 ) -> Fingerprint:
     """Make the fingerprint of an owner's model; the model and all random state come back as they were.
 
-    zoo: surrogates made by build_zoo for this owner and task; None builds the standard one, for which architectures,
-    cache and jobs are meant. queries: their number, before options.queries (100). target_fpr: wanted false-positive
-    rate, in (0, 1). The same seed gives the same fingerprint, bit for bit, on the same machine. Raises ModelError,
-    InputError, and ZooError for a zoo of another owner or task, or one too small; warns where its calibration cannot
-    support target_fpr.
+    owner: the model whose copies are to be recognised.
+    task: what it has learned, with its data.
+    zoo: surrogate models made by `build_zoo` for this owner and task; None builds the standard zoo.
+    queries: their number, instead of options.queries (100).
+    target_fpr: wanted false-positive rate, in (0, 1).
+    seed: of every random choice; the same seed gives the same fingerprint, bit for bit, on the same machine.
+    options: of the optimisation; None for the defaults.
+    architectures, cache, jobs: as for `build_zoo`, for a zoo that is still to be built.
+    progress: None shows a bar on a terminal, False never, True always.
+
+    Warns where the zoo has too few independent models to support target_fpr.
+
+    Raises ModelError or InputError for arguments that cannot be used, ZooError for a zoo of another owner or task, or
+    one too small.
     """
     _check_arguments(owner, zoo, target_fpr, seed)
     task = as_task(task)
     if zoo is not None and architectures is not None:
-        raise InputError("architectures are for a zoo that is still to be built; pass them to build_zoo, or no zoo.")
+        raise InputError("architectures are for a zoo that is still to be built; pass them to build_zoo, or no zoo")
     chosen = OptimizationOptions() if options is None else options
     view_of(chosen.view or task.view)  # before surrogates are trained
     chosen = chosen if queries is None else replace(chosen, queries=whole_number("queries", queries, least=1))
@@ -75,24 +84,24 @@ def fingerprint(
 
 def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object) -> None:
     if not isinstance(owner, nn.Module):
-        raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself.")
+        raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
     if zoo is not None and not isinstance(zoo, Zoo):
-        raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo.")
+        raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo")
     whole_number("seed", seed)
     if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
-        raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}.")
+        raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
 
 
 def _check_zoo(zoo: Zoo, owner: nn.Module, task: Task) -> None:
     if zoo.owner_digest != state_digest(owner):
         raise ZooError(
             "the zoo was built for another owner (or for other weights of it); expected surrogates of this model: "
-            "build it again with metav.build_zoo(owner, task), a cache folder can be kept."
+            "build it again with metav.build_zoo(owner, task), a cache folder can be kept"
         )
     if zoo.task_digest != task.digest():
         raise ZooError(
             "the zoo was built for another task (other data or options); expected surrogates trained on this one: "
-            "build it again with metav.build_zoo(owner, task), or pass the task that it was built with."
+            "build it again with metav.build_zoo(owner, task), or pass the task that it was built with"
         )
 
 
@@ -106,7 +115,7 @@ def _warn_of_few_negatives(result: OptimizationResult, zoo: Zoo) -> None:
     warnings.warn(
         f"{found} independent models calibrate, which cannot support a false-positive rate of {rule.target_fpr:g}: "
         f"{needed} would do, so build the zoo with about negatives={math.ceil(needed * runs / found)}, or ask for a "
-        f"rate of {1 / (found + 1):.2g} or more.",
+        f"rate of {1 / (found + 1):.2g} or more",
         stacklevel=3,
     )
 

@@ -46,7 +46,7 @@ int replace_exception(const tensor_spec *spec);
 int check_torch_flags(module_state *state, PyObject *object, const tensor_spec *spec);
 /* Holds the storage of a torch tensor: its owning export does not survive set_ and assignments to .data. */
 int hold_storage(module_state *state, PyObject *object, const tensor_spec *spec, tensor *out);
-/* Tells autograd of a tensor that will be written. Nothing to do unless torch is loaded and it is one of its tensors. */
+/* Tells autograd of a tensor that will be written, if torch is loaded and it is one of its tensors. */
 int mark_written(module_state *state, const tensor *self);
 
 /* The attribute, or NULL without an exception if the object has none (tensor.c). */

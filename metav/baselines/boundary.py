@@ -21,15 +21,20 @@ from metav.tasks.kinds import TaskNeeds
 class IPGuard(Baseline):
     """Points near the boundary between two classes; the score is the share of equal labels, in [0, 1].
 
-    Cao, Jia, Gong: "IPGuard: Protecting Intellectual Property of Deep Neural Networks via Fingerprinting the
-    Classification Boundary", AsiaCCS 2021, eq. 5: from a natural input of class i, minimise
-    relu(Z_i - Z_j + k) + relu(max over t other than i, j of Z_t - Z_i) for a class j, by Adam. Z are log-probabilities,
-    which differ like logits between classes. Here j is drawn at random. A point that has reached the goal moves back
-    along its last step as far as it may: class j then leads by k, or by more where a third class stood in the way.
+    margin: k below, in nats. It trades uniqueness for robustness; 10, which is used with CIFAR-10, puts the points of
+        smaller models deep into class j, and 1 did better on digits.
+    steps: of Adam, at most.
+    learning_rate: of Adam, in units of a feature's range.
 
-    margin: k, in nats. It trades uniqueness for robustness; 10, which is used with CIFAR-10, puts the points of smaller
-    models deep into class j, and 1 did better on digits. steps, learning_rate: of Adam; the rate in units of a
-    feature's range.
+    From a natural input of class i, minimise relu(Z_i - Z_j + k) + relu(max over t other than i, j of Z_t - Z_i) for a
+    class j, by Adam. Z are log-probabilities, which differ like logits between classes. Here j is drawn at random. A
+    point that has reached the goal moves back along its last step as far as it may: class j then leads by k, or by more
+    where a third class stood in the way.
+
+    Raises InputError for numbers that are not positive.
+
+    Source: Cao, Jia, Gong: "IPGuard: Protecting Intellectual Property of Deep Neural Networks via Fingerprinting the
+        Classification Boundary", AsiaCCS 2021, eq. 5.
     """
 
     name = "IPGuard"
@@ -52,7 +57,7 @@ class IPGuard(Baseline):
         return self._to_boundary(context, natural, pair)
 
     def _to_boundary(self, context: FitContext, start: Tensor, pair: Tensor) -> Tensor:
-        """Adam from `start`; each point stops at its own first success. pair: classes i and j, (2, n)."""
+        """Return points moved by Adam from `start`, each to its own first success; pair: classes i and j, (2, n)."""
         lower, upper = context.lower, context.upper
         scale = torch.where(upper > lower, upper - lower, torch.ones_like(upper))
         # Adam's steps do not depend on the scale of the gradient: in these units its rate is a share of the range.
@@ -82,7 +87,7 @@ class IPGuard(Baseline):
         return clamp(found, lower, upper)
 
     def _moved_back(self, owner: nn.Module, before: Tensor, after: Tensor, pair: Tensor) -> Tensor:
-        """The first points between two steps at which the loss is 0."""
+        """Return the first points between two steps at which the loss is 0."""
         return crossings(before, after, lambda points: boundary_loss(owner, points, pair, self.margin) == 0)
 
     def _score(self, responses: FloatArray) -> float:
@@ -90,7 +95,12 @@ class IPGuard(Baseline):
 
 
 def boundary_loss(owner: nn.Module, inputs: Tensor, pair: Tensor, margin: float) -> Tensor:
-    """The loss (n,) of IPGuard's eq. 5; 0 where class j leads class i by the margin and no third class leads i."""
+    """Return the loss (n,) of IPGuard's eq. 5; 0 where class j leads class i by the margin and no third class leads i.
+
+    inputs: (n, ...).
+    pair: classes i and j, (2, n).
+    margin: k, in nats.
+    """
     scores = log_probabilities(owner(inputs))
     own, other = (scores.gather(1, row[:, None])[:, 0] for row in pair)
     thirds = scores.scatter(1, pair.T, -torch.inf).amax(dim=1)
@@ -101,16 +111,25 @@ def boundary_loss(owner: nn.Module, inputs: Tensor, pair: Tensor, margin: float)
 class ConferAE(Baseline):
     """Adversarial examples that transfer to derived models alone; the score is the share of equal labels, in [0, 1].
 
-    Lukas, Zhang, Kerschbaum: "Deep Neural Network Fingerprinting by Conferrable Adversarial Examples", ICLR 2021.
-    The conferrability of class t is Surr(x)_t (1 - Ref(x)_t), the mean prediction of derived and of independent models
-    under dropout on their outputs. Their ensemble method (section 5) minimises over a small change of x, by Adam, the
-    sum, equally weighted, of: the cross-entropy of 1 and the highest conferrability; minus that of the owner's
-    prediction before and after the change; that of the owner's prediction and Surr. Of more candidates than queries
-    those of the highest conferrability are kept, where the paper keeps all above a bound.
-
     epsilon: largest change in units of a feature's range; much less will do for large colour images, but 8x8 digits
-    hardly change class then. steps, learning_rate (in units of epsilon): of Adam. dropout: chance that an output is
-    dropped. candidates: per query. surrogates: most of each class, drawn from the zoo.
+        hardly change class then.
+    steps: of Adam.
+    learning_rate: of Adam, in units of epsilon.
+    dropout: chance that an output is dropped, in [0, 1).
+    candidates: per query.
+    surrogates: most of each class, drawn from the zoo.
+
+    The conferrability of class t is Surr(x)_t (1 - Ref(x)_t), where Surr and Ref are the mean predictions of derived
+    and of independent models under dropout on their outputs. The ensemble method of the paper (section 5) minimises
+    over a small change of x, by Adam, the sum, equally weighted, of: the cross-entropy of 1 and the highest
+    conferrability; minus that of the owner's prediction before and after the change; that of the owner's prediction and
+    Surr. Of more candidates than queries those of the highest conferrability are kept, where the paper keeps all above
+    a bound.
+
+    Raises InputError for numbers outside these ranges.
+
+    Source: Lukas, Zhang, Kerschbaum: "Deep Neural Network Fingerprinting by Conferrable Adversarial Examples", ICLR
+        2021.
     """
 
     name = "ConferAE"
@@ -186,8 +205,12 @@ class ConferAE(Baseline):
 
 
 def conferrability(inputs: Tensor, derived: Sequence[nn.Module], independent: Sequence[nn.Module]) -> Tensor:
-    """The highest conferrability (n,) over the classes: the share of derived models that say so, times the share of
-    independent ones that do not (Lukas et al., ICLR 2021, section 4)."""
+    """Return the highest conferrability (n,) of inputs (n, ...) over the classes.
+
+    That of a class is the share of derived models that predict it, times the share of independent ones that do not.
+
+    Source: Lukas et al., ICLR 2021, section 4.
+    """
     transfer = []
     for models in (derived, independent):
         votes = [log_probabilities(model(inputs)) for model in models]
@@ -197,7 +220,7 @@ def conferrability(inputs: Tensor, derived: Sequence[nn.Module], independent: Se
 
 
 def _mean_prediction(models: Sequence[nn.Module], inputs: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
-    """Log-probabilities (n, classes) of the mean of the models' outputs, each output dropped with a chance."""
+    """Return log-probabilities (n, classes) of the mean of the models' outputs, each output dropped with a chance."""
     total = torch.zeros(())
     for model in models:
         outputs = log_probabilities(model(inputs))

@@ -18,10 +18,12 @@ from metav.tasks.kinds import TaskNeeds
 class SAC(Baseline):
     """Correlation of answers between pairs of CutMix images; the score is 1 minus the mean difference, in [0, 1].
 
-    Guan, Liang, He: "Are You Stealing My Model? Sample Correlation for Fingerprinting Deep Neural Networks", NeurIPS
-    2022, variant SAC-m: C_ij is the cosine between a model's probabilities on inputs i and j, and the distance is the
-    mean of |C_owner - C_suspect| over all pairs. It does not change where a thief renames the classes. The inputs are
-    CutMix images of two natural ones each; other inputs than images get a random run of features from their partner.
+    C_ij is the cosine between a model's probabilities on inputs i and j, and the distance is the mean of |C_owner -
+    C_suspect| over all pairs. It does not change where a thief renames the classes. The inputs are CutMix images of two
+    natural ones each; other inputs than images get a random run of features from their partner.
+
+    Source: Guan, Liang, He: "Are You Stealing My Model? Sample Correlation for Fingerprinting Deep Neural Networks",
+        NeurIPS 2022, variant SAC-m.
     """
 
     name = "SAC"
@@ -41,12 +43,12 @@ class SAC(Baseline):
 
 
 def correlation_distance(owner: NDArray[np.float64], suspect: NDArray[np.float64]) -> float:
-    """The mean absolute difference of two correlation matrices, in [0, 1], from probabilities (N, K)."""
+    """Return the mean absolute difference of two correlation matrices, in [0, 1], from probabilities (N, K)."""
     return float(np.abs(correlation(owner) - correlation(suspect)).mean())
 
 
 def correlation(answers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosines (N, N) between the rows of answers (N, K)."""
+    """Return the cosines (N, N) between the rows of answers (N, K)."""
     directions = answers / np.linalg.norm(answers, axis=1, keepdims=True)
     cosines: NDArray[np.float64] = directions @ directions.T
     return cosines

@@ -16,19 +16,25 @@ from metav.tasks.classification import log_probabilities
 from metav.tasks.kinds import TaskNeeds
 
 ROUNDS = 10
-"""Looks at transformed inputs, each of another random transform, before inputs that are classified rightly will do."""
+"""How often mistakes are searched on transformed inputs, each time by another random transform.
+
+Where there are still too few, inputs that are classified rightly fill up the queries.
+"""
 
 
 class AKH(Baseline):
     """The owner's own mistakes; the score is the share of them that a suspect repeats, in [0, 1].
 
-    Godinot, Le Merrer, Penzo, Taiani, Tredan: "Queries, Representation & Detection: The Next 100 Model Fingerprinting
-    Schemes", AAAI 2025, the Anna Karenina heuristic: inputs that the owner's model classifies wrongly, and the labels
-    compared. The paper has more mistakes than queries. Where an owner makes fewer on natural inputs, mistakes on
-    shifted, blurred or noisy ones follow, whose class is known, and at last those that it came closest to mistaking.
-    Mistakes on held-out inputs come first.
+    natural_mistakes: after `fit`, how many of the queries are mistakes on natural inputs.
+    mistakes: after `fit`, how many of the queries are mistakes on any inputs.
 
-    natural_mistakes, mistakes: how many of the queries are mistakes on natural inputs, and on any, after `fit`.
+    The Anna Karenina heuristic asks inputs that the owner's model classifies wrongly, and compares the labels. The
+    paper has more mistakes than queries. Where an owner makes fewer on natural inputs, mistakes on shifted, blurred or
+    noisy ones follow, whose class is known, and at last those that it came closest to mistaking. Mistakes on held-out
+    inputs come first.
+
+    Source: Godinot, Le Merrer, Penzo, Taiani, Tredan: "Queries, Representation & Detection: The Next 100 Model
+        Fingerprinting Schemes", AAAI 2025.
     """
 
     name = "AKH"
@@ -64,7 +70,10 @@ class AKH(Baseline):
 
 
 def lead_of_truth(scores: Tensor, targets: Tensor) -> Tensor:
-    """By how much (n,) the true class leads the best other one in scores (n, classes); negative for a mistake."""
+    """Return by how much (n,) the true class leads the best other one in scores (n, classes).
+
+    It is negative for a mistake.
+    """
     truth = scores.gather(1, targets[:, None])[:, 0]
     return truth - scores.scatter(1, targets[:, None], -torch.inf).amax(dim=1)
 
@@ -72,10 +81,10 @@ def lead_of_truth(scores: Tensor, targets: Tensor) -> Tensor:
 def _labelled(context: FitContext) -> tuple[Tensor, Tensor]:
     examples, targets = context.task.examples, context.task.targets
     if examples is None or targets is None:
-        raise InputError("AKH needs a task with labelled `examples` and `targets`; give it a metav.Classification.")
+        raise InputError("AKH needs a task with labelled `examples` and `targets`; give it a metav.Classification")
     if context.queries > len(examples):
         raise InputError(
-            f"AKH needs queries to lie in 1..{len(examples)} (the inputs of this task), got {context.queries}."
+            f"AKH needs queries to lie in 1..{len(examples)} (the inputs of this task), got {context.queries}"
         )
     return examples, targets
 

@@ -17,18 +17,18 @@ EPSILONS = (0.025, 0.05, 0.1, 0.2, 0.4)
 
 
 def box_around(inputs: Tensor, lower: Tensor, upper: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Bounds (n, ...) of a change by at most `epsilon` of each feature's range, within the range."""
+    """Return the bounds (n, ...) of a change by at most `epsilon` of each feature's range, within the range."""
     reach = epsilon * (upper - lower)
     return torch.maximum(inputs - reach, lower), torch.minimum(inputs + reach, upper)
 
 
 def clamp(inputs: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Inputs moved into their bounds."""
+    """Return inputs moved into their bounds."""
     return torch.minimum(torch.maximum(inputs, lower), upper)
 
 
 def predicted(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The most likely class (n,) of each input."""
+    """Return the most likely class (n,) of each input."""
     with torch.no_grad():
         return log_probabilities(model(inputs)).argmax(dim=1)
 
@@ -36,10 +36,13 @@ def predicted(model: nn.Module, inputs: Tensor) -> Tensor:
 def projected_gradient(
     model: nn.Module, inputs: Tensor, lower: Tensor, upper: Tensor, *, epsilon: float, steps: int
 ) -> Tensor:
-    """Adversarial examples (n, ...): away from the predicted class within an l-infinity ball (Madry et al., ICLR 2018).
+    """Return adversarial examples (n, ...): inputs moved away from their predicted class within an l-infinity ball.
 
-    epsilon: radius in units of each feature's range. Steps of 2.5 epsilon / steps, as in the paper, so that the edge of
-    the ball can be reached and followed; no random start.
+    epsilon: radius of the ball in units of each feature's range.
+    steps: of the descent; each is 2.5 epsilon / steps long, as in the paper, so that the edge of the ball can be
+        reached and followed. There is no random start.
+
+    Source: Madry et al., ICLR 2018.
     """
     labels = predicted(model, inputs)
     low, high = box_around(inputs, lower, upper, epsilon)
@@ -57,9 +60,12 @@ def projected_gradient(
 def nearest_adversarial(
     model: nn.Module, inputs: Tensor, lower: Tensor, upper: Tensor, *, epsilons: Sequence[float], steps: int
 ) -> Tensor:
-    """`projected_gradient` within the first of some growing balls where the predicted class changes, for each input.
+    """Return, for each input, `projected_gradient` within the first of some growing balls where its class changes.
 
-    Where it changes in none, the example of the last ball stays.
+    epsilons: radii of the balls, ascending, in units of each feature's range.
+    steps: of the descent in each ball.
+
+    Where the predicted class changes in none, the example of the last ball stays.
     """
     found = projected_gradient(model, inputs, lower, upper, epsilon=epsilons[0], steps=steps)
     for epsilon in epsilons[1:]:
@@ -71,7 +77,10 @@ def nearest_adversarial(
 
 
 def checked_epsilons(epsilons: Sequence[float], steps: int) -> tuple[float, ...]:
-    """The radii of `nearest_adversarial` as a tuple; InputError unless they are positive and grow, and steps too."""
+    """Return the radii of `nearest_adversarial` as a tuple.
+
+    Raises InputError unless the radii are positive and grow, and `steps` is at least 1.
+    """
     given = tuple(float(epsilon) for epsilon in epsilons)
     if not given or given[0] <= 0 or any(low >= high for low, high in pairwise(given)) or steps < 1:
         raise InputError(f"epsilons must be positive and grow, steps be at least 1, got {given} and {steps}")
@@ -79,10 +88,12 @@ def checked_epsilons(epsilons: Sequence[float], steps: int) -> tuple[float, ...]
 
 
 def cutmix(inputs: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
-    """Each input with a random box taken from its partner (Yun et al., ICCV 2019, eq. 1-2 with Beta(1, 1)).
+    """Return each input with a random box replaced by that of its partner.
 
-    inputs, partners: (n, channels, height, width), the box spans the channels; of other shapes a random run of the
-    flattened features is taken.
+    inputs, partners: (n, channels, height, width), where the box spans the channels; in arrays of another shape, a
+        random run of the flattened features is replaced.
+
+    Source: Yun et al., ICCV 2019, eq. 1-2 with Beta(1, 1).
     """
     mixed = inputs.clone()
     for row in range(len(inputs)):
@@ -98,6 +109,6 @@ def cutmix(inputs: Tensor, partners: Tensor, generator: torch.Generator) -> Tens
 
 
 def _span(size: int, share: float, position: float) -> slice:
-    """A run of about `share` of `size` places around a uniform center, cut off at the ends."""
+    """Return a run of about `share` of `size` places around a uniform center, cut off at the ends."""
     center, half = position * size, share * size / 2
     return slice(max(0, round(center - half)), min(size, round(center + half)))

@@ -29,15 +29,20 @@ from metav.support.randomness import derive_seed
 class LiteGuard(Baseline):
     """One linear verifier per query, trained with it; the score is the mean of their sigmoids, in [0, 1].
 
-    Yang, Geng, Chen, Luo: "LiteGuard: Efficient Task-Agnostic Model Fingerprinting with Enhanced Generalization", ICLR
-    2026 (arXiv 2603.24982): query x_m and verifier v_m(y) = sigmoid(w_m . y + b_m) are trained as a pair, all pairs
-    independently, on 0.5 bce(owner, 1) + 1.0 bce(derived, 1) + 1.5 bce(independent, 0), with one surrogate of each
-    class drawn for every step. The model sets hold snapshots from 35 to 85 % of training, which `build_zoo` takes by
-    default. Rates, number of steps and the start, here at natural inputs, are not in the paper's description: they are
-    chosen on digits. A classifier's responses are its probabilities.
+    steps: number of updates.
+    learning_rate: of Adam, for the verifiers.
+    query_learning_rate: of Adam, for the queries, in units of a feature's range.
 
-    steps: updates; learning_rate: Adam, of the verifiers; query_learning_rate: Adam, of the queries, in units of a
-    feature's range.
+    Query x_m and verifier v_m(y) = sigmoid(w_m . y + b_m) are trained as a pair, all pairs independently, on 0.5
+    bce(owner, 1) + 1.0 bce(derived, 1) + 1.5 bce(independent, 0), with one surrogate of each class drawn for every
+    step. The model sets hold snapshots from 35 to 85 % of training, which `build_zoo` takes by default. Rates, number
+    of steps and the start, here at natural inputs, are not in the paper's description: they are chosen on digits. A
+    classifier's responses are its probabilities.
+
+    Raises InputError for numbers that are not positive.
+
+    Source: Yang, Geng, Chen, Luo: "LiteGuard: Efficient Task-Agnostic Model Fingerprinting with Enhanced
+        Generalization", ICLR 2026 (arXiv 2603.24982).
     """
 
     name = "LiteGuard"
@@ -100,23 +105,28 @@ class LiteGuard(Baseline):
 
 
 def local_logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Logits (N,) of one linear verifier per query: features and weight (N, K), bias (N,)."""
+    """Return the logits (N,) of one linear verifier per query: features and weight (N, K), bias (N,)."""
     return (features * weight).sum(dim=1) + bias
 
 
 def _relative(inputs: Tensor, lower: Tensor, scale: Tensor) -> Tensor:
-    """Inputs in units of each feature's range; 0 where it has none."""
+    """Return inputs in units of each feature's range; 0 where it has none."""
     return torch.where(scale > 0, (inputs - lower) / torch.where(scale > 0, scale, torch.ones_like(scale)), 0.0)
 
 
 class FixedQueryVerifier(Baseline):
     """MetaV's verifier on natural queries that are never optimised; the score is its sigmoid, in [0, 1].
 
-    What the joint optimisation of MetaV (Pan et al., KDD 2022) adds is the difference to this. The verifier is an `mlp`
-    of the core on responses under the task's view, trained on the owner's and all surrogates' with the settings of
+    steps: full-batch updates.
+    options: of the updates; `hidden`, `view` and `step_settings` are used. None: the defaults.
+
+    The difference between MetaV and this scheme is what the joint optimisation adds. The verifier is an `mlp` of the
+    core on responses under the task's view, trained on the owner's and all surrogates' with the settings of
     `OptimizationOptions`.
 
-    steps: full-batch updates. options: of the updates; `hidden`, `view` and `step_settings` are used (None: defaults).
+    Raises InputError for fewer than 1 step.
+
+    Source: without the optimisation of queries, Pan et al., KDD 2022.
     """
 
     name = "fixed-query meta-verifier"
@@ -155,12 +165,18 @@ class FixedQueryVerifier(Baseline):
 class MatchedFilter(Baseline):
     """A matched filter on natural queries, from independent models alone; a monotone map of its cosine, in [0, 1].
 
-    The owner's deviation from the mean independent model, whitened by their covariance (shrunk diagonal plus low rank)
-    and compared with the suspect's, as in adaptive detection of a known signal (Scharf and McWhorter, "Adaptive matched
-    subspace detectors", 1996): the kind `matched` of the core in closed form, on responses under the task's view. It
-    needs no derived models. The owner itself has the highest score that there is.
+    shrinkage: of the covariance's diagonal (csrc/metav.h), in (0, 1].
+    floor: of the covariance's diagonal, >= 0.
+    view: how answers are read; None for the task's own.
 
-    shrinkage in (0, 1], floor >= 0: of the covariance's diagonal (csrc/metav.h). view: None for the task's own.
+    The owner's deviation from the mean independent model, whitened by their covariance (shrunk diagonal plus low rank),
+    is compared with the suspect's, as in adaptive detection of a known signal. It is the kind `matched` of the core in
+    closed form, on responses under the task's view, and needs no derived models. The owner itself has the highest score
+    that there is.
+
+    Raises InputError for numbers outside these ranges.
+
+    Source: Scharf and McWhorter, "Adaptive matched subspace detectors", 1996.
     """
 
     name = "matched filter"

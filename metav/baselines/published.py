@@ -34,15 +34,18 @@ VERIFIER_RATE = 1e-2
 QUERY_RATE = 1e-1
 EVALUATE_EVERY = 2
 WEIGHTS = (0.5, 0.5, 1.0)
-"""Of the owner, the positives and the negatives: both classes weigh the same."""
+"""Weights in the loss: the owner and all positives together weigh as much as all negatives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PublishedFit:
-    """The best state seen: queries (N, ...) and verifier; `history` holds (seconds, ARUC) at each evaluation.
+    """The best state that the optimisation of MetaV as published has seen.
 
-    The seconds count the optimisation alone, without the evaluations. Without held-out models the ARUC is NaN, and the
-    state is the last one.
+    queries: (N, *input shape).
+    verifier: from flattened responses to a logit.
+    classes: whether responses are a classifier's.
+    history: (seconds, ARUC on held-out models) at each evaluation. The seconds count the optimisation alone, without
+        the evaluations. Without held-out models the ARUC is NaN, and the state is the last one.
     """
 
     queries: Tensor
@@ -68,7 +71,7 @@ class PublishedFit:
 
 @dataclass(slots=True, kw_only=True)
 class _Progress:
-    """The clock, which evaluations stop, and the best state so far."""
+    """The seconds of optimisation, evaluations not counted, and the best state so far."""
 
     queries: Tensor
     verifier: nn.Module
@@ -77,8 +80,9 @@ class _Progress:
     history: list[tuple[float, float]] = field(default_factory=list)
 
     def record(self, value: float, queries: Tensor, verifier: nn.Module) -> None:
+        """Note an ARUC, and keep the state where it is the best so far."""
         self.history.append((self.seconds, value))
-        # NaN, of no held-out models, is never worse than what came before
+        # without held-out models the value is NaN: then the last state is kept
         if not value <= self.best:
             self.best, self.queries, self.verifier = value, queries.detach().clone(), copy.deepcopy(verifier)
 
@@ -98,8 +102,15 @@ def fit_published(
 ) -> PublishedFit:
     """Optimise queries and verifier until the ARUC on held-out models reaches the target, or time or steps are up.
 
-    held_out: models of both classes that are never optimised on (None: the fully trained ones of the share "select").
-    Trains on the fully trained models of the share "optimize", as published: without snapshots.
+    owner, task, zoo: the owner's model, what it has learned, and its surrogates. Those of the share "optimize" that are
+        fully trained are optimised on, as published: without snapshots.
+    queries: their number N.
+    seed: of every random choice.
+    target_aruc: in [0, 1].
+    max_seconds: of optimisation, evaluations not counted.
+    max_steps: of optimisation.
+    evaluate_every: steps between two evaluations.
+    held_out: models of both classes that are never optimised on; None: the fully trained ones of the share "select".
     """
     trained = _trained(zoo, "optimize")
     return optimise_published(
@@ -129,7 +140,13 @@ def optimise_published(
     max_steps: float,
     evaluate_every: int,
 ) -> PublishedFit:
-    """The optimisation of `fit_published` on given surrogates; without held-out models it runs to its limits."""
+    """Run the optimisation of `fit_published` on given surrogates.
+
+    surrogates: the models that are optimised on.
+    held_out: those that are not; without any, the optimisation runs until time or steps are up.
+
+    The other arguments are those of `fit_published`.
+    """
     device = device_of(owner)
     models = [frozen_copy(owner), *(entry.model for entry in surrogates)]
     labels = torch.tensor([1.0, *(float(entry.is_positive) for entry in surrogates)], device=device)
@@ -204,13 +221,17 @@ def _held_out_aruc(models: Sequence[ZooModel], queries: Tensor, verifier: nn.Mod
 class PublishedMetaV(Baseline):
     """MetaV as published: queries and one MLP, jointly optimised over all surrogates; the score is its sigmoid.
 
-    Pan, Yan, Zhang, Yang: "MetaV: A Meta-Verifier Approach to Task-Agnostic Model Fingerprinting", KDD 2022 (arXiv
-    2201.07391v3): maximise log V(owner) + mean log V(derived) + mean log (1 - V(independent)), by Adam on verifier and
-    queries in full batch; see `fit_published`. All fully trained surrogates are optimised on, but for those of the
-    share "select", which choose the best state; where that share lacks a class, they are optimised on too, and the last
-    state counts.
+    steps: at most; it stops where the held-out ARUC is 1.
+    evaluate_every: steps between two evaluations.
 
-    steps: at most; it stops where the held-out ARUC is 1. evaluate_every: steps between two looks at it.
+    Maximise log V(owner) + mean log V(derived) + mean log (1 - V(independent)), by Adam on verifier and queries in full
+    batch; see `fit_published`. All fully trained surrogates are optimised on, but for those of the share "select",
+    which choose the best state; where that share lacks a class, they are optimised on too, and the last state counts.
+
+    Raises InputError for numbers below 1.
+
+    Source: Pan, Yan, Zhang, Yang: "MetaV: A Meta-Verifier Approach to Task-Agnostic Model Fingerprinting", KDD 2022
+        (arXiv 2201.07391v3).
     """
 
     name = "MetaV as published"

@@ -1,4 +1,4 @@
-"""Fingerprints from how similar two models answer: ModelDiff, DeepJudge's black-box metrics, plain output distance."""
+"""Fingerprints from how similar two models' answers are: ModelDiff, DeepJudge's black-box metrics, output distance."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from metav.tasks.kinds import TaskNeeds
 class ModelDiff(Baseline):
     """How far an adversarial change moves the answer, input by input; the score is a cosine, in [0, 1].
 
-    Li, Zhang, Liu, Yang, Liu: "ModelDiff: Testing-Based DNN Similarity Comparison for Model Reuse Detection", ISSTA
-    2021: a model's decision distance vector holds, for each pair of a natural input and its changed twin, 1 minus the
-    cosine between the two answers; the similarity of two models is the cosine between their vectors. It does not change
-    where a thief renames the classes. The paper searches for changes that move the owner's answer; here it is projected
-    gradient descent on the owner, as in Godinot et al. (AAAI 2025), within the smallest ball where its class changes.
-    N queries make N // 2 pairs, natural inputs first.
+    epsilons: radii of the balls in units of a feature's range, ascending.
+    steps: of the gradient descent in each ball.
 
-    epsilons: radii of the balls in units of a feature's range. steps: of the gradient descent.
+    A model's decision distance vector holds, for each pair of a natural input and its changed twin, 1 minus the cosine
+    between the two answers; the similarity of two models is the cosine between their vectors. It does not change where
+    a thief renames the classes. The paper searches for changes that move the owner's answer; here it is projected
+    gradient descent on the owner, as in Godinot et al. (AAAI 2025), within the smallest ball where its class changes. N
+    queries make N // 2 pairs, natural inputs first.
+
+    Source: Li, Zhang, Liu, Yang, Liu: "ModelDiff: Testing-Based DNN Similarity Comparison for Model Reuse Detection",
+        ISSTA 2021.
     """
 
     name = "ModelDiff"
@@ -56,11 +59,11 @@ class ModelDiff(Baseline):
 
 
 def decision_distances(answers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The decision distance vector (N / 2,) of answers (N, K), those to the natural inputs first."""
+    """Return the decision distance vector (N / 2,) of answers (N, K), those to the natural inputs first."""
     natural, changed = np.split(answers, 2)
     lengths = np.linalg.norm(natural, axis=1) * np.linalg.norm(changed, axis=1)
     distances: NDArray[np.float64] = 1.0 - (natural * changed).sum(axis=1) / lengths
-    # what rounding leaves of no distance would have a direction of its own
+    # where the answers are equal, rounding leaves tiny distances, whose vector would still have a direction
     return np.where(distances > 1e-9, distances, 0.0)
 
 
@@ -68,8 +71,8 @@ def decision_distances(answers: NDArray[np.float64]) -> NDArray[np.float64]:
 class DeepJudgeDistances:
     """DeepJudge's black-box distances of a suspect from the owner, each 0 for an exact copy.
 
-    robustness: difference of the two accuracies on the adversarial examples, in [0, 1]. jensen_shannon: mean divergence
-    of the two answers in nats, in [0, log 2].
+    robustness: difference of the two accuracies on the adversarial examples, in [0, 1].
+    jensen_shannon: mean divergence of the two answers in nats, in [0, log 2].
     """
 
     robustness: float
@@ -79,14 +82,19 @@ class DeepJudgeDistances:
 class DeepJudge(Baseline):
     """Distances on adversarial examples of the owner; the score is 1 minus their mean, in [0, 1].
 
-    Chen, Wang, Peng, Sun, Cheng, Ji, Ma, Li, Song: "Copy, Right? A Testing Framework for Copyright Protection of Deep
-    Learning Models", IEEE S&P 2022, the two metrics that need outputs alone: robustness distance RobD and
-    Jensen-Shannon distance JSD, on adversarial examples, by projected gradient descent from the natural inputs that the
-    owner's model is surest of. The paper compares each with a threshold from independent models and lets them vote; as
-    only scores are wanted here, the distances are added, JSD in units of its largest value.
+    epsilons: radii in units of a feature's range, of which each input takes the smallest that changes its class.
+    steps: of the gradient descent in each ball.
+    candidates: natural inputs per query to choose from.
 
-    epsilons: radii in units of a feature's range, of which each input takes the smallest that changes its class. steps:
-    of the gradient descent. candidates: natural inputs per query to choose from.
+    Of the paper's metrics, these two need outputs alone: robustness distance RobD and Jensen-Shannon distance JSD, on
+    adversarial examples, by projected gradient descent from the natural inputs that the owner's model is surest of. The
+    paper compares each with a threshold from independent models and lets them vote; as only scores are wanted here, the
+    distances are added, JSD in units of its largest value.
+
+    Raises InputError for fewer than 1 candidate, or epsilons or steps that cannot be used.
+
+    Source: Chen, Wang, Peng, Sun, Cheng, Ji, Ma, Li, Song: "Copy, Right? A Testing Framework for Copyright Protection
+        of Deep Learning Models", IEEE S&P 2022.
     """
 
     name = "DeepJudge"
@@ -113,7 +121,10 @@ class DeepJudge(Baseline):
         )
 
     def distances(self, suspect: nn.Module | Suspect) -> DeepJudgeDistances:
-        """The two distances of a suspect; asks and fails as `score` does."""
+        """Return the two distances of a suspect, which is asked as by `score`.
+
+        Raises what `score` raises.
+        """
         return self._distances(self._ask(suspect, self.queries, self._reference.shape[1]))
 
     def _distances(self, responses: FloatArray) -> DeepJudgeDistances:
@@ -128,7 +139,7 @@ class DeepJudge(Baseline):
 
 
 def jensen_shannon(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """The mean Jensen-Shannon divergence between rows of probabilities (N, K), in nats; 0 * log 0 is 0."""
+    """Return the mean Jensen-Shannon divergence between rows of probabilities (N, K), in nats; 0 * log 0 is 0."""
     from scipy.special import rel_entr
 
     middle = (first + second) / 2
@@ -138,9 +149,10 @@ def jensen_shannon(first: NDArray[np.float64], second: NDArray[np.float64]) -> f
 class OutputDistance(Baseline):
     """How far answers to natural inputs lie from the owner's; the score is 1 / (1 + distance), in (0, 1].
 
-    No paper: the plainest scheme there is. The distance is the root mean square over queries and outputs of the
-    difference between the two models' answers (probabilities of a classifier), in units of the standard deviation of
-    the owner's answers over queries.
+    The distance is the root mean square over queries and outputs of the difference between the two models' answers
+    (probabilities of a classifier), in units of the standard deviation of the owner's answers over queries.
+
+    Source: no paper, this is the plainest scheme there is.
     """
 
     name = "output distance"

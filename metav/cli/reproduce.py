@@ -1,4 +1,4 @@
-"""The command `metav reproduce`: one task of the experiments from data to tables and figures."""
+"""`metav reproduce`: one task of the experiments, from data to tables and figures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,42 @@ import click
 
 from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell
 from metav.errors import InputError
-from metav.experiments.scenarios.scales import SCALES, SIZES
+from metav.experiments.runs.regime_groups import REGIME_GROUPS
+from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
+from metav.experiments.scenarios.scales import SCALES
 from metav.support.json_values import readable_json
 
 if TYPE_CHECKING:
     from metav.experiments.runs.prepared_models import Plan
 
 
-@click.command("reproduce")
-@click.argument("task", type=click.Choice(list(SIZES)))
+def _help() -> str:
+    """Return the command's help, with the tasks and regimes that there are."""
+    tasks = [f"{entry.name} ({entry.about})" for entry in EXPERIMENT_TASKS.values()]
+    regimes = [f"{entry.name} ({entry.about})" if entry.about else entry.name for entry in REGIME_GROUPS.values()]
+    return f"""Run one task of the experiments, from data to tables and figures.
+
+TASK is one of {", ".join(tasks)}.
+
+Scales: smoke ends within a minute; small takes an hour or two on two cores; paper is the full size.
+
+Owner, surrogates and suspects are trained once and kept in --cache; each regime and seed writes one JSON file below
+--output. What is there is not made again: stopped, or with further --seeds, --regimes or --owner, the same command
+goes on. report.md and its figures are written at the end, over all owners of the task and scale; --publish writes the
+tables of all scales as one page, with what they were made with.
+
+Regimes: {", ".join(regimes)}; or a single one, such as output:label.
+
+\b
+Examples:
+  metav reproduce digits --scale smoke
+  metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
+  metav reproduce skin --report --publish FOLDER
+"""
+
+
+@click.command("reproduce", help=_help())
+@click.argument("task", type=click.Choice(list(EXPERIMENT_TASKS)))
 @click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True, help="How large (see below).")
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the real data sets; digits need none.")
 @click.option("--regimes", default="", metavar="NAMES", help="Regimes or groups of them, by commas.  [default: all]")
@@ -33,31 +60,12 @@ if TYPE_CHECKING:
     "--baselines/--no-baselines", default=None, help="The other schemes beside metav.  [default: not at smoke]"
 )
 @click.option("--report", "report_only", is_flag=True, help="Only write tables and figures of the results so far.")
+@click.option("--publish", metavar="FOLDER", help="Also write the tables of all scales, as one page, into this folder.")
 @click.option("--background", is_flag=True, help="Go on in the background; messages go to a file in the output folder.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
 @json_option
 def reproduce_command(**options: Any) -> int:
-    """Run one task of the experiments, from data to tables and figures.
-
-    \b
-    TASK: digits (bundled with scikit-learn), skin (HAM10000, ResNet-18), warfarin (dose, fully connected),
-          fashion (DCGAN generators).
-    Scales: smoke ends within a minute; small takes an hour or two on two cores; paper is the full size.
-
-    Owner, surrogates and suspects are trained once and kept in --cache; each regime and seed writes one JSON file below
-    --output. What is there is not made again: stopped, or with further --seeds, --regimes or --owner, the same command
-    goes on. report.md and its figures are written at the end, over all owners of the task and scale.
-
-    \b
-    Regimes: full, few, without (leave one family out), queries, surrogates, output, one, transport, front, leaked; or a
-    single one, such as output:label.
-
-    \b
-    Examples:
-      metav reproduce digits --scale smoke
-      metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
-      metav reproduce skin --report
-    """
+    """Run one task of the experiments; see `metav reproduce --help`."""
     from metav.support.dependencies import require_torch
 
     if options["report_only"]:
@@ -70,7 +78,7 @@ def reproduce_command(**options: Any) -> int:
         with stdout_kept_clean():
             runs = _run(plan, options)
     with stdout_kept_clean():
-        _report(Path(options["output"]) / f"{options['task']}-{options['scale']}")
+        _report(options)
     if options["as_json"]:
         click.echo(readable_json(runs))
     return SUCCESS
@@ -99,14 +107,14 @@ def _checked_device(name: str) -> str:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"the device {name!r} cannot be used ({reason}); pass --device cpu.") from error
+        raise InputError(f"the device {name!r} cannot be used ({reason}); pass --device cpu") from error
     return name
 
 
 def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Summaries of all runs, told one by one as they are done."""
+    """Make all runs and return their summaries; each is told when it is done."""
     from metav.baselines import BASELINES
-    from metav.experiments.results.tables import summary_line, summary_of
+    from metav.experiments.results.run_records import summary_line, summary_of
     from metav.experiments.runs.reproduction import parse_seeds, reproduce
 
     names = [name.strip() for name in options["regimes"].split(",") if name.strip()]
@@ -123,16 +131,20 @@ def _run(plan: Plan, options: dict[str, Any]) -> list[dict[str, Any]]:
     return summaries
 
 
-def _report(folder: Path) -> None:
+def _report(options: dict[str, Any]) -> None:
+    from metav.experiments.results.publishing import publish
     from metav.experiments.results.report import write_report
 
-    for path in write_report(folder):
+    output = Path(options["output"])
+    for path in write_report(output / f"{options['task']}-{options['scale']}"):
         tell(f"written: {path}")
+    if options["publish"] is not None:
+        tell(f"written: {publish(options['task'], output, Path(options['publish']))}")
 
 
 def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
     """Start the same command in a session of its own, which outlives the terminal."""
-    names = ("scale", "data", "regimes", "seeds", "owner", "cache", "output", "jobs", "device")
+    names = ("scale", "data", "regimes", "seeds", "owner", "cache", "output", "jobs", "device", "publish")
     arguments = ["reproduce", options["task"], *(["--json"] if options["as_json"] else [])]
     for name in names:
         if options[name] not in (None, ""):
@@ -151,6 +163,6 @@ def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
                 start_new_session=True,
             )
     except OSError as error:
-        raise InputError(f"{log} cannot be written ({error}); choose another folder with --output.") from error
+        raise InputError(f"{log} cannot be written ({error}); choose another folder with --output") from error
     tell(f"process {process.pid} goes on in the background; its messages are in {log}")
     return SUCCESS

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 class DemoSize:
     """How many models the demonstration trains.
 
-    positives, negatives: surrogates that the fingerprint is made from. suspects: of each kind, for the test. steps:
-    passes of the joint optimisation, at most. snapshots: of each surrogate's training.
+    positives, negatives: surrogates that the fingerprint is made from.
+    suspects: of each kind, for the test.
+    steps: passes of the joint optimisation, at most.
+    snapshots: of each surrogate's training.
     """
 
     positives: int = 48
@@ -42,7 +44,11 @@ needs at least 19."""
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DemoResult:
-    """What the demonstration found; owner_accuracy: on unseen digits; seconds: by phase."""
+    """What the demonstration found.
+
+    owner_accuracy: share of unseen digits that the owner's model reads correctly.
+    seconds: by phase.
+    """
 
     owner_accuracy: float
     fingerprint: Fingerprint
@@ -50,7 +56,7 @@ class DemoResult:
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return a plain dictionary, ready for JSON."""
         result: dict[str, Any] = plain(
             {
                 "owner_accuracy": self.owner_accuracy,
@@ -62,7 +68,7 @@ class DemoResult:
         return result
 
     def to_json(self) -> str:
-        """`to_dict` as JSON text."""
+        """Return `to_dict` as JSON text."""
         return readable_json(self.to_dict())
 
 
@@ -71,10 +77,15 @@ def run_demo(
 ) -> DemoResult:
     """Train, fingerprint and verify, all on scikit-learn's digits; the same seed gives the same result.
 
-    say: is given each line for people as it comes. MissingDependencyError without PyTorch or scikit-learn.
+    seed: of every random choice.
+    jobs: processes that train; -1 is one per core.
+    size: how many models are trained.
+    say: is given each line for people as it comes.
+
+    Raises MissingDependencyError without PyTorch or scikit-learn.
     """
     _check_dependencies()
-    from metav.experiments.scenarios.scenario import digits_scenario
+    from metav.experiments.scenarios.digits import digits_scenario
 
     tell = say if say is not None else _ignore
     narrator = _Narrator(tell)
@@ -91,7 +102,7 @@ def run_demo(
 
 
 def write_picture(result: DemoResult, path: str | Path) -> None:
-    """Draw the scores of all suspects, family by family; InputError where the file cannot be written."""
+    """Draw the scores of all suspects, family by family. Raises InputError where the file cannot be written."""
     from metav.reports.score_plot import plot_scores, save_plot
 
     save_plot(plot_scores(result.evaluation), path)
@@ -167,7 +178,7 @@ class _Narrator:
 
 
 def _ignore(_: str) -> None:
-    """Says nothing."""
+    """Say nothing."""
 
 
 def _check_dependencies() -> None:

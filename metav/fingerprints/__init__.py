@@ -1,1 +1,1 @@
-"""The fingerprint as a value, its file, and its commitment; reading one needs no PyTorch."""
+"""The fingerprint as a value, its file, and its commitment, a digest to publish; reading one needs no PyTorch."""

@@ -1,4 +1,4 @@
-"""The `.metav` file: a zip of canonical JSON and tensors, the same bytes for the same content, read with suspicion."""
+"""The `.metav` file: a zip of canonical JSON and tensors, the same bytes for the same content, checked on reading."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 FORMAT = "metav"
 FORMAT_VERSION = 1
 DOCUMENT, TENSORS = "metav.json", "tensors.safetensors"
-LIMITS = {DOCUMENT: 16 * 2**20, TENSORS: 2**31 - 2**20}  # bytes; above, a plain zip would need its 64-bit variant
+LIMITS = {DOCUMENT: 16 * 2**20, TENSORS: 2**31 - 2**20}
+"""Largest sizes of the two members, in bytes; larger ones would need the 64-bit variant of zip files."""
 REMEDY = "get an intact copy, or save the fingerprint again"
 
 
 def commitment_of(salt: str, document: Mapping[str, Any], tensors: Tensors) -> str:
-    """Hexadecimal SHA-256 over the salt, canonical JSON, and names, dtypes, shapes and bytes of the tensors, sorted.
+    """Return the hexadecimal SHA-256 over salt, document and tensors.
 
-    document: without its keys "commitment" and "salt". Nothing depends on the layout of a file.
+    salt: hexadecimal digits.
+    document: entered as canonical JSON, without its keys "commitment" and "salt".
+    tensors: by name; names, dtypes, shapes and bytes enter, sorted by name.
+
+    Nothing depends on the layout of a file.
     """
     sha = hashlib.sha256()
     content = {key: value for key, value in document.items() if key not in ("commitment", "salt")}
@@ -48,7 +53,9 @@ def commitment_of(salt: str, document: Mapping[str, Any], tensors: Tensors) -> s
 def write_file(path: PathLike, document: Mapping[str, Any], tensors: Tensors) -> None:
     """Write the file in one step: whoever looks sees the old file or the new one, never a part.
 
-    Only its owner may read it, because whoever knows the queries can evade them. ArtefactError if it cannot be written.
+    Only its owner may read it, because whoever knows the queries can evade them.
+
+    Raises ArtefactError if it cannot be written.
     """
     from safetensors.numpy import save
 
@@ -63,9 +70,9 @@ def write_file(path: PathLike, document: Mapping[str, Any], tensors: Tensors) ->
 
 
 def read_file(path: PathLike) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The document and tensors of a file, after all checks that need no knowledge of their meaning.
+    """Return the document and tensors of a file, after all checks that need no knowledge of their meaning.
 
-    ArtefactError on a file that is missing, not a fingerprint, altered, too large or of an unknown version.
+    Raises ArtefactError on a file that is missing, not a fingerprint, altered, too large or of an unknown version.
     """
     raw = _read_bytes(path)
     contents = _members(path, raw)
@@ -136,7 +143,7 @@ def _members(path: PathLike, raw: bytes) -> dict[str, bytes]:
             return {entry.filename: archive.read(entry) for entry in entries}
     except ArtefactError:
         raise
-    # what zipfile raises on damaged headers: wrong signatures, sizes, encodings, encryption flags
+    # zipfile raises all of these on damaged headers: wrong signatures, sizes, encodings, encryption flags
     except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, OSError, OverflowError) as error:
         raise _broken(path, f"is no intact zip file ({error})", "a fingerprint made by Fingerprint.save") from error
 
@@ -180,7 +187,7 @@ def _check_commitment(path: PathLike, document: Mapping[str, Any], tensors: Tens
 
 
 def is_digest(value: object) -> bool:
-    """Whether a value is a SHA-256 in lower-case hexadecimal digits."""
+    """Return whether a value is a SHA-256 in lower-case hexadecimal digits."""
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 

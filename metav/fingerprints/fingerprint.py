@@ -33,9 +33,17 @@ _RULE_NUMBERS = ("threshold", "slope", "target_fpr")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpecification:
-    """What a suspect must do: take inputs of `input_shape`, answer `outputs` numbers each; how answers are read.
+    """What a suspect must be able to do, and how its answers are read.
 
-    view: of the responses. levels: number of values that an input feature can take, None = continuous.
+    name: kind of the task.
+    view: how answers are read (`metav.verifiers.views`).
+    input_shape: of one input.
+    outputs: numbers that a suspect answers per query.
+    levels: number of values that an input feature can take; None for continuous ones.
+    metric_name: what the task's metric measures.
+    higher_is_better: whether a higher metric is better.
+
+    Raises InputError for other types, or numbers below 1.
     """
 
     name: str
@@ -60,9 +68,17 @@ class TaskSpecification:
 class Fingerprint:
     """All that verifying needs, and nothing of the owner's model or data but the natural queries.
 
-    queries: (N, *input_shape) float32, the first `adaptive` of them optimised. lower, upper: (*input_shape) float32,
-    bounds of an input. zoo, options, history, versions: what it was made from and with, plain values. salt: 64
-    hexadecimal digits that keep the commitment from being guessed. InputError where parts do not fit each other.
+    task: what a suspect must be able to do.
+    queries: (N, *input_shape) float32.
+    adaptive: how many of the queries, the first ones, are optimised.
+    lower, upper: bounds of an input, (*input_shape) float32.
+    meta_verifier: gives logits to answers.
+    calibration: the decision rule on these logits.
+    zoo, options, history, versions: what it was made from and with, plain values.
+    seed: that it was made with.
+    salt: 64 hexadecimal digits that keep the commitment from being guessed.
+
+    Raises InputError where the parts do not fit each other.
     """
 
     task: TaskSpecification
@@ -98,9 +114,9 @@ class Fingerprint:
         return commitment_of(self.salt, self._document(), self._tensors())
 
     def logits(self, responses: ArrayLike) -> NDArray[np.float64]:
-        """Logits (models,) of raw responses (models, N, outputs).
+        """Return the logits (models,) of raw responses (models, N, outputs).
 
-        InputError on another shape, NaN, infinity, or answers so large that their logits overflow.
+        Raises InputError on another shape, NaN, infinity, or answers so large that their logits overflow.
         """
         with np.errstate(over="ignore"):
             given = np.ascontiguousarray(responses, dtype=np.float32)
@@ -113,26 +129,31 @@ class Fingerprint:
         if not np.isfinite(given).all():
             raise InputError("responses must be finite, got NaN or infinity; check the suspect's answers")
         try:
-            with self._lock:  # the core refuses concurrent use, and verifying in threads is fine
+            with self._lock:  # the core refuses concurrent use of one verifier, and users may verify in threads
                 logits = self.meta_verifier.logits(given)
-        except OverflowError as error:  # the core's word for finite answers whose logits are not
+        except OverflowError as error:  # the answers are finite, their logits are not
             raise InputError("responses are so large that they have no finite score; check their unit") from error
         return logits
 
     def scores(self, responses: ArrayLike) -> NDArray[np.float64]:
-        """Scores (models,) in [0, 1] of raw responses (models, N, outputs): 0.5 and above means "derived"."""
+        """Return the scores (models,) in [0, 1] of raw responses (models, N, outputs): 0.5 and above means "derived".
+
+        Raises InputError as `logits` does.
+        """
         return self.calibration.score(self.logits(responses))
 
     def save(self, path: PathLike) -> None:
         """Write the fingerprint to one file, at once or not at all; the same content gives the same bytes.
 
-        Keep the file secret: who knows the queries can evade them. ArtefactError if it cannot be written.
+        Keep the file secret: whoever knows the queries can evade them.
+
+        Raises ArtefactError if it cannot be written.
         """
         document = self._document() | {"salt": self.salt, "commitment": self.commitment}
         write_file(path, document, self._tensors())
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON: everything but queries, weights and salt."""
+        """Return everything but queries, weights and salt as a plain dictionary, ready for JSON."""
         intervals = {
             "false_positives": self.calibration.false_positives.to_dict(),
             "true_positives": self.calibration.true_positives.to_dict(),
@@ -144,7 +165,7 @@ class Fingerprint:
         return document | {"queries": len(self.queries), "commitment": self.commitment}
 
     def to_json(self) -> str:
-        """`to_dict` as JSON text."""
+        """Return `to_dict` as JSON text."""
         return readable_json(self.to_dict())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -194,15 +215,20 @@ class Fingerprint:
 
 
 def derive_salt(seed: int, owner_digest: str) -> str:
-    """The salt of a commitment: the same for the same seed and owner, and known to nobody without the weights."""
+    """Return the salt of a commitment: the same for the same seed and owner, unknown to whoever lacks the weights.
+
+    owner_digest: the digest of the owner's model (`metav.models.identity.state_digest`).
+    """
     return hashlib.sha256(f"metav salt|{int(seed)}|{owner_digest}".encode()).hexdigest()
 
 
 def load(path: PathLike) -> Fingerprint:
-    """The fingerprint in a file; needs no PyTorch, runs nothing that the file holds.
+    """Return the fingerprint in a file; needs no PyTorch, and runs nothing that the file holds.
 
-    ArtefactError on a file that is missing, truncated, altered, too large, of an unknown version, or whose parts do not
-    fit each other.
+    path: of a .metav file.
+
+    Raises ArtefactError on a file that is missing, truncated, altered, too large, of an unknown version, or whose parts
+    do not fit each other.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path must be a text or a path, got {type(path).__name__}; pass that of a .metav file")
@@ -254,7 +280,7 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
 
 
 def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outputs: Any, queries: int) -> None:
-    """Refuse, before anything is allocated for it, a specification that its tensors do not bear out."""
+    """Raise InputError for a specification that its tensors do not bear out, before any memory is allocated for it."""
     if not isinstance(specification, list):
         raise InputError("verifier must be a list of members")
     seen = set()
@@ -271,7 +297,8 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
             raise InputError(f"{name} reads {entry['outputs']} outputs, expected {outputs}")
         paired = f"{name}.reference" in weights
         read = outputs * (2 if paired else 1)
-        wanted = _core.parameter_shapes(entry["kind"], stop - start, read, hidden=hidden)
+        shapes = _core.parameter_shapes(entry["kind"], stop - start, read, hidden=hidden)
+        wanted = {"shift": shapes.pop("shift"), **shapes}  # the one that tells the sizes that all have in common
         if paired:
             wanted["reference"] = (stop - start, outputs)
         for key, shape in wanted.items():
@@ -286,7 +313,7 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
 
 
 def _with_floats(entry: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    # 1 and 1.0 are the same number and two texts; a loaded fingerprint must be saved as it was
+    # 1 and 1.0 are the same number, but two texts; a loaded fingerprint must be saved with the same text
     return {**entry, **{name: float(entry[name]) for name in names}}
 
 
@@ -295,7 +322,7 @@ def _told(error: Exception) -> str:
 
 
 def _constant(name: str, values: Any, dtype: type[np.generic]) -> NDArray[Any]:
-    """A read-only copy in C order."""
+    """Return a read-only copy in C order."""
     array = np.array(values, dtype=dtype, order="C")
     if not np.isfinite(array).all():
         raise InputError(f"{name} must be finite, got NaN or infinity")

@@ -20,8 +20,13 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.G
 
 
 def reinitialized(model: nn.Module, seed: int) -> nn.Module:
-    """Return a copy with new weights: `reset_parameters` of every part, and what no such method redraws (raw
-    parameters, weight-norm magnitudes) from a normal distribution with its own mean and standard deviation."""
+    """Return a copy of a model with new weights.
+
+    Every part calls its `reset_parameters`. What no such method redraws (raw parameters, weight-norm magnitudes) is
+    drawn from a normal distribution with its own mean and standard deviation.
+
+    seed: of the new weights; the global random state is untouched.
+    """
     clone = copied(model)
     with isolated_rng(seed), torch.no_grad():
         redraw(clone)
@@ -50,6 +55,7 @@ class OwnerArchitecture:
     model: nn.Module
 
     def __call__(self) -> nn.Module:
+        """Return a copy of the owner's model with new weights."""
         clone = copied(self.model)
         with torch.no_grad():
             redraw(clone)
@@ -58,10 +64,15 @@ class OwnerArchitecture:
 
 @dataclass(frozen=True, slots=True)
 class PlainArchitecture:
-    """A fully connected network for inputs and outputs of any shape.
+    """A fully connected network for inputs and outputs of any shape; each call returns a fresh one.
 
-    Inputs are standardised with `center` and `scale` (one number per feature or one for all); outputs are scaled by
-    `output_center` and `output_scale` alike, so that it trains on data of any unit.
+    Inputs are standardised and outputs scaled, so that the network trains on data of any unit.
+
+    input_shape, output_shape: of one input and of one output.
+    widths: units of each hidden layer.
+    activation: a name in ACTIVATIONS.
+    center, scale: mean and scale of the inputs, one number per feature or one for all.
+    output_center, output_scale: the same of the outputs.
     """
 
     input_shape: tuple[int, ...]
@@ -74,6 +85,7 @@ class PlainArchitecture:
     output_scale: Tensor
 
     def __call__(self) -> nn.Module:
+        """Return a fresh network."""
         return PlainNetwork(self)
 
 
@@ -97,15 +109,18 @@ class PlainNetwork(nn.Module):
         self.body = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(plan.output_shape)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(n, *input_shape) -> (n, *output_shape)."""
+        """Return the outputs (n, *output_shape) of inputs (n, *input_shape)."""
         outputs: Tensor = self.body((inputs.flatten(1) - self.center) / self.scale)
         return (outputs * self.output_scale + self.output_center).reshape(len(inputs), *self.output_shape)
 
 
 def build(architecture: Architecture, seed: int) -> nn.Module:
-    """Return a fresh model of an architecture, its weights drawn from `seed`; the global random state is untouched."""
+    """Return a fresh model of an architecture, its weights drawn from `seed`; the global random state is untouched.
+
+    Raises ModelError where the architecture returns no module.
+    """
     with isolated_rng(seed):
         model = architecture()
     if not isinstance(model, nn.Module):
-        raise ModelError(f"an architecture must return a torch.nn.Module, got {type(model).__name__}.")
+        raise ModelError(f"an architecture must return a torch.nn.Module, got {type(model).__name__}")
     return model.float().eval()

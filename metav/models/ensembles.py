@@ -20,19 +20,29 @@ from torch.func import functional_call, stack_module_state, vmap
 from metav.models.running import device_of, frozen_copy
 from metav.support.files import write_atomically
 
-SPEEDUP_WANTED = 1.15  # vmap has to win by more than timing noise
+SPEEDUP_WANTED = 1.15
+"""How many times faster than the loop vmap has to be: by more than timing noise."""
 MEASUREMENTS = 5
+"""How often each of the two ways is timed."""
 
 
 def run_model(model: nn.Module, queries: Tensor) -> Tensor:
-    """Raw responses (queries, outputs) of one model, asked on its own device; flattened, on the CPU, in float32."""
+    """Return the raw responses (queries, outputs) of one model, asked on its own device; float32 on the CPU.
+
+    All outputs to one query are flattened into one row.
+    """
     outputs: Tensor = model(queries.to(device_of(model)))
     return outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Models of one architecture: their indices, and their stacked state where vmap serves them."""
+    """Models of one architecture that `vmap` runs together.
+
+    indices: their places in the ensemble.
+    skeleton: a model of the architecture, whose own weights are not used.
+    parameters, buffers: those of all models, stacked along a first axis.
+    """
 
     indices: tuple[int, ...]
     skeleton: nn.Module
@@ -40,7 +50,7 @@ class _Group:
     buffers: dict[str, Tensor]
 
     def run(self, queries: Tensor, positions: Tensor) -> Tensor:
-        """Responses (positions, queries, outputs) of the models at these positions of the group."""
+        """Return the responses (positions, queries, outputs) of the models at these positions of the group."""
         parameters = {name: value[positions] for name, value in self.parameters.items()}
         buffers = {name: value[positions] for name, value in self.buffers.items()}
 
@@ -56,10 +66,14 @@ class _Group:
 class Ensemble:
     """Frozen copies of models that answer the same queries.
 
-    models: modules with equal input and output shapes. queries: (count, *input shape) like those of the steps to come,
-    on which vmap is timed against the loop, forward and back; None: the loop, as for a single pass. share: share of
-    the models that a step will run. The choice is kept per machine, so that a repeated run computes in the same order
-    and returns the same bits.
+    models: modules with equal input and output shapes.
+    queries: (count, *input shape) like those of the steps to come. On these, running the models of one architecture
+        together (vmap) is timed against running them one by one (the loop), forward and back, and the faster way is
+        chosen. None: the loop, as for a single pass.
+    share: share of the models that a step will run, in (0, 1].
+
+    The choice is kept on disk for each machine, so that a repeated run computes in the same order and returns the same
+    bits.
     """
 
     def __init__(self, models: Sequence[nn.Module], queries: Tensor | None = None, *, share: float = 1.0) -> None:
@@ -86,7 +100,11 @@ class Ensemble:
         return len(self._group_of)
 
     def responses(self, queries: Tensor, indices: Sequence[int] | None = None) -> Tensor:
-        """Raw responses (models, queries, outputs), float32 on the CPU; the gradient flows back to the queries."""
+        """Return raw responses (models, queries, outputs), float32 on the CPU; the gradient flows back to the queries.
+
+        queries: (count, *input shape).
+        indices: of the models to ask; None for all.
+        """
         wanted = range(len(self.models)) if indices is None else indices
         answers: dict[int, Tensor] = {}
         members: dict[int, tuple[_Group, list[int]]] = {}
@@ -166,7 +184,7 @@ def _plans_folder() -> Path:
 
 
 def _read_plan(plan: Path) -> bool | None:
-    """The choice kept for this case, None where there is none yet or it cannot be read."""
+    """Return the choice kept for this case, None where there is none yet or it cannot be read."""
     try:
         return {"vmap": True, "loop": False}.get(plan.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -174,7 +192,7 @@ def _read_plan(plan: Path) -> bool | None:
 
 
 def _keep_plan(plan: Path, measured: bool) -> bool:
-    """Keep a choice unless another process was first; return the one that holds."""
+    """Keep a choice unless another process was first; return the choice that is kept."""
     content = b"vmap" if measured else b"loop"
     try:
         plan.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 
 def tensor_digest(tensors: Mapping[str, Tensor], options: Mapping[str, Any] | None = None) -> str:
-    """Return the hexadecimal SHA-256 over canonical JSON of `options` and names, dtypes, shapes and bytes, sorted."""
+    """Return the hexadecimal SHA-256 over options and tensors.
+
+    tensors: by name; names, dtypes, shapes and bytes enter, sorted by name.
+    options: enter as canonical JSON.
+    """
     sha = hashlib.sha256(json.dumps(dict(options or {}), sort_keys=True, default=str).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -23,7 +27,7 @@ def tensor_digest(tensors: Mapping[str, Tensor], options: Mapping[str, Any] | No
 
 
 def stated_name(thing: Any) -> str | None:
-    """Return the `identity_name` that a class or function itself states; one of a base class does not count."""
+    """Return the `identity_name` that a class or function itself states, not a base class of it; None for none."""
     name = vars(thing).get("identity_name") if hasattr(thing, "__dict__") else None
     return name if isinstance(name, str) else None
 
@@ -36,9 +40,9 @@ def class_name(cls: type) -> str:
 def source_identity(thing: Any) -> str:
     """Return a text that changes with what a function or class does.
 
-    One that states an `identity_name` goes by it alone: it keeps its identity when it moves or is written anew, and
-    takes another name (such as "Residual/2") when it computes something else. Any other goes by its qualified name and,
-    where it is found, its source.
+    A class or function that states an `identity_name` goes by it alone: it keeps its identity when it moves or is
+        rewritten, and has to state another name (such as "Residual/2") when it computes something else. Any other goes
+        by its qualified name and, where it is found, its source.
     """
     stated = stated_name(thing)
     if stated is not None:

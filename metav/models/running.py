@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metav.errors import ModelError
 
 Teacher = Callable[[Tensor], Tensor]
+"""A module or callable whose outputs another model is trained on."""
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -35,7 +36,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
-    """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU."""
+    """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU.
+
+    inputs: (n, ...).
+    batch_size: how many of them are run at once.
+
+    Raises ModelError where the outputs are no tensor.
+    """
     if not isinstance(model, nn.Module):
         with torch.no_grad():
             return torch.cat([_as_output(model(batch)) for batch in torch.split(inputs, batch_size)])
@@ -46,7 +53,7 @@ def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
 
 def _as_output(output: object) -> Tensor:
     if not isinstance(output, Tensor):
-        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one.")
+        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one")
     return output.detach().to(device="cpu", dtype=torch.float32)
 
 
@@ -61,7 +68,7 @@ def copied(model: nn.Module) -> nn.Module:
         raise ModelError(
             f"the model of class {type(model).__qualname__} cannot be copied ({type(error).__name__}: {error}); "
             "pass a module that copy.deepcopy accepts (use torch.nn.utils.parametrizations.weight_norm, not the old "
-            "weight_norm, and keep no open files or computed tensors as attributes)."
+            "weight_norm, and keep no open files or computed tensors as attributes)"
         ) from error
     clone = clone.float()
     for parameter in clone.parameters():
@@ -71,7 +78,10 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A private copy of a model for inference: eval mode, no parameter gradients; the original stays untouched."""
+    """Return a private copy for inference: eval mode, no parameter gradients; the original stays untouched.
+
+    Raises ModelError for a model that cannot be copied.
+    """
     try:
         twin = copy.deepcopy(model)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The training loop, and how a model is run without leaving a trace on it."""
+"""The training loop: shuffled batches, a learning rate that rises and falls, and a check for divergence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ from metav.models.running import device_of
 from metav.support.randomness import derive_seed, isolated_rng
 
 OnEpoch = Callable[[float, nn.Module], None]
+"""Called after each epoch with the share of the training that is done, in (0, 1], and the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """How a task trains: epochs > 0 (fractions allowed), batch size >= 2, learning rate > 0, weight decay >= 0."""
+    """The numbers that say how a task trains.
+
+    epochs: > 0, fractions allowed.
+    batch_size: examples per step, > 1.
+    learning_rate: of Adam, > 0.
+    weight_decay: decoupled, >= 0.
+
+    Raises InputError for numbers outside these ranges.
+    """
 
     epochs: float
     batch_size: int
@@ -33,9 +42,9 @@ class TrainingOptions:
             ("learning_rate", self.learning_rate, 0.0),
         ):
             if not (math.isfinite(value) and value > lowest):
-                raise InputError(f"{name} must be a finite number above {lowest}, got {value!r}.")
+                raise InputError(f"{name} must be a finite number above {lowest}, got {value!r}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
-            raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}.")
+            raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}")
 
 
 def fit(
@@ -51,9 +60,16 @@ def fit(
 ) -> None:
     """Minimise `batch_loss(indices)` over shuffled batches of `count` examples with Adam (decoupled weight decay).
 
+    batch_loss: from the indices of one batch to a scalar loss.
+    parameters: of the model, to train.
+    extra_parameters: to train along with them, of other models.
+    on_epoch: called after each epoch with (share done, model); it sees a random state of its own, so that it cannot
+        disturb the training.
+
     The rate rises over the first tenth of the steps and falls along a cosine. A last batch of one example is dropped
-    (batch norm needs two). `on_epoch(share done, model)` is called after each epoch, and cannot disturb the training:
-    it sees its own random state. Raises ModelError when the loss stops being finite.
+    (batch norm needs two).
+
+    Raises ModelError when the loss stops being finite.
     """
     optimizer = torch.optim.AdamW(
         [*parameters, *extra_parameters], lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
@@ -99,11 +115,11 @@ def batches_per_epoch(count: int, batch_size: int) -> int:
 
 
 def check_finite(loss: Tensor, step: int, total: int) -> None:
-    """Raise ModelError when training has diverged."""
+    """Raise ModelError when training has diverged, that is, when the loss is no longer finite."""
     if not torch.isfinite(loss).all():
         raise ModelError(
             f"training diverged: the loss is {loss.item():g} at step {step} of {total}; lower the task's learning_rate "
-            "or rescale the data to the order of 1."
+            "or rescale the data to the order of 1"
         )
 
 

@@ -1,9 +1,14 @@
 """Ownership obfuscations: what a thief does to a model to hide its origin, each a function model -> model.
 
 Every function is f(model, task, *, strength, seed, ...) and returns a new module in eval mode; the given one keeps its
-weights, mode and gradients, and the global random state is untouched. `strength` lies in (0, 1], from hardly visible
-to as far as a thief would go who still wants to use the model; each docstring gives the unit. `task` is the thief's:
-its data are what he trains on. Functions that train take `on_epoch(share done, model)`.
+weights, mode and gradients, and the global random state is untouched.
+
+task: the thief's, on whose data he trains.
+strength: in (0, 1], from hardly visible to as far as a thief would go who still wants to use the model; the docstring
+    of each function gives the unit.
+seed: of every random choice.
+architecture: a callable that returns the fresh model to train; only students use it, for others it has no effect.
+on_epoch: called with (share done, model) after each epoch, by functions that train.
 """
 
 from metav.obfuscations.registry import OBFUSCATIONS, Obfuscation

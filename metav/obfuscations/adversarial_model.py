@@ -1,4 +1,4 @@
-"""A model that is attacked while it trains."""
+"""A wrapper that trains a model on adversarial examples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from metav.tasks.classification import log_probabilities
 
 
 class AdversarialModel(nn.Module):
-    """A model that, while it trains, sees half of each batch moved against its own answers.
+    """A model half of whose batch, while it trains, is replaced by adversarial examples.
 
-    The direction is the sign of one gradient of the difference from the clean answers, from a random start within
-    `radius` (of one input's shape): labels are not needed, so that any task's `train` can train it.
+    Each such input is moved by one signed gradient step, from a random start, so that the output differs more from the
+    output to the unchanged input. Labels are not needed, so that any task's `train` can train it.
+
+    inner: the model.
+    radius: largest change of each feature, of one input's shape.
+    task: gives the bounds, and whether outputs are a classifier's.
     """
 
     def __init__(self, inner: nn.Module, radius: Tensor, task: Task) -> None:
@@ -25,7 +29,7 @@ class AdversarialModel(nn.Module):
         self._classes = task.kind.answers_classes
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the inner model's outputs, on half adversarial inputs in training mode."""
+        """Return the inner model's outputs; in training mode for a batch whose first half is adversarial."""
         if not self.training:
             return self.inner(inputs)  # type: ignore[no-any-return]
         half = len(inputs) // 2
@@ -34,7 +38,7 @@ class AdversarialModel(nn.Module):
         return self.inner(torch.cat([self.attacked(inputs[:half]), inputs[half:]]))  # type: ignore[no-any-return]
 
     def attacked(self, inputs: Tensor) -> Tensor:
-        """Return inputs moved by up to the radius, within the bounds."""
+        """Return adversarial examples: inputs (n, ...) moved by up to the radius, within the bounds."""
         radius, lower, upper = (limit.to(inputs.device) for limit in self._limits)
         start = inputs + radius * (2.0 * torch.rand_like(inputs) - 1.0)
         with evaluating(self.inner), torch.enable_grad():

@@ -1,4 +1,4 @@
-"""The layers of a model that carry weights: found, ordered by use, pruned, rounded, redrawn."""
+"""The layers of a model that carry weights: found, put in the order of use, pruned, rounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metav.tasks.base import Task
 def weight_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the names and weight tensors of at least two dimensions (no biases, no normalisation), each once."""
     for name, parameter in model.named_parameters():
-        # The magnitudes of weight norm scale whole channels; the directions next to them are the weights.
+        # weight norm keeps a weight as magnitude times direction; here only the directions count as weights
         is_magnitude = name.endswith((".original0", "weight_g"))
         if parameter.ndim >= 2 and parameter.is_floating_point() and parameter.numel() > 1 and not is_magnitude:
             yield name, parameter
@@ -25,13 +25,15 @@ def weight_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def weighted_layers(model: nn.Module, task: Task) -> list[nn.Module]:
     """Return the leaf modules with a weight of two dimensions and more, in the order of a forward pass.
 
+    task: gives the inputs of that pass.
+
     Raises ObfuscationError for a model without any.
     """
     layers = [module for module in model.modules() if _is_weighted(module)]
     if not layers:
         raise ObfuscationError(
             f"the model of class {type(model).__qualname__} has no layer with a weight matrix; this obfuscation "
-            "needs at least one."
+            "needs at least one"
         )
     called: list[nn.Module] = []
     handles = [layer.register_forward_hook(lambda module, *_: called.append(module)) for layer in layers]
@@ -41,7 +43,7 @@ def weighted_layers(model: nn.Module, task: Task) -> list[nn.Module]:
     finally:
         for handle in handles:
             handle.remove()
-    # A layer called twice counts where it is called last; one never called keeps its registered place, in front.
+    # a layer called twice is placed where it is called last; those never called come first, as registered
     position = {id(module): index for index, module in enumerate(called)}
     return sorted(layers, key=lambda layer: position.get(id(layer), -1))
 
@@ -92,8 +94,10 @@ def following_norms(model: nn.Module) -> dict[int, nn.Module]:
 def quantized(weight: Tensor, bits: int, stretch: float = 1.0) -> Tensor:
     """Return a weight rounded to 2**bits - 1 symmetric levels per output channel (axis 0), same shape.
 
-    The step of each channel is the one of ten candidates with the smallest squared error (clipping pays at few bits),
-    times `stretch`.
+    stretch: factor on the distance between two levels.
+
+    That distance is, for each channel, the one of ten candidates with the smallest squared error: with few bits it pays
+        to clip the largest weights.
     """
     rows = weight.flatten(1)
     largest = rows.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
@@ -108,7 +112,10 @@ def quantized(weight: Tensor, bits: int, stretch: float = 1.0) -> Tensor:
 
 
 def _stored_weight(layer: nn.Module) -> Tensor:
-    """Return the data behind a layer's weight, which a parametrization (weight norm: its magnitudes) computes."""
+    """Return the stored tensor that decides a layer's weight.
+
+    Under a parametrization the weight is computed from it; under weight norm it is the magnitudes.
+    """
     if not hasattr(layer, "parametrizations"):
         return _weight(layer).data
     stored = layer.parametrizations.weight  # type: ignore[union-attr]
@@ -120,7 +127,7 @@ def _weight(layer: nn.Module) -> Tensor:
     weight = layer.weight
     if not isinstance(weight, Tensor):
         raise ObfuscationError(
-            f"a {type(layer).__qualname__} has a weight of type {type(weight).__name__}, not a tensor."
+            f"a {type(layer).__qualname__} has a weight of type {type(weight).__name__}, not a tensor"
         )
     return weight
 

@@ -1,4 +1,4 @@
-"""The table of ownership obfuscations: one row a family, which says all that the rest of metav goes by."""
+"""The table of ownership obfuscations: one row per family, with all that the rest of metav needs to know of it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class Obfuscation:
     family: its name, in zoos and results.
     function: (model, task, *, strength, seed, architecture=None, on_epoch=None) -> model.
     needs_training: whether it trains, so that it takes `on_epoch` and the thief's data matter.
-    makes_student: whether no weight of the result is the owner's.
+    makes_student: whether the result is a new model trained on the owner's answers, with no weight of the owner's.
     needs: what a task must have for it to make sense.
     own_architecture, other_architecture: whether the result may have the owner's architecture, or another.
-    zoo_strengths, suspect_strengths: those of surrogates, and others of suspects, taken in turn.
-    first_turn: where in turn strengths and architectures begin, so that families do not all start with the same.
+    zoo_strengths: strengths of surrogates, taken in turn.
+    suspect_strengths: other strengths, of test suspects, taken in turn.
+    first_turn: at which strength and architecture the family starts, so that not all families start with the same.
     """
 
     family: str

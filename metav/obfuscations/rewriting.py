@@ -22,8 +22,10 @@ from metav.tasks.base import Task
 def weight_prune(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
-    """Set the smallest weights of each layer to zero: a share of 0.6 `strength` of them, give or take a tenth of it
-    from layer to layer (by the seed)."""
+    """Set the smallest weights of each layer to zero: a share of 0.6 `strength` of them.
+
+    From layer to layer the seed varies this share by up to a tenth of it.
+    """
     clone, generator = begin(model, strength), random_generator(seed, "weight_prune")
     for _, weight in weight_parameters(clone):
         weight.data[smallest_weights(weight, 0.6 * strength * between(0.9, 1.1, generator))] = 0.0
@@ -33,13 +35,18 @@ def weight_prune(
 def filter_prune(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
-    """Set whole output channels (units) to zero, the smallest by L1 norm (Li et al. 2017): a share of 0.3 `strength`
-    of each layer but the last, with the scale and shift of a batch norm behind them. The seed blurs the norms by a
-    factor of about 1 +- 0.1, so that close calls differ."""
+    """Set whole output channels (units) to zero: a share of 0.3 `strength` of each layer but the last.
+
+    These are the smallest by L1 norm (Li et al. 2017). The scale and shift of a batch norm behind them become zero too.
+    The seed multiplies each norm by a random factor of about 1 +- 0.1, so that the choice among channels of similar
+    norms varies.
+
+    Raises ObfuscationError for a model without a hidden layer.
+    """
     clone, generator = begin(model, strength), random_generator(seed, "filter_prune")
     layers = weighted_layers(clone, task)
     if len(layers) < 2:
-        raise ObfuscationError("filter_prune needs a hidden layer, and this model has one layer; use weight_prune.")
+        raise ObfuscationError("filter_prune needs a hidden layer, and this model has one layer; use weight_prune")
     norms = following_norms(clone)
     for layer in layers[:-1]:
         lengths = channel_norms(layer)
@@ -58,8 +65,10 @@ def filter_prune(
 def quantize(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
-    """Round the weights of each output channel to a grid of 8 bits (strength near 0) down to 3 bits (strength 1); the
-    seed moves the grids' steps by up to 2 %."""
+    """Round the weights of each output channel to a grid of 8 bits (strength near 0) down to 3 bits (strength 1).
+
+    The seed makes the steps of the grids up to 2 % smaller.
+    """
     clone, generator = begin(model, strength), random_generator(seed, "quantize")
     bits = round(8 - 5 * strength)
     for _, weight in weight_parameters(clone):

@@ -1,4 +1,4 @@
-"""Steps that several obfuscations share: a private copy, a student, a training, random numbers."""
+"""Steps that several obfuscations share: a private copy, a fresh student, a training, random numbers."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ from metav.tasks.user_tasks import as_task
 def check_strength(strength: float) -> None:
     """Raise InputError unless 0 < strength <= 1."""
     if not 0.0 < strength <= 1.0:
-        raise InputError(f"strength must lie in (0, 1], got {strength!r}.")
+        raise InputError(f"strength must lie in (0, 1], got {strength!r}")
 
 
 def begin(model: nn.Module, strength: float) -> nn.Module:
-    """Return a private copy to work on, after a check of the strength."""
+    """Return a private copy of a model to work on, after a check of the strength."""
     check_strength(strength)
     return copied(model)
 
 
 def fresh_student(model: nn.Module, strength: float, seed: int, architecture: Architecture | None) -> nn.Module:
-    """Return a new model on the owner's device: of an architecture, or of the owner's class with new weights."""
+    """Return a new model on the owner's device: of an architecture, or of the owner's class with new weights.
+
+    architecture: a callable that returns a fresh model; None for the owner's class.
+    """
     check_strength(strength)
     start = derive_seed(seed, "initial weights")
     return reinitialized(model, start) if architecture is None else build(architecture, start).to(device_of(model))
 
 
 def with_new_last_layer(model: nn.Module, task: Task, strength: float, seed: int) -> tuple[nn.Module, nn.Module]:
-    """Return a copy whose last layer is drawn anew, and that layer."""
+    """Return a copy of a model whose last layer has new weights, and that layer."""
     clone = begin(model, strength)
     last = weighted_layers(clone, task)[-1]
     with isolated_rng(derive_seed(seed, "last layer")):
@@ -52,7 +55,11 @@ def train_on(
     parameters: list[nn.Parameter] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train for a share of the task's epochs."""
+    """Train a model further for a share of the task's epochs, and return it.
+
+    share: of the task's epochs, > 0.
+    parameters: the only ones to train; None for all.
+    """
     task = as_task(task)
     epochs = share * task.epochs
     return train_as_it_can(
@@ -61,12 +68,12 @@ def train_on(
 
 
 def random_generator(seed: int, label: str) -> torch.Generator:
-    """Return a generator of random numbers for one purpose."""
+    """Return a generator of random numbers for one purpose, which `label` names."""
     return torch.Generator().manual_seed(derive_seed(seed, label))
 
 
 def between(lowest: float, highest: float, generator: torch.Generator) -> float:
-    """Return a random number between two others."""
+    """Return a random number between two others, uniformly distributed."""
     return lowest + (highest - lowest) * float(torch.rand((), generator=generator))
 
 
@@ -76,7 +83,7 @@ def training_seed(seed: int) -> int:
 
 
 def smallest_weights(weight: Tensor, share: float) -> Tensor:
-    """Return the mask of a share of the entries, the smallest in magnitude."""
+    """Return a boolean mask, of the weight's shape, of a share of the entries: the smallest in magnitude."""
     flat = weight.detach().abs().flatten()
     mask = torch.zeros_like(flat, dtype=torch.bool)
     mask[flat.argsort(stable=True)[: int(share * flat.numel())]] = True

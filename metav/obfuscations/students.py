@@ -16,7 +16,7 @@ from metav.tasks.generation import Generation
 from metav.tasks.user_tasks import as_task
 
 COPIES = 3
-"""Mixtures that a thief asks about, for each natural input he holds."""
+"""Queries that a thief makes from each natural input he holds, by mixing it with other inputs."""
 
 
 def distill(
@@ -28,9 +28,13 @@ def distill(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train a new model (of `architecture`, by default the same class) on the model's outputs mixed with the true
-    targets, whose weight is 0.2 `strength`: considerably lower, as Hinton et al. (2015) advise. It takes twice the
-    task's epochs, as soft targets keep on teaching."""
+    """Train a new model on the model's outputs mixed with the true targets, whose weight is 0.2 `strength`.
+
+    architecture: of the new model; None for the same class.
+
+    The weight of the true targets is considerably lower than that of the outputs, as Hinton et al. (2015) advise. The
+    training takes twice the task's epochs, as soft targets keep on teaching.
+    """
     task = as_task(task)
     student = fresh_student(model, strength, seed, architecture)
     return train_as_it_can(
@@ -53,10 +57,13 @@ def extract_scores(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train a new model on the model's outputs alone, asked on inputs of the thief's own.
+    """Train a new model on the model's outputs alone, asked on inputs that the thief has made himself.
 
-    These are three mixtures per natural input, with a weight of up to 0.5 for another input, and noise of 0.05
-    `strength` of the range; for generation a set of latents that shrinks with the strength, 4,000 to 1,000 of them.
+    architecture: of the new model; None for the same class.
+
+    From each natural input the thief makes three: mixtures with a weight of up to 0.5 for another input, and noise of
+        0.05 `strength` of the range. For generation he asks a set of latents that shrinks with the strength, from 4,000
+        to 1,000.
     """
     task = as_task(task)
     student = fresh_student(model, strength, seed, architecture)
@@ -76,11 +83,13 @@ def extract_labels(
 ) -> nn.Module:
     """Train a new classifier on nothing but the model's labels, asked on inputs as in `extract_scores`.
 
+    architecture: of the new model; None for the same class.
+
     Raises ObfuscationError for a task without classes.
     """
     task = as_task(task)
     if not task.kind.answers_classes:
-        raise ObfuscationError(f"extract_labels needs a classification task, got {task.name}; use extract_scores.")
+        raise ObfuscationError(f"extract_labels needs a classification task, got {task.name}; use extract_scores")
     student = fresh_student(model, strength, seed, architecture)
     own = perturbed(task, strength, derive_seed(seed, "inputs"))
 
@@ -93,16 +102,20 @@ def extract_labels(
 
 
 def _extraction_epochs(task: Task) -> float | None:
-    """Epochs over a thief's own inputs: two thirds, as there are three times as many; None where there are not."""
+    """Return the epochs over a thief's own inputs: two thirds of the task's, as there are three times as many inputs.
+
+    None, the task's epochs, where the inputs are not multiplied.
+    """
     if task.kind.inputs_are_latents or not task.takes_other_data:
         return None
     return 0.67 * task.epochs
 
 
 def perturbed(task: Task, strength: float, seed: int) -> Task:
-    """Return the task on the inputs a thief could make of it; targets are placeholders, since he has no labels.
+    """Return the task on the inputs that a thief could make of it.
 
-    A task of the user's own without `with_data` is returned as it is.
+    Their targets are placeholders, since he has no labels. A task of the user's own without `with_data` is returned as
+    it is.
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(task, Generation):

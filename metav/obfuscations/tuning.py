@@ -1,4 +1,4 @@
-"""Obfuscations that train the owner's own weights on: fine-tuning, retraining, pruning with repair, attacks."""
+"""Obfuscations that train the owner's weights further: fine-tuning, retraining, pruning and repair, against attacks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def finetune_last(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train the last layer on (FTLL) for half of `strength` of the task's epochs."""
+    """Train the last layer further (FTLL) for a share 0.5 `strength` of the task's epochs."""
     clone = begin(model, strength)
     last = weighted_layers(clone, task)[-1]
     return train_on(task, clone, 0.5 * strength, seed, parameters=list(last.parameters()), on_epoch=on_epoch)
@@ -41,7 +41,7 @@ def finetune_all(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train all layers on (FTAL) for half of `strength` of the task's epochs."""
+    """Train all layers further (FTAL) for a share 0.5 `strength` of the task's epochs."""
     return train_on(task, begin(model, strength), 0.5 * strength, seed, on_epoch=on_epoch)
 
 
@@ -54,7 +54,7 @@ def retrain_last(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Redraw the last layer and train it alone (RTLL) for a share 0.5 + 0.5 `strength` of the task's epochs."""
+    """Give the last layer new weights and train it alone (RTLL), for a share 0.5 + 0.5 `strength` of the epochs."""
     clone, last = with_new_last_layer(model, task, strength, seed)
     share = 0.5 + 0.5 * strength
     return train_on(task, clone, share, seed, parameters=list(last.parameters()), on_epoch=on_epoch)
@@ -69,16 +69,17 @@ def retrain_all(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Redraw the last layer and train all layers (RTAL) for a share 0.4 + 0.4 `strength` of the task's epochs.
+    """Give the last layer new weights and train all layers (RTAL), for a share 0.4 + 0.4 `strength` of the epochs.
 
-    Raises ObfuscationError for generation: a generator with a new last layer gives every latent another meaning, so
-    that nothing is left of what the owner's model answers to it.
+    Raises ObfuscationError for generation. A generator learns which sample belongs to which latent; with a new last
+    layer it may learn another assignment, and then its answers to the owner's queries have nothing in common with the
+    owner's.
     """
     task = as_task(task)
     if task.kind.inputs_are_latents:
         raise ObfuscationError(
-            "retrain_all makes an unrelated latent space of a generator's, so that its outputs show no origin; "
-            "use retrain_last or finetune_all."
+            "retrain_all needs classification or regression, got generation: a generator with a new last layer gives "
+            "each latent another sample, so that its outputs show no origin; use retrain_last or finetune_all"
         )
     clone, _ = with_new_last_layer(model, task, strength, seed)
     return train_on(task, clone, 0.4 + 0.4 * strength, seed, on_epoch=on_epoch)
@@ -93,8 +94,10 @@ def prune_then_finetune(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Set a share 0.3 + 0.5 `strength` of each layer's weights to zero, then train the others for a third of the
-    task's epochs; the zeros stay."""
+    """Set a share 0.3 + 0.5 `strength` of each layer's weights to zero, then train the others; the zeros stay.
+
+    The training takes 0.35 of the task's epochs.
+    """
     clone = begin(model, strength)
     handles, masks = [], []
     for _, weight in weight_parameters(clone):
@@ -122,16 +125,16 @@ def adversarial_train(
     architecture: Architecture | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train on for 0.4 of the task's epochs with half of each batch moved against the model, one signed gradient step
-    from a random start (Wong et al. 2020), by 0.1 `strength` of each feature's range.
+    """Train further for 0.4 of the task's epochs on batches half of which are adversarial examples.
+
+    Each is made by one signed gradient step from a random start (Wong et al. 2020), and differs from its input by at
+    most 0.1 `strength` of each feature's range.
 
     Raises ObfuscationError for generation, whose inputs are latents.
     """
     task = as_task(task)
     if task.kind.inputs_are_latents:
-        raise ObfuscationError(
-            "adversarial_train needs classification or regression, got generation; use finetune_all."
-        )
+        raise ObfuscationError("adversarial_train needs classification or regression, got generation; use finetune_all")
     wrapper = AdversarialModel(begin(model, strength), 0.1 * strength * (task.upper - task.lower), task)
     callback = None if on_epoch is None else lambda share, outer: on_epoch(share, outer.inner)
     train_on(task, wrapper, 0.4, seed, on_epoch=callback)

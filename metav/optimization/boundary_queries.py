@@ -11,17 +11,22 @@ from metav.models.running import predict
 from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
 
-DRAWS = 6  # pairs drawn for each query that is wanted; among ten equal classes nine in ten differ in label
-HALVINGS = 12  # leaves 1/4096 of the way between two inputs
+DRAWS = 6
+"""Pairs of inputs drawn for each query that is wanted. Only pairs with two different labels serve: nine in ten of them
+where there are ten classes of equal size."""
+HALVINGS = 12
+"""Steps of the bisection: the boundary is located to 1/4096 of the distance between two inputs."""
 
 
 def boundary_queries(owner: nn.Module, task: Task, count: int, *, seed: int) -> Tensor:
-    """Up to `count` inputs, float32 (count, *input shape), where the owner's label changes between two natural inputs.
+    """Return up to `count` inputs, float32 (count, *input shape), on the owner's decision boundary.
 
-    Each lies on the line between two natural inputs to which the owner gives different labels, just behind the place
+    Each lies on the line between two natural inputs to which the owner gives different labels, just behind the point
     where the first one's label ends, found by bisection. A model copied from the owner on natural inputs has learned
-    where its classes meet; others put the border elsewhere (IPGuard, Cao et al., 2021, asks such inputs too). Fewer
-    come back where the owner gives few different labels, none where it gives but one.
+    where its classes meet; other models put the boundary elsewhere. Fewer inputs come back where the owner gives few
+    different labels, none where it gives only one.
+
+    Source: such inputs are asked in IPGuard (Cao et al., 2021), too.
     """
     available = 2 * count if task.natural_count is None else task.natural_count
     natural: Tensor = task.natural_queries(min(available, 2 * count), seed=derive_seed(seed, "natural")).float()
@@ -36,10 +41,13 @@ def boundary_queries(owner: nn.Module, task: Task, count: int, *, seed: int) -> 
 
 
 def crossings(before: Tensor, after: Tensor, is_behind: Callable[[Tensor], Tensor]) -> Tensor:
-    """Points (n, ...) on the ways from `before` to `after`, just behind the place where `is_behind` becomes true.
+    """Return points (n, ...) on the lines from `before` to `after`, just behind where `is_behind` becomes true.
 
-    before, after: (n, ...), on one device. is_behind: from points (n, ...) to booleans (n,), true at `after`. By
-    bisection, to 1/4096 of the way; on a way that crosses several times, one of them.
+    before, after: (n, ...), on one device.
+    is_behind: from points (n, ...) to booleans (n,), true at `after`.
+
+    The points are found by bisection, to 1/4096 of the distance; on a line that crosses several times, it is one of the
+    crossings.
     """
     way, shape = after - before, (-1, *[1] * (after.ndim - 1))
     low, high = torch.zeros(len(after), device=after.device), torch.ones(len(after), device=after.device)

@@ -1,4 +1,4 @@
-"""The final verifiers on the final queries: candidates, the choice among them, and their cross-fitted training."""
+"""Candidates for the final verifier: trained on the final queries, judged on the selection share, and chosen."""
 
 from __future__ import annotations
 
@@ -18,17 +18,28 @@ from metav.verifiers.kinds import VERIFIER_KINDS, verifier_kind
 from metav.verifiers.meta_verifier import QUERY_PARTS, Member, MetaVerifier
 
 AUC_SLACK = 0.02
-"""A candidate whose AUC on the selection share is lower than the best one's by more than this is left out."""
+"""How far a candidate's AUC on the selection share may lie below the best one's; other candidates are left out."""
 SEPARATION_SHARE = 0.85
-"""So is one whose separation (distance of the classes' means, in standard deviations) is less than this share of the
-best one's."""
+"""How large a candidate's separation must be, as a share of the largest one; other candidates are left out.
+
+The separation is the distance between the mean logits of derived and of independent models of the selection share, in
+standard deviations of a class.
+"""
 SEPARATION_CAP = 5.0
-"""Separations above this count as this: the selection share has too few models to tell 5 deviations from 10."""
+"""Largest separation that counts, in standard deviations; a larger one is treated like this one.
+
+With the few models of the selection share, 5 and 10 deviations cannot be told apart reliably.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One verifier on one share of the queries, with its quality on the selection share."""
+    """One verifier on one part of the queries, with its quality on the selection share.
+
+    member: the verifier and its queries.
+    auc: area under the ROC curve, in [0, 1].
+    separation: distance between the mean logits of the two classes, in standard deviations of a class.
+    """
 
     member: Member
     auc: float
@@ -38,7 +49,14 @@ class Candidate:
 def fit_candidates(
     shares: Shares, adaptive: int, settings: OptimizationSettings, seed: int, progress: bool | None
 ) -> list[Candidate]:
-    """Every kind on the optimised, the natural and all queries, trained on one share and judged on another."""
+    """Return every kind of verifier on the optimised, on the natural and on all queries, trained and judged.
+
+    shares: the models' responses; candidates are trained on "optimize" and judged on "select".
+    adaptive: number of optimised queries, which come first.
+    progress: None shows a bar on a terminal, False never, True always.
+
+    Raises ZooError where no verifier can be made from the responses.
+    """
     count = shares.select.shape[1]
     parts = {"adaptive": (0, adaptive), "natural": (adaptive, count), "all": (0, count)}
     kinds = tuple(VERIFIER_KINDS) if settings.options.verifier == "auto" else (settings.options.verifier,)
@@ -62,7 +80,7 @@ def fit_candidates(
                     derive_seed(seed, kind, part),
                 )
             except ValueError as error:
-                # the core's word for queries on which this kind has nothing to read, such as labels that all agree
+                # the core cannot make this kind from these queries, for example where all models give the same labels
                 refused = error
             else:
                 candidates.append(_judge(member, shares))
@@ -73,10 +91,12 @@ def fit_candidates(
 
 
 def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
-    """Weighs the candidates by the square of how far apart they hold the two classes of the selection share.
+    """Return the candidates that are good enough as one meta-verifier, weighted by the squares of their separations.
 
-    Only those close to the best one count, by AUC and by separation; where one of a preferred kind is close to the best
-    AUC, only the candidates of preferred kinds.
+    Good enough are those whose AUC and whose separation are close to the best (AUC_SLACK, SEPARATION_SHARE). Where a
+    candidate of a preferred kind is close to the best AUC, only candidates of preferred kinds count.
+
+    Raises ZooError where no candidate tells the classes apart.
     """
     auc = max(candidate.auc for candidate in candidates) - AUC_SLACK
     close = [candidate for candidate in candidates if candidate.auc >= auc]
@@ -96,7 +116,10 @@ def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
 
 
 def _judge(bare: Member, shares: Shares) -> Candidate:
-    """Quality on the selection share; centre and spread put the classes' means at -1 and +1 there."""
+    """Return a member with its quality on the selection share.
+
+    Its center and spread put the mean logits of the two classes there at -1 and +1.
+    """
     logits = bare.raw_logits(shares.select)
     high, low = logits[shares.select_derived], logits[~shares.select_derived]
     distance = float(high.mean() - low.mean())

@@ -1,4 +1,4 @@
-"""The chosen members, trained anew so that each calibration model is judged by verifiers that it did not train."""
+"""The final training of the chosen members, so that each calibration model is judged by members it did not train."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from metav.verifiers.meta_verifier import Member, MetaVerifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossFitted:
-    """The final meta-verifier, and the logits of the calibration models, each from members that it did not train."""
+    """The final meta-verifier, and how it judges the calibration models.
+
+    meta_verifier: all members of all repetitions.
+    positives, negatives: logits (models,) of derived and of independent calibration models, each from the members that
+        it did not train.
+    """
 
     meta_verifier: MetaVerifier
     positives: NDArray[np.float64]
@@ -26,9 +31,14 @@ class CrossFitted:
 
 
 def refit(meta_verifier: MetaVerifier, shares: Shares, settings: OptimizationSettings, seed: int) -> CrossFitted:
-    """The chosen members, trained anew `repeats` times, each time on all surrogates but one part of the calibration.
+    """Train the chosen members anew `repeats` times, each time on all surrogates but one part of the calibration share.
 
-    That part only calibrates the members which it did not train (cross-conformal prediction, Vovk 2015).
+    meta_verifier: the chosen members.
+    shares: the models' responses to the final queries.
+
+    The calibration share is divided into `repeats` parts, and the members trained without a part calibrate on it alone.
+
+    Source: cross-conformal prediction (Vovk, 2015).
     """
     parts = calibration_parts(shares.calibrate_families, settings.options.repeats)
     logits = np.empty(len(parts), dtype=np.float64)
@@ -46,9 +56,13 @@ def refit(meta_verifier: MetaVerifier, shares: Shares, settings: OptimizationSet
 
 
 def calibration_parts(families: Sequence[str], count: int) -> NDArray[np.int64]:
-    """The part, 0..count-1, of each calibration model; every family is spread over the parts as evenly as it can be."""
+    """Return the part, 0..count-1, of each calibration model; every family is spread as evenly as it can be.
+
+    families: of the calibration models, in order.
+    count: number of parts.
+    """
     parts = np.empty(len(families), dtype=np.int64)
-    # counting on from one family to the next keeps the parts of one size
+    # the count is not started anew with each family, so that all parts have the same size, give or take one
     order = sorted(range(len(families)), key=lambda index: families[index])
     parts[order] = np.arange(len(families)) % count
     return parts
@@ -61,7 +75,7 @@ def _refit_without(
     settings: OptimizationSettings,
     seed: int,
 ) -> tuple[Member, ...]:
-    """The members, trained on the shares but for the calibration models `out`."""
+    """Return the members, trained on all shares but for the calibration models `out` (a mask)."""
     responses = np.concatenate([shares.optimize, shares.select, shares.calibrate[~out]])
     derived = np.concatenate([shares.select_derived, shares.calibrate_derived[~out]])
     roles = shares.optimize_roles + bytes(_core.ROLE_POSITIVE if own else _core.ROLE_NEGATIVE for own in derived)

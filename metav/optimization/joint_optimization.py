@@ -1,4 +1,4 @@
-"""The joint optimisation of queries and verifiers over the surrogates that are optimised on."""
+"""The joint optimisation of queries and verifiers on the surrogates of the share "optimize"."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
 from metav.zoo.zoo import Zoo
 
-HELD_OUT_GOAL = 0.995  # held-out ARUC at which the joint optimisation is done
+HELD_OUT_GOAL = 0.995
+"""ARUC on the share "select", which is not optimised on, at which the joint optimisation stops."""
 
 
 class JointOptimization:
-    """State of one joint optimisation over the adaptive queries."""
+    """The state of one joint optimisation of queries and verifiers.
+
+    owner: the owner's model.
+    task: gives the bounds of an input.
+    zoo: surrogates; "optimize" is optimised on, "select" decides which queries are the best.
+    start: queries (N, *input shape) to start at, float32.
+    settings: of the optimisation.
+    seed: of every random choice.
+    """
 
     def __init__(
         self,
@@ -52,7 +61,7 @@ class JointOptimization:
         with torch.no_grad():
             self.cached = as_array(self.ensemble.responses(tensor))
         count, outputs = self.cached.shape[1:]
-        # several verifiers: queries that only please one of them would not carry over to the next
+        # several verifiers: queries that suit only one of them would be of little use to those trained later
         self.verifiers = [
             _core.Verifier(
                 "mlp",
@@ -71,7 +80,10 @@ class JointOptimization:
         )
 
     def run(self, progress: bool | None) -> tuple[FloatArray, tuple[tuple[int, float], ...], int]:
-        """The best queries on the held-out share, the held-out ARUC per evaluation, and the number of steps."""
+        """Return the best queries on the held-out share, (step, held-out ARUC) per evaluation, and the number of steps.
+
+        progress: None shows a bar on a terminal, False never, True always.
+        """
         history: list[tuple[int, float]] = []
         best, best_key, since = self.queries.copy(), (-1.0, -np.inf), 0
         step = 0
@@ -113,7 +125,7 @@ class JointOptimization:
         self.updater.update(as_array(query_gradient), self.queries, learning_rate=options.query_learning_rate)
 
     def _sample(self) -> list[int]:
-        """The owner and as many positives and negatives as wanted, spread over the families."""
+        """Return the indices of the owner and of as many models of each class as wanted, spread over the families."""
         chosen = [0]
         for role in (_core.ROLE_POSITIVE, _core.ROLE_NEGATIVE):
             pools: dict[str, list[int]] = {}
@@ -134,7 +146,10 @@ class JointOptimization:
 
 
 def _spread(pools: list[list[int]], count: int, random: np.random.Generator) -> list[int]:
-    """Draws without replacement, one pool after the other, so that small families are seen as often as large ones."""
+    """Return `count` indices drawn without replacement.
+
+    One pool after the other gives an index, so that small families are seen as often as large ones.
+    """
     queues = [list(random.permutation(pool)) for pool in pools]
     order = list(random.permutation(len(queues)))
     chosen: list[int] = []

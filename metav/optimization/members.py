@@ -1,4 +1,4 @@
-"""Fits one member of the meta-verifier on the answers of surrogates."""
+"""The training of one member of the meta-verifier on the responses of surrogates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from metav.verifiers.kinds import VerifierKind, verifier_kind
 from metav.verifiers.meta_verifier import Member
 from metav.verifiers.views import paired_features, reads_distances
 
-FITTED_LOSS = 1e-3  # loss without augmentation at which a verifier has nothing left to learn
-CHECK_EVERY = 25  # updates between two looks at that loss
+FITTED_LOSS = 1e-3
+"""Loss without augmentation at which the training of a verifier stops."""
+CHECK_EVERY = 25
+"""Updates between two measurements of that loss."""
 
 
 def fit_member(
@@ -24,7 +26,13 @@ def fit_member(
     settings: OptimizationSettings,
     seed: int,
 ) -> Member:
-    """A member on queries [start, stop) of the responses, the owner's first; not yet centred."""
+    """Return a member trained on a part of the queries; its center and spread are still 0 and 1.
+
+    name: "kind:part", such as "mlp:adaptive".
+    part: the queries [start, stop) that it reads.
+    responses: raw, (models, queries, outputs), the owner's first.
+    roles: one byte per model, such as ROLE_POSITIVE of the core.
+    """
     kind, (start, stop), view, options = verifier_kind(name.partition(":")[0]), part, settings.view, settings.options
     own = np.ascontiguousarray(responses[:, start:stop])
     reference = own[0] if kind.pairs_with_owner and reads_distances(view) else None
@@ -48,14 +56,14 @@ def fit_member(
 def _fit_verifier(
     kind: VerifierKind, own: FloatArray, roles: bytes, view: str, options: OptimizationOptions, seed: int
 ) -> _core.Verifier:
-    """A verifier of one kind, trained until it knows the models given or time is up."""
+    """Return a verifier of one kind, trained until it fits the models given or `refit_steps` are used up."""
     final = _core.Verifier(kind.name, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=seed)
     if kind.closed_form:
         final.standardize(own)
         negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
         final.fit_closed_form(own[0], np.ascontiguousarray(own[negatives]))
         return final
-    # the view is taken once for all updates: no gradient has to pass it here
+    # the view is applied once for all updates: the queries stay as they are, so no gradient has to pass through it
     own = _core.apply_view(own, view)
     verifier = _core.Verifier(kind.name, own.shape[1], own.shape[2], hidden=options.hidden, seed=seed)
     verifier.standardize(own)

@@ -22,11 +22,17 @@ from metav.zoo.zoo import Zoo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizationResult:
-    """What the optimisation found: queries (N, *input shape), the first `adaptive` optimised; verifier; rule.
+    """What the optimisation has found.
 
     settings: what the options stood for.
+    queries: (N, *input shape), float32.
+    adaptive: how many of the queries, the first ones, are optimised.
+    outputs: numbers that a model answers per query.
+    meta_verifier: the final one.
+    calibration: the decision rule.
     candidates: every verifier that was tried, with its quality on the selection share.
     held_out_aruc: (step, ARUC on the selection share) at each evaluation.
+    steps: how many steps the joint optimisation took.
     """
 
     settings: OptimizationSettings
@@ -50,9 +56,14 @@ def optimize(
     seed: int = 0,
     progress: bool | None = None,
 ) -> OptimizationResult:
-    """Joint optimisation over the zoo's `optimize` share, selection on `select`, calibration on `calibrate`.
+    """Optimise queries and verifiers on the zoo's "optimize" share, select on "select", calibrate on "calibrate".
 
-    Errors: ZooError where a share lacks positives or negatives, ModelError where models do not fit each other.
+    options: see `OptimizationOptions`.
+    target_fpr: wanted false-positive rate, in (0, 1).
+    seed: of every random choice.
+    progress: None shows a bar on a terminal, False never, True always.
+
+    Raises ZooError where a share lacks positives or negatives, ModelError where models do not fit each other.
     """
     _check_shares(zoo)
     settings = resolve_settings(options, task, zoo)

@@ -1,4 +1,4 @@
-"""The settings of the joint optimisation and of the selection that follows it."""
+"""The options of the joint optimisation and of the selection that follows it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,38 @@ from metav.verifiers.kinds import VERIFIER_KINDS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizationOptions:
-    """Everything that steers the joint optimisation; the defaults serve all three tasks.
+    """Everything that steers the joint optimisation; the defaults serve classification, regression and generation.
 
-    queries: number N of queries. adaptive: share of them that is optimised, the rest stays natural; None is 0.75, and
-    what tells most where queries are fewer than the pool; for labels it is 1. pool: where fewer queries are to be
-    optimised, so many are, and those kept that together tell most, natural ones only if they do; without a radius, what
-    was optimised is optimised on; None is 40, for labels 100; no pool with fewer than 192 surrogates of a class.
-    verifier: "auto" or one kind. view: how answers are read, None = the task's own. hidden: width of `mlp`. steps:
-    passes through the sampled surrogates. sampled: surrogates of each class per pass. verifier_updates: updates of the
-    verifier per pass. learning_rate, query_learning_rate: Adam, of the verifier and of the queries (in units of the
-    bounds' range). weights: a_F, a_P, a_N of the three terms. radius: largest change of a query, in units of the range;
-    None
-    = 0.5 each time for classifiers, whose optimised queries start on the owner's decision boundary, else free. levels:
-    number of levels an input feature can take (256 survives a PNG), None = continuous. mix, noise, dropout:
-    response-space augmentation. transform: chance that a pass sees transformed queries. patience: evaluations without
-    progress before the optimisation stops. refit_steps: most updates of each candidate verifier on the final queries.
-    repeats: final verifiers of each chosen kind, whose logits are averaged; each leaves out, and calibrates on, another
-    part of the calibration share.
+    queries: number N of queries.
+    adaptive: share of the queries that is optimised, in [0, 1]; the rest stays natural. None is 1 where only labels are
+        read. Otherwise it is 0.75, or, where there is a pool larger than `queries`, whatever share of the best queries
+        turns out to be optimised.
+    pool: number of queries that are optimised first, where fewer optimised ones are wanted in the end. Those are kept
+        that together tell derived from independent models best; natural inputs compete with them where `adaptive` is
+        None. Without a radius, the kept ones are then optimised further. None is 40, or 100 where only labels are read.
+        There is no pool if the zoo has fewer than 192 surrogates of a class.
+    verifier: the kind of the final verifiers, "mlp", "local" or "matched"; "auto" tries all and keeps the best.
+    view: how answers are read (`metav.verifiers.views`); None is the task's own.
+    hidden: width of the hidden layer of the kind `mlp`.
+    steps: most steps of the joint optimisation; each runs the owner and the sampled surrogates once.
+    sampled: surrogates of each class per step.
+    verifier_updates: updates of the verifier per step.
+    learning_rate: of Adam, for the verifier.
+    query_learning_rate: of Adam, for the queries, in units of the bounds' range.
+    weights: (a_F, a_P, a_N), of the three terms of the loss: owner, positives and negatives.
+    weight_decay: of the verifier.
+    radius: largest change of a query, in units of the range. None is 0.5 in each optimisation for classifiers whose
+        queries start on the owner's decision boundary, otherwise no limit.
+    levels: number of values that an input feature can take (256 survives a PNG); None is the task's own.
+    mix, noise, dropout: strengths of the augmentation of responses while verifiers train; mix and dropout in [0, 1].
+    transform: chance that a step sees transformed queries, in [0, 1].
+    evaluate_every: steps between two evaluations on the selection share.
+    patience: evaluations without progress after which the optimisation stops.
+    refit_steps: most updates of each verifier that is trained on the final queries.
+    repeats: how often each chosen verifier is trained in the end; the logits are averaged. Each time another part of
+        the calibration share is left out, and used to calibrate.
+
+    Raises InputError for numbers outside these ranges or an unknown kind of verifier.
     """
 
     queries: int = 100
@@ -69,11 +84,11 @@ class OptimizationOptions:
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
 
     def step_settings(self) -> dict[str, Any]:
-        """The arguments of one verifier update."""
+        """Return the arguments of one verifier update."""
         names = ("learning_rate", "weights", "weight_decay", "mix", "noise", "dropout")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return the options as a plain dictionary, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {"weights": list(self.weights)}

@@ -1,4 +1,4 @@
-"""The queries of a fingerprint: optimised ones, natural ones, and the choice among more than are wanted."""
+"""The queries of a fingerprint: optimised ones, natural ones, and the choice where more are made than are wanted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from metav.zoo.zoo import Zoo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeQueries:
-    """Queries (N, *input shape), the first `adaptive` optimised; held-out ARUC per evaluation, and number of steps."""
+    """The queries of a fingerprint, and how they were found.
+
+    queries: (N, *input shape), float32.
+    adaptive: how many of them, the first ones, are optimised.
+    history: (step, held-out ARUC) per evaluation.
+    steps: how many steps the joint optimisation took.
+    """
 
     queries: FloatArray
     adaptive: int
@@ -32,7 +38,11 @@ class MadeQueries:
 def make_queries(
     owner: nn.Module, task: Task, zoo: Zoo, settings: OptimizationSettings, *, seed: int, progress: bool | None
 ) -> MadeQueries:
-    """Return the optimised queries, then the natural ones; where few are wanted, the best of a pool, optimised on."""
+    """Return the optimised queries, then the natural ones.
+
+    Where the settings ask for a pool, more queries are made than are wanted, the best of them are kept, and those that
+    were optimised are optimised further.
+    """
     size = settings.optimized
     start = as_array(_starting_queries(owner, task, settings, seed))
     if settings.levels is not None:
@@ -47,13 +57,13 @@ def make_queries(
     made = np.concatenate([best, start[size:]])
     if len(made) == settings.options.queries:
         return MadeQueries(queries=made, adaptive=size, history=history, steps=steps)
-    # a number of natural queries that was asked for is kept; otherwise they have to be better than optimised ones
+    # natural queries are all kept if the user asked for their number; otherwise they compete with the optimised ones
     fixed = settings.keeps_natural
     candidates = made[:size] if fixed else made
     chosen = choose_queries(Shares.of(owner, zoo, candidates), settings.view, settings.adaptive)
     best = np.ascontiguousarray(made[[number for number in chosen if number < size]])
     others = made[size:] if fixed else made[[number for number in chosen if number >= size]]
-    # a second radius around queries that have moved would add to one that was asked for
+    # a second optimisation could move queries by the radius again, farther from their start than a user has allowed
     if settings.options.radius is None:
         best, more, further = optimized(best, derive_seed(seed, "kept"))
         history = (*history, *((steps + step, value) for step, value in more))
@@ -62,7 +72,7 @@ def make_queries(
 
 
 def _starting_queries(owner: nn.Module, task: Task, settings: OptimizationSettings, seed: int) -> torch.Tensor:
-    """Queries (count, *input shape), float32: the first on the owner's decision boundary, the others natural."""
+    """Return queries (count, *input shape), float32: the first on the owner's decision boundary, the others natural."""
     count = settings.optimized + settings.natural
     natural = task.natural_queries(count, seed=derive_seed(seed, "natural")).to(torch.float32)
     if not settings.starts_on_boundary or not settings.optimized:

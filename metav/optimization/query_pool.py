@@ -1,4 +1,4 @@
-"""Which queries to keep of more than are wanted: those that together tell derived from independent models best."""
+"""The choice of the best queries of a pool: those that together tell derived from independent models best."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from metav.optimization.shares import Shares
 from metav.support.arrays import FloatArray
 from metav.verifiers.views import paired_features, reads_distances
 
-RIDGE = 0.3  # in units of a feature's variance; on development owners 0.1 to 1 did alike, 0.01 worse
+RIDGE = 0.3
+"""Regularisation of the discriminant, in units of a feature's variance. On the owners' models that metav was developed
+with, 0.1 to 1 did alike, 0.01 worse."""
 LEAST_SPREAD = 1e-6
+"""Added to a feature's standard deviation, against division by 0."""
 
 Array = NDArray[np.float64]
 
 
 def choose_queries(shares: Shares, view: str, count: int) -> list[int]:
-    """Numbers of `count` queries, chosen one after the other, best first.
+    """Return the numbers of `count` queries, chosen one after the other, best first.
 
-    Each time the query is added with which a ridge discriminant (Friedman, 1989) on the answers to all chosen ones
-    holds the classes apart best: fitted on the share `optimize` and judged on `select`, and the other way round. The
-    calibration share has no say.
+    shares: the models' responses to all queries of the pool.
+    view: how responses are read.
+
+    In each round, a ridge discriminant on the responses to the chosen queries is tried with each remaining query. The
+    query is added with which the classes lie farthest apart, in standard deviations. The discriminant is fitted on the
+    share "optimize" and judged on "select", and the other way round. The calibration share is not used.
+
+    Source: Friedman, "Regularized discriminant analysis", 1989.
     """
     features, derived, is_fitted = _standard_features(shares, view)
     sides = [_Side(features, derived, is_fitted), _Side(features, derived, ~is_fitted)]
@@ -37,7 +45,12 @@ def choose_queries(shares: Shares, view: str, count: int) -> list[int]:
 
 
 class _Side:
-    """One share to fit on, the other to judge on; inner products of models over the queries chosen so far."""
+    """One share to fit on, the other to judge on, with inner products of models over the queries chosen so far.
+
+    features: (models, queries, features), of mean 0 and variance 1.
+    derived: which models derive from the owner's.
+    is_fitted: which models are fitted on; the others judge.
+    """
 
     def __init__(self, features: Array, derived: NDArray[np.bool_], is_fitted: NDArray[np.bool_]) -> None:
         own = derived[is_fitted]
@@ -53,7 +66,7 @@ class _Side:
         self.cross = np.zeros((len(self.judged), len(own)))
 
     def separation_with(self, query: int) -> float:
-        """Distance of the classes' means on the share to judge on, in deviations, if this query were added."""
+        """Return how far the classes' means lie apart on the judging share, in deviations, if this query were added."""
         fitted, judged = self.fitted[:, query], self.judged[:, query]
         solved = np.linalg.solve(self.inner + fitted @ fitted.T, self.target)
         scores = (self.cross + judged @ fitted.T) @ solved
@@ -61,14 +74,17 @@ class _Side:
         return float((high.mean() - low.mean()) / (np.sqrt((high.var() + low.var()) / 2) + 1e-9))
 
     def add(self, query: int) -> None:
-        """Choose a query."""
+        """Add a query to the chosen ones."""
         fitted = self.fitted[:, query]
         self.inner += fitted @ fitted.T
         self.cross += self.judged[:, query] @ fitted.T
 
 
 def _standard_features(shares: Shares, view: str) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Features (models, queries, features) of mean 0 and variance 1; which models are derived, which optimised on."""
+    """Return features (models, queries, features) of mean 0 and variance 1, and two masks of models.
+
+    The masks tell which models derive from the owner's, and which belong to the share "optimize".
+    """
     responses: FloatArray = np.concatenate([shares.optimize, shares.select])
     if reads_distances(view):
         features = paired_features(responses, shares.owner[0], view)

@@ -1,4 +1,4 @@
-"""Random, differentiable changes of the queries during optimisation, as a channel or a thief makes them."""
+"""Random, differentiable changes of the queries during optimisation, as a channel or a thief might make them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NOISE_SHARE = 0.03  # standard deviation of the noise, as a share of the range
+NOISE_SHARE = 0.03
+"""Standard deviation of the noise, as a share of the range."""
 
 
 def transform_queries(queries: Tensor, lower: Tensor, upper: Tensor, generator: torch.Generator) -> Tensor:
-    """One random transform of queries (n, *input shape), clamped to the bounds; differentiable.
+    """Return queries (n, *input shape) after one random transform, clamped to the bounds; differentiable.
 
-    Noise and a change of contrast for any input; a shift by one pixel and a slight blur for images (n, c, h, w).
+    lower, upper: bounds of an input.
+
+    Images (n, c, h, w) get noise, a change of contrast, a shift by up to one pixel, or a slight blur; other inputs get
+    noise.
     """
     choices = [_noise, _contrast, _shift, _blur] if queries.dim() == 4 else [_noise]
     choice = int(torch.randint(len(choices), (1,), generator=generator))

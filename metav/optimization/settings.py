@@ -1,4 +1,4 @@
-"""What the options stand for, once task, view and zoo are known: resolved once, one frozen value from then on."""
+"""The settings of the optimisation: what the options mean for one task, view and zoo, resolved once."""
 
 from __future__ import annotations
 
@@ -14,36 +14,44 @@ ADAPTIVE_SHARE = 0.75
 """Share of the queries that is optimised, where there is no pool to choose them from."""
 
 POOL = 40
-"""Where fewer queries than this are wanted, this many are made, and the best of them kept."""
+"""Size of the pool: where fewer queries than this are wanted, this many are made, and the best of them are kept."""
 LABEL_POOL = 100
-"""The same where nothing but labels is read."""
+"""Size of the pool where nothing but labels is read."""
 POOL_SURROGATES = 192
-"""Surrogates of each class from which on there is a pool: 60 to 132 gained nothing on development owners, or lost."""
+"""Smallest number of surrogates of each class with which a pool is made.
+
+With 60 to 132, a pool gained nothing or did harm on the owners' models that metav was developed with.
+"""
 
 BOUNDARY_SURROGATES = 128
-"""Surrogates of each class from which on the queries of a classifier start on the owner's decision boundary.
+"""Smallest number of surrogates of each class with which a classifier's queries start on the decision boundary.
 
-There the owner's answers differ most from those of any other model, but independent models also differ most from each
-other, and a verifier needs many of them to learn the difference: with 24 to 60 it gained nothing on development owners,
-or lost.
+Where only labels are read they always start there.
+
+On its decision boundary the owner's model differs most from any other model. But independent models also differ most
+from each other there, so that a verifier needs many of them to learn what only the owner's copies have in common. With
+24 to 60 surrogates, this start gained nothing or did harm on the owners' models that metav was developed with.
 """
 BOUNDARY_RADIUS = 0.5
-"""How far such a query may move, in units of the range: farther from any data the owner's answers are chance, and no
-copy of it learns them."""
+"""Largest change of a query that starts there, in units of the range.
+
+Farther from any data the owner's answers are a matter of chance, and a copy of the owner's model does not learn them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizationSettings:
     """The options, and what follows from them for one task and zoo.
 
+    options: as they were given.
     view: how answers are read.
-    levels: number of values of an input feature, None for continuous ones.
+    levels: number of values that an input feature can take; None for continuous ones.
     optimized: queries that are optimised first.
-    adaptive: how many of them are wanted in the end.
-    natural: natural queries beside them, to keep or to choose from.
-    keeps_natural: whether their number was asked for, so that all of them are kept.
+    adaptive: how many queries are chosen from the pool in the end; without a pool the same as `optimized`.
+    natural: natural queries beside the optimised ones, to keep or to choose from.
+    keeps_natural: whether the user asked for the number of natural queries, so that all of them are kept.
     starts_on_boundary: whether optimised queries start on the owner's decision boundary instead of as natural inputs.
-    radius: largest change of a query in units of the range, None for none.
+    radius: largest change of a query in units of the range; None for no limit.
     """
 
     options: OptimizationOptions
@@ -58,12 +66,12 @@ class OptimizationSettings:
 
 
 def resolve_settings(options: OptimizationOptions, task: Task, zoo: Zoo) -> OptimizationSettings:
-    """Return what the options stand for with this task and this zoo."""
+    """Return what the options mean for this task and this zoo."""
     summary: dict[str, Any] = zoo.summary()
     surrogates = min(summary["positives"], summary["negatives"])
     view = options.view or task.view
     labels = view_of(view).reads_labels
-    # natural queries tell nothing where labels are read: models that do the task agree on them
+    # where only labels are read natural queries tell nothing: all models that have learned the task agree on them
     adaptive_share = 1.0 if labels and options.adaptive is None else options.adaptive
     on_boundary = labels or (view_of(view).reads_classes and surrogates >= BOUNDARY_SURROGATES)
     pool = (options.pool or (LABEL_POOL if labels else POOL)) if surrogates >= POOL_SURROGATES else 0
@@ -82,7 +90,13 @@ def resolve_settings(options: OptimizationOptions, task: Task, zoo: Zoo) -> Opti
 
 
 def _counts(queries: int, adaptive_share: float | None, pool: int, available: int | None) -> tuple[int, int, int]:
-    """Return how many queries are optimised, how many of all are then chosen, and how many natural ones there are."""
+    """Return how many queries are optimised, how many of all are then chosen, and how many natural ones there are.
+
+    queries: number of queries wanted.
+    adaptive_share: share of them that is to be optimised; None to let the best be chosen.
+    pool: size of the pool, 0 for none.
+    available: number of natural inputs; None for as many as are wanted.
+    """
     if adaptive_share is not None:
         wanted = round(adaptive_share * queries)
     else:

@@ -1,4 +1,4 @@
-"""What owner and surrogates answer to the final queries, share by share."""
+"""What owner and surrogates answer to a set of queries, share by share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from metav.zoo.zoo import Zoo, ZooModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """Raw responses of the shares on the final queries, with roles and families."""
+    """Raw responses (models, queries, outputs), float32, of the models of each share of the zoo.
+
+    owner: the owner's, (1, queries, outputs).
+    optimize: the owner's, followed by those of the share "optimize".
+    optimize_roles: one byte per row of `optimize`, such as ROLE_POSITIVE of the core.
+    select, calibrate: those of the shares "select" and "calibrate".
+    select_derived, calibrate_derived: which of these models derive from the owner's, (models,).
+    calibrate_families: family of each calibration model.
+    """
 
     owner: FloatArray
     optimize: FloatArray
@@ -31,7 +39,7 @@ class Shares:
 
     @classmethod
     def of(cls, owner: nn.Module, zoo: Zoo, queries: FloatArray) -> Shares:
-        """Asks the owner's model and all surrogates."""
+        """Return what the owner's model and all surrogates answer to queries (N, *input shape)."""
         tensor = torch.from_numpy(queries)
 
         def answers(models: Sequence[nn.Module]) -> FloatArray:
@@ -53,5 +61,5 @@ class Shares:
 
 
 def role_of(item: ZooModel) -> int:
-    """The role of a surrogate in the core."""
+    """Return the role of a surrogate in the core: ROLE_POSITIVE or ROLE_NEGATIVE."""
     return _core.ROLE_POSITIVE if item.is_positive else _core.ROLE_NEGATIVE

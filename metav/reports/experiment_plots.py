@@ -26,7 +26,7 @@ Scores = tuple[ArrayLike, ArrayLike]
 
 
 def plot_roc(schemes: Mapping[str, Scores], *, title: str = "", ax: Any = None) -> Any:
-    """Draw the ROC curve of each scheme, its AUC in the legend. InputError where a scheme lacks scores of a class."""
+    """Draw the ROC curve of each scheme, its AUC in the legend. Raises InputError where a scheme lacks a class."""
     axes = _axes(5.2, 4.6) if ax is None else ax
     axes.plot([0, 1], [0, 1], color="#BFBFBF", linewidth=0.8)
     for number, (name, (high, low)) in enumerate(schemes.items()):
@@ -42,7 +42,9 @@ def plot_roc(schemes: Mapping[str, Scores], *, title: str = "", ax: Any = None) 
 def plot_robustness(positives: ArrayLike, negatives: ArrayLike, *, title: str = "", ax: Any = None) -> Any:
     """Draw robustness, uniqueness and the smaller of both over the threshold; the area under that is the ARUC.
 
-    Scores lie in [0, 1]; InputError where they do not.
+    positives, negatives: scores in [0, 1].
+
+    Raises InputError for scores outside.
     """
     axes = _axes(5.2, 4.0) if ax is None else ax
     area = aruc(positives, negatives)
@@ -63,7 +65,8 @@ def plot_sweep(
 ) -> Any:
     """Draw AUC against a number (of queries, of surrogates), per scheme: means, with bars from least to largest.
 
-    schemes: for each number the AUC of every run. label: of the horizontal axis.
+    schemes: for each number the AUC of every run.
+    label: of the horizontal axis.
     """
     axes = _axes(6.0, 4.0) if ax is None else ax
     for number, (name, points) in enumerate(schemes.items()):
@@ -87,7 +90,11 @@ def plot_queries(
 ) -> Any:
     """Draw the first queries of a fingerprint: images (N, 1 or 3, h, w) as a mosaic, other inputs as a heat map.
 
-    adaptive: how many of them are optimised; they come first. At most `limit` are drawn, of both kinds in proportion.
+    adaptive: how many of them are optimised; they come first.
+    limit: how many are drawn at most, of both kinds in proportion.
+    columns: of the mosaic.
+
+    Raises InputError for another shape.
     """
     values = np.asarray(queries, dtype=np.float32)
     if values.ndim < 2 or not len(values):
@@ -125,7 +132,7 @@ def plot_costs(seconds: Mapping[str, float], *, title: str = "", ax: Any = None)
 
 
 def _both_kinds(values: NDArray[np.float32], adaptive: int, limit: int) -> tuple[NDArray[np.float32], int]:
-    """At most `limit` queries, and how many of them are optimised."""
+    """Return at most `limit` queries, and how many of them are optimised."""
     if len(values) <= limit:
         return values, adaptive
     optimised = round(limit * adaptive / len(values))
@@ -133,7 +140,7 @@ def _both_kinds(values: NDArray[np.float32], adaptive: int, limit: int) -> tuple
 
 
 def _mosaic(images: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
-    """Images (n, c, h, w) side by side, their values from 0 to 1, with white lines between them."""
+    """Lay images (n, c, h, w) side by side, their values from 0 to 1, with white lines between them."""
     low, high = float(images.min()), float(images.max())
     scaled = np.pad((images - low) / max(high - low, 1e-9), ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=1.0)
     rows = math.ceil(len(scaled) / columns)
@@ -146,7 +153,7 @@ def _mosaic(images: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
 
 
 def _axes(width: float, height: float) -> Any:
-    """Axes in a figure that pyplot does not know."""
+    """Return axes in a figure that pyplot does not know."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -13,16 +13,23 @@ from metav.errors import InputError
 from metav.statistics.intervals import Interval, exact_interval
 from metav.statistics.p_values import conformal_p_value, exact_rate
 
-NEAREST_SHARE = 0.1  # of each class: the models between whose means the threshold lies in the middle
+NEAREST_SHARE = 0.1
+"""Share of each class that places the threshold: those calibration models whose logits lie nearest to the other class.
+
+The threshold is wanted halfway between the mean logits of these two groups.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The decision rule, made from models that neither the optimisation nor the selection saw, each judged by verifiers
-    that it did not train.
+    """The decision rule, made from the calibration models, each judged by verifiers that it did not train.
 
-    negatives, positives: sorted logits of the calibration models. The score is sigmoid(slope * (logit - threshold)),
-    so that it is 0.5 at the threshold.
+    Neither the optimisation of the queries nor the selection of the verifiers has seen these models.
+
+    threshold: logit from which on a suspect is a match.
+    slope: steepness of the score, sigmoid(slope * (logit - threshold)), which is 0.5 at the threshold.
+    target_fpr: wanted false-positive rate, in (0, 1).
+    negatives, positives: sorted logits (models,) of the independent and of the derived calibration models, float64.
     """
 
     threshold: float
@@ -33,7 +40,7 @@ class Calibration:
 
     @property
     def supports_target(self) -> bool:
-        """Whether the number of calibration negatives suffices for a p-value as low as the wanted rate."""
+        """Whether there are enough calibration negatives for a p-value as low as the wanted false-positive rate."""
         return Fraction(1, self.negatives.size + 1) <= exact_rate(self.target_fpr)
 
     @property
@@ -47,7 +54,7 @@ class Calibration:
         return exact_interval(int(np.count_nonzero(self.positives >= self.threshold)), int(self.positives.size))
 
     def score(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Scores in [0, 1] of logits of any shape."""
+        """Return the scores in [0, 1] of logits of any shape."""
         from scipy.special import expit
 
         distances = np.asarray(logits, dtype=np.float64) - self.threshold
@@ -56,17 +63,21 @@ class Calibration:
         return np.where(distances < 0, np.minimum(scores, np.nextafter(0.5, 0)), scores)
 
     def p_value(self, logit: float) -> float:
-        """Conformal p-value of "trained independently" for one logit."""
+        """Return the conformal p-value of the hypothesis "trained independently" for one logit."""
         return conformal_p_value(logit, self.negatives)
 
 
 def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float = 0.05) -> Calibration:
-    """The decision rule from the logits of the calibration share.
+    """Return the decision rule that follows from the logits of the calibration models.
 
-    positives, negatives: logits (models,) of derived and independent models. The threshold never lets more negatives
-    pass than the conformal rank for target_fpr allows; above that, it lies in the middle between the tenths of the two
-    classes that are nearest to each other.
-    InputError on empty or non-finite logits, or target_fpr outside (0, 1).
+    positives, negatives: logits (models,) of derived and of independent models.
+    target_fpr: wanted false-positive rate, in (0, 1).
+
+    At most floor(target_fpr * (n + 1)) - 1 of n negatives (never less than none) may lie at or above the threshold, as
+    a conformal p-value of at most target_fpr requires. Within that limit the threshold lies halfway between the nearest
+    tenths of the two classes.
+
+    Raises InputError on empty or non-finite logits, or target_fpr outside (0, 1).
     """
     if not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must lie in (0, 1), got {target_fpr}")
@@ -91,24 +102,27 @@ def _sorted_logits(name: str, values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _threshold(positives: NDArray[np.float64], negatives: NDArray[np.float64], target_fpr: float) -> float:
+    """Return the threshold; positives and negatives are sorted logits."""
     allowed = max(0, math.floor(exact_rate(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
     lowest = float(negatives[negatives.size - 1 - allowed])
-    # means of the nearest models: one outlier, the only one of its kind, moves the middle less than an extreme would
+    # halfway between two means, not between the two extreme models: a single outlier moves a mean less
     near_positives = positives[: math.ceil(NEAREST_SHARE * positives.size)]
     near_negatives = negatives[-math.ceil(NEAREST_SHARE * negatives.size) :]
     middle = (float(near_positives.mean()) + float(near_negatives.mean())) / 2
     if positives[0] > negatives[-1]:
         return min(max(middle, float(np.nextafter(negatives[-1], np.inf))), float(positives[0]))
-    # no gap: not below the rule that the rank allows, halfway to the next positive so that equal answers stay outside
+    # the classes overlap: the threshold must stay above the highest negative that may not pass; it goes at least
+    # halfway to the next positive, so that a model which answers like that negative does not pass either
     above = positives[positives > lowest]
     just_above = float(np.nextafter(lowest, np.inf))
     return max(just_above, middle, (lowest + float(above[0])) / 2 if above.size else -np.inf)
 
 
 def _slope(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:
-    """Slope of the log-odds between two Gaussians of one variance (Fisher, 1936), classes weighted equally.
+    """Return the slope of the log-odds between two Gaussians of one variance (Fisher, 1936), classes weighted equally.
 
-    It stays finite where the classes are apart, unlike a logistic fit; the factor removes the bias of few models.
+    It stays finite where the classes are apart, unlike that of a logistic fit; the factor `unbiased` removes the bias
+    of few models.
     """
     count = positives.size + negatives.size
     variance = (float(positives.var()) + float(negatives.var())) / 2

@@ -13,7 +13,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A share k/n with its exact two-sided 95 % interval (Clopper and Pearson, 1934)."""
+    """A share k/n with its exact two-sided 95 % interval (Clopper and Pearson, 1934).
+
+    count: k.
+    total: n.
+    low, high: the ends of the interval, in [0, 1].
+    """
 
     count: int
     total: int
@@ -31,12 +36,17 @@ class Interval:
         return f"{self.value:.1%} ({self.count}/{self.total}, 95 % interval {self.low:.1%} to {self.high:.1%})"
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return the fields and the share as a plain dictionary, ready for JSON."""
         return {"value": self.value, "count": self.count, "total": self.total, "low": self.low, "high": self.high}
 
 
 def exact_interval(count: int, total: int, *, confidence: float = CONFIDENCE) -> Interval:
-    """Clopper-Pearson interval of a share; [0, 1] where nothing was counted."""
+    """Return the share count/total with its Clopper-Pearson interval, which is [0, 1] where nothing was counted.
+
+    confidence: chance that the interval covers the true share, at least; in (0, 1).
+
+    Raises InputError unless 0 <= count <= total.
+    """
     if not 0 <= count <= total:
         raise InputError(f"count must lie between 0 and total, got count={count} and total={total}")
     if total == 0:

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 
 def conformal_p_value(logit: float, negatives: NDArray[np.float64]) -> float:
-    """(1 + number of calibration negatives that score at least as high) / (n + 1) (Vovk et al., 2005)."""
+    """Return (1 + number of calibration negatives that score at least as high) / (n + 1) (Vovk et al., 2005).
+
+    negatives: logits (n,) of the independent calibration models.
+    """
     return (1 + int(np.count_nonzero(negatives >= logit))) / (negatives.size + 1)
 
 
 def exact_rate(rate: float) -> Fraction:
-    """Return a rate as it is written: 0.05 is 1/20."""
-    # ranks are counted in integers: float products such as 0.05 * 20 round the wrong way
+    """Return a rate as the fraction that its decimal digits state: 0.05 is 1/20."""
+    # ranks are counted in integers: in floating point the product of a rate and a count may fall just short of one
     return Fraction(repr(rate))

@@ -9,7 +9,10 @@ from metav.errors import InputError
 
 
 def roc_auc(positives: ArrayLike, negatives: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive outranks a negative, ties counted half (Mann-Whitney)."""
+    """Return the area under the ROC curve: the chance that a positive outranks a negative, ties counted half.
+
+    It is computed from ranks (Mann-Whitney).
+    """
     high, low = _scores(positives), np.sort(_scores(negatives))
     below = np.searchsorted(low, high, side="left")
     not_above = np.searchsorted(low, high, side="right")
@@ -17,7 +20,7 @@ def roc_auc(positives: ArrayLike, negatives: ArrayLike) -> float:
 
 
 def roc_curve(positives: ArrayLike, negatives: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False-positive and true-positive rates over all thresholds, from (0, 0) to (1, 1)."""
+    """Return the false-positive and true-positive rates over all thresholds, from (0, 0) to (1, 1)."""
     high, low = np.sort(_scores(positives)), np.sort(_scores(negatives))
     thresholds = np.unique(np.concatenate([high, low]))[::-1]
     fpr = 1 - np.searchsorted(low, thresholds, side="left") / low.size
@@ -28,7 +31,10 @@ def roc_curve(positives: ArrayLike, negatives: ArrayLike) -> tuple[NDArray[np.fl
 def robustness_uniqueness(
     positives: ArrayLike, negatives: ArrayLike, thresholds: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """R(t), the share of positives at t or above, and U(t), that of negatives below t (Cao et al., 2021)."""
+    """Return R(t), the share of positives at t or above, and U(t), that of negatives below t (Cao et al., 2021).
+
+    thresholds: the values of t, (thresholds,).
+    """
     high, low = np.sort(_scores(positives)), np.sort(_scores(negatives))
     grid = np.asarray(thresholds, dtype=np.float64)
     robustness = 1 - np.searchsorted(high, grid, side="left") / high.size
@@ -37,7 +43,12 @@ def robustness_uniqueness(
 
 
 def aruc(positives: ArrayLike, negatives: ArrayLike) -> float:
-    """The exact integral over t in [0, 1] of min(R(t), U(t)); scores lie in [0, 1] (MetaV, KDD 2022)."""
+    """Return ARUC, the exact integral over t in [0, 1] of min(R(t), U(t)) (MetaV, KDD 2022).
+
+    positives, negatives: scores in [0, 1] of derived and of independent models.
+
+    Raises InputError for scores outside [0, 1].
+    """
     high, low = _scores(positives), _scores(negatives)
     for name, values in (("positives", high), ("negatives", low)):
         if values.min() < 0 or values.max() > 1:

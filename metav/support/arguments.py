@@ -19,8 +19,12 @@ def whole_number(
 ) -> int:
     """Return a value as an int, where it is a whole number (no boolean) from `least` to `most`.
 
-    remedy: what to do, said after the message.
+    name: of the argument, for the message.
+    least, most: the range, both ends included; None for no limit.
+    remedy: what to do, added at the end of the message.
     error: the class to raise.
+
+    Raises `error` for any other value.
     """
     fits = isinstance(value, Integral) and not isinstance(value, bool)
     if fits and (least is None or value >= least) and (most is None or value <= most):
@@ -31,7 +35,12 @@ def whole_number(
 
 
 def share(name: str, value: Any) -> float:
-    """Return a value as a float, where it is a number in [0, 1]; else InputError."""
+    """Return a value as a float, where it is a number in [0, 1].
+
+    name: of the argument, for the message.
+
+    Raises InputError for any other value.
+    """
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise InputError(f"{name} must lie in [0, 1], got {value!r}")
     return float(value)

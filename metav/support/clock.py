@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class PhaseClock:
     """Seconds by phase; a phase that comes again adds to its seconds.
 
-    seconds: a dictionary to add to, such as that of a run that was stopped; None starts a new one.
+    seconds: a dictionary to add to, such as that of a run that was interrupted; None starts a new one.
     """
 
     def __init__(self, seconds: dict[str, float] | None = None) -> None:
@@ -18,7 +18,7 @@ class PhaseClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the body, also where it raises."""
+        """Time the body of a `with` statement, also where it raises."""
         start = time.perf_counter()
         try:
             yield

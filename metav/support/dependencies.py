@@ -8,7 +8,7 @@ from metav.errors import MissingDependencyError
 def require_torch(purpose: str) -> None:
     """Raise MissingDependencyError, saying how to install it, where PyTorch is missing.
 
-    purpose: what needs it, the start of the message.
+    purpose: what needs PyTorch, the start of the message.
     """
     try:
         import torch  # noqa: F401 (whether it can be imported is the question)

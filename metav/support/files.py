@@ -15,6 +15,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 PART = ".part"
 """Ending of a file that is still being written; its name starts with a dot."""
 STALE_SECONDS = 3600.0
+"""Age from which on a half-written file is taken for one of a process that no longer runs."""
 
 
 def write_atomically(
@@ -24,9 +25,9 @@ def write_atomically(
 
     content: the bytes, or a function that writes them to an open binary file.
     private: whether only its owner may read the file.
-    exclusive: whether an existing file is kept.
+    exclusive: whether an existing file is kept instead of replaced.
 
-    Raises OSError where it cannot be written, FileExistsError where `exclusive` finds one.
+    Raises OSError where it cannot be written, FileExistsError where `exclusive` finds a file.
     """
     target = Path(os.path.abspath(os.fspath(path)))
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def html_table(caption: Sequence[str], rows: Iterable[Sequence[object]], *, head: Sequence[str] = ()) -> str:
-    """Return a table of text.
+    """Return a table of text as HTML.
 
     caption: its lines.
     rows: their cells; without a head the first cell of each row is its heading.

@@ -13,9 +13,11 @@ from metav.errors import InputError
 
 
 def plain(value: Any) -> Any:
-    """A copy made of dict, list, str, int, float, bool and None only; NaN and infinity, which JSON lacks, become None.
+    """Return a copy made of dict, list, str, int, float, bool and None only.
 
-    InputError on anything else.
+    NaN and infinity, which JSON lacks, become None.
+
+    Raises InputError on anything that has no such copy.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -35,10 +37,13 @@ def plain(value: Any) -> Any:
 
 
 def readable_json(value: Any) -> str:
-    """JSON for people and programs: indented, in the order given."""
+    """Return a value as JSON for people and programs: indented, in the order given."""
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one ASCII text of a value: sorted keys, no blanks; ValueError on NaN and infinity."""
+    """Return the one ASCII text of a value: sorted keys, no blanks.
+
+    Raises ValueError on NaN and infinity.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")

@@ -7,7 +7,12 @@ from typing import Any
 
 
 def progress_bar(*, total: int, description: str, enabled: bool | None) -> Any:
-    """A tqdm bar. enabled: True forces it, False silences it, None shows it on a terminal or in a notebook only."""
+    """Return a tqdm progress bar.
+
+    total: steps until it is full.
+    description: the text in front of it.
+    enabled: True always shows it, False never, None on a terminal or in a notebook only.
+    """
     from tqdm.auto import tqdm
 
     shown = _interactive() if enabled is None else enabled

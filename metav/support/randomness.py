@@ -12,8 +12,11 @@ import numpy as np
 
 
 def derive_seed(seed: int, *labels: str | int) -> int:
-    """Return a seed in [0, 2**63) that depends on `seed` and all `labels`, the same on every machine (SHA-256)."""
-    # Type and length in front of each part: ("ab", "c") and ("a", "bc"), or 1 and "1", must not collide.
+    """Return a seed in [0, 2**63) that depends on `seed` and all `labels`, the same on every machine (SHA-256).
+
+    labels: what the seed is for, so that each purpose draws numbers of its own.
+    """
+    # each part starts with its type and length: ("ab", "c") and ("a", "bc"), or 1 and "1", must not give one text
     parts = [f"{type(part).__name__}:{len(str(part))}:{part}" for part in (int(seed), *labels)]
     digest = hashlib.sha256("|".join(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

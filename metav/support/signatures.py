@@ -10,6 +10,7 @@ from typing import Any
 def show_options(function: Callable[..., Any], receiver: Callable[..., Any]) -> None:
     """Show the options that a function passes on as `**options` in its signature, with their defaults.
 
+    function: its signature, as `help` and editors show it, is replaced.
     receiver: the function they are passed on to; its parameters with a default are the options.
     """
     own = inspect.signature(function)

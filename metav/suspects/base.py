@@ -1,4 +1,4 @@
-"""What all suspects share: they are asked in batches, their answers are checked, a few queries are asked twice."""
+"""What all suspects share: they are asked in batches, their answers are checked, and a few queries are asked twice."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from metav.support.arguments import whole_number
 from metav.support.arrays import FloatArray
 
 Check: TypeAlias = Callable[..., FloatArray]
+"""A function (answer, *, rows) that checks an answer to `rows` queries and returns it as responses (rows, K)."""
 
 REPEATED = 8
 """Queries that are asked twice, to measure how much answers vary."""
@@ -26,9 +27,10 @@ REPEATED = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answers:
-    """What a suspect said: responses (N, K) float32, and differences (r, K) between two answers to the same r queries.
+    """What a suspect answered.
 
-    differences is None where no query could be asked twice.
+    responses: (N, K), float32.
+    differences: (r, K), between two answers to the same r queries; None where no query could be asked twice.
     """
 
     responses: FloatArray
@@ -47,29 +49,32 @@ class Answers:
 
 
 class Suspect(ABC):
-    """A suspect model: a subclass writes how it is asked, this class checks what comes back."""
+    """A suspect model: a subclass defines how it is asked, this class checks what comes back."""
 
     description: str
     """One line that names the suspect in a verdict."""
 
     @final
     def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256, labels: bool = False) -> Answers:
-        """Answers to queries (N, ...) float32, `outputs` numbers each; the queries are not changed.
+        """Return the answers to queries (N, ...) float32; the queries are not changed.
 
+        outputs: numbers expected per query.
+        batch_size: most queries that are sent at once.
         labels: whether a class number in 0..outputs-1 may stand for its one-hot answer.
-        SuspectError, with a reason code, where the suspect fails or answers what cannot be scored: "failed",
-        "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite".
+
+        Raises SuspectError, with a reason code, where the suspect fails or its answer cannot be scored: "failed",
+            "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite".
         """
         whole_number("batch_size", batch_size, least=1)
         return self._answer(queries, batch_size, partial(as_responses, outputs=outputs, labels=labels))
 
     @abstractmethod
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
-        """Answers to all queries, each passed through check(answer, rows=...)."""
+        """Return the answers to all queries, each passed through check(answer, rows=...)."""
 
 
 class AskedSuspect(Suspect):
-    """A suspect that runs: a subclass answers one batch."""
+    """A suspect that runs, unlike recorded answers: a subclass answers one batch."""
 
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
         with self._session():
@@ -80,18 +85,19 @@ class AskedSuspect(Suspect):
             except SuspectError as error:
                 if error.reason != "failed":
                     raise
-                # all queries have their answers; models of a fixed batch size and services with a quota refuse more
+                # the answers are complete; only the second asking failed, as it does for models of a fixed batch size
+                # and for services that answer a limited number of queries: then the noise stays unmeasured
                 return Answers(responses=responses, differences=None)
         with np.errstate(over="ignore"):
             return Answers(responses=responses, differences=repeated - responses[again])
 
     def _session(self) -> AbstractContextManager[None]:
-        """What holds while the suspect is asked."""
+        """Return a context that is entered while the suspect is asked."""
         return nullcontext()
 
     @abstractmethod
     def _ask(self, batch: FloatArray) -> Any:
-        """The suspect's own answer to a batch (n, ...) that it may change."""
+        """Return the suspect's own answer to a batch (n, ...), an array that it may change."""
 
     def _all(self, queries: FloatArray, batch_size: int, check: Check) -> FloatArray:
         return np.concatenate([self._checked(batch, check) for batch in _batches(queries, batch_size)])
@@ -110,10 +116,14 @@ class AskedSuspect(Suspect):
 
 
 def as_responses(answer: Any, *, rows: int, outputs: int, labels: bool = False) -> FloatArray:
-    """An answer as float32 (rows, outputs); SuspectError where it is none.
+    """Return an answer as float32 (rows, outputs).
 
-    answer: a tensor of PyTorch, an array, or nested lists of numbers, of shape (rows, ...). With labels, (rows,) class
-    numbers will do.
+    answer: a tensor of PyTorch, an array, or nested lists of numbers, of shape (rows, ...).
+    rows: number of queries that it answers.
+    outputs: numbers expected per query.
+    labels: whether (rows,) class numbers will do.
+
+    Raises SuspectError where the answer cannot be read like this.
     """
     array = _as_numbers(answer)
     if array.ndim == 0 or array.shape[0] != rows:
@@ -174,6 +184,6 @@ def _as_numbers(answer: Any) -> NDArray[Any]:
 
 
 def _batches(queries: FloatArray, batch_size: int) -> Iterator[FloatArray]:
-    """Writable copies: a suspect that changes its input must not change the fingerprint."""
+    """Yield writable copies of the batches: a suspect that changes its input must not change the fingerprint."""
     for start in range(0, len(queries), batch_size):
         yield queries[start : start + batch_size].copy()

@@ -13,15 +13,18 @@ from metav.suspects.base import AskedSuspect
 Accepts: TypeAlias = Literal["numpy", "torch"]
 
 _MISFITS = (TypeError, AttributeError, ValueError, RuntimeError)
-"""What functions raise that get an array of another library."""
+"""What a function raises when it is given an array of another library than it expects."""
 
 
 @final
 class CallableSuspect(AskedSuspect):
-    """A callable from a float32 batch (n, ...) to answers (n, ...), any of PyTorch's tensors, arrays or lists.
+    """A callable from a float32 batch (n, ...) to answers (n, ...), which are a PyTorch tensor, an array or lists.
 
+    function: the callable.
     accepts: what it is given, "numpy" or "torch". None: an array; where PyTorch is loaded, first a tensor, and an array
-    if it fails on that (then the first batch is sent twice: name the kind where each call costs).
+        if it fails on that. Then the first batch is sent twice: state what it accepts where each call costs.
+
+    Raises InputError for another value of `accepts`, MissingDependencyError where PyTorch is asked for and missing.
     """
 
     def __init__(self, function: Callable[[Any], Any], *, accepts: Accepts | None = None) -> None:
@@ -41,7 +44,7 @@ class CallableSuspect(AskedSuspect):
         return self._given(batch, self.accepts)
 
     def _tried(self, batch: FloatArray) -> tuple[Accepts, Any]:
-        """The kind that the function takes, with its answer."""
+        """Return what the function accepts, "numpy" or "torch", with its answer."""
         if sys.modules.get("torch") is None:
             return "numpy", self._given(batch, "numpy")
         try:

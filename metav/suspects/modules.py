@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ModuleSuspect(AskedSuspect):
     """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
 
-    The mode of each of its parts and the global random state come back as they were.
+    module: the model; the mode of each of its parts and the global random state come back as they were.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -30,7 +30,7 @@ class ModuleSuspect(AskedSuspect):
         from metav.models.running import evaluating
         from metav.support.randomness import isolated_rng
 
-        # one seed for first and second answers: the second ones go on where the first ended, so noise shows
+        # seeded once, not before the second asking: a random model then gives other answers, and its noise is measured
         with isolated_rng(0), ExitStack() as stack:
             try:
                 stack.enter_context(evaluating(self.module))

@@ -21,10 +21,12 @@ ANSWERS = "answers"
 
 @final
 class RecordedSuspect(Suspect):
-    """Recorded answers (N, ...), one row per query in the fingerprint's order, or the path of a file that holds them.
+    """Answers that were recorded earlier, one row per query in the fingerprint's order.
 
-    Files: .npy; .npz with one array, or one named "answers"; .csv with one line per query, a heading allowed; .json
-    with a list, or an object with the key "answers". Nothing is unpickled. InputError on a file that cannot be read.
+    answers: an array (N, ...), or the path of a file: .npy; .npz with one array, or one named "answers"; .csv with one
+        line per query, a heading allowed; .json with a list, or an object with the key "answers". Nothing is unpickled.
+
+    Raises InputError on a file that cannot be read.
     """
 
     def __init__(self, answers: Any) -> None:
@@ -50,7 +52,7 @@ def _read(path: Path) -> Any:
         return reader(path)
     except (InputError, SuspectError):
         raise
-    # what NumPy, csv and json raise on damaged files, zipfile's and pickle refusals included
+    # damaged files make NumPy, zipfile, csv and json raise many kinds of errors; NumPy also refuses pickles
     except Exception as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}); expected plain numbers in a {path.suffix} file, "

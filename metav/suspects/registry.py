@@ -76,9 +76,9 @@ _READABLE = "this version reads modules, callables and recorded answers"
 def open_suspect(thing: Any, *, accepts: Accepts | None = None) -> Suspect:
     """Return the suspect behind a torch.nn.Module, a callable, recorded answers or their path.
 
-    accepts: what a callable is given, "numpy" or "torch" (see CallableSuspect).
+    accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
 
-    Raises InputError for anything else.
+    Raises InputError on anything else.
     """
     if accepts not in (None, "numpy", "torch"):
         raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
@@ -96,7 +96,7 @@ def open_suspect(thing: Any, *, accepts: Accepts | None = None) -> Suspect:
 
 
 def _kind_of_path(path: str) -> SuspectKind:
-    """The kind that reads a file; InputError for an address, and for endings that none reads."""
+    """Return the kind that reads a file; InputError for an address, and for endings that none reads."""
     ending = Path(path).suffix.lower()
     for kind in SUSPECT_KINDS:
         if ending in kind.endings or kind.recognises(path):

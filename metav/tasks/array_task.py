@@ -18,10 +18,20 @@ from metav.tasks.arrays import balanced_order, split_indices
 from metav.tasks.base import Task
 
 Augment = Callable[[Tensor], Tensor]
+"""From a batch of inputs to a changed batch of the same shape, drawn anew at each call."""
 
 
 class ArrayTask(Task):
-    """A task on arrays in memory: `examples` (n, ...) and, but for generation, `targets` (n, ...)."""
+    """A task on arrays in memory, divided into a training part and a validation part.
+
+    examples: (n, ...), float32.
+    options: how a model is trained.
+    augment: a random change of each training batch; None for none.
+    validation: fraction of the examples held out, in [0, 0.9]; None for 0.2.
+    training_indices, validation_indices: which examples belong to which part, sorted.
+
+    All tasks but generation have `targets` (n, ...) as well.
+    """
 
     examples: Tensor
     options: TrainingOptions
@@ -33,7 +43,7 @@ class ArrayTask(Task):
 
     def digest(self) -> str:
         """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""
-        # A digest of megabytes is taken once: a task is never changed after it is made.
+        # computed once, as it reads all data: a task is never changed after it is made
         if self._digest is None:
             tensors = {"examples": self.examples, "lower": self.lower, "upper": self.upper}
             if self.targets is not None:
@@ -43,13 +53,16 @@ class ArrayTask(Task):
         return self._digest
 
     def subset(self, indices: Any) -> Self:
-        """Return a task of the same kind and bounds on the examples at `indices` (integers, any order)."""
+        """Return a task of the same kind and bounds on the examples at `indices` (integers, any order).
+
+        Raises InputError for other indices, or fewer than two.
+        """
         chosen = torch.as_tensor(indices)
         if chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool or len(chosen) < 2:
-            raise InputError(f"indices must be at least two integers, shape (n,), got {tuple(chosen.shape)}.")
+            raise InputError(f"indices must be at least two integers, shape (n,), got {tuple(chosen.shape)}")
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(self.examples):
             raise InputError(
-                f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}."
+                f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}"
             )
         targets = None if self.targets is None else self.targets[chosen]
         return self._rebuilt(self.examples[chosen], targets)
@@ -61,7 +74,7 @@ class ArrayTask(Task):
     def with_epochs(self, epochs: float) -> Self:
         """Return the same task, trained for another number of epochs."""
         other = copy.copy(self)
-        # The digest that the original keeps tells its epochs, too.
+        # the digest covers the number of epochs: the one kept by the original does not hold for this task
         other._digest = None
         other.options = replace(self.options, epochs=epochs)
         return other
@@ -69,10 +82,14 @@ class ArrayTask(Task):
     def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
         """Return a task on a random part of the examples, drawn without replacement, class by class.
 
-        Without replacement: a copied example would otherwise sit in the training and the validation part at once.
+        fraction: of the examples, in (0, 1].
+
+        An example drawn twice could sit in the training part and in the validation part at once.
+
+        Raises InputError for a fraction outside (0, 1].
         """
         if not 0.0 < fraction <= 1.0:
-            raise InputError(f"fraction must lie in (0, 1], got {fraction}.")
+            raise InputError(f"fraction must lie in (0, 1], got {fraction}")
         generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
         order, classes = balanced_order(torch.arange(len(self.examples)), None, generator), self._classes()
         groups = [order] if classes is None else [order[classes[order] == label] for label in torch.unique(classes)]

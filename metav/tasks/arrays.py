@@ -15,24 +15,27 @@ from metav.support.randomness import derive_seed
 def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> Tensor:
     """Return a float32 CPU copy of a NumPy array or tensor of numbers, shape (n, ...).
 
+    name: of the argument, for the message.
+    minimum_dimensions: least number of axes.
+
     Raises InputError for another dtype, too few dimensions, no rows, NaN or infinite values.
     """
     tensor = _as_tensor(name, values)
     if tensor.is_complex():
-        raise InputError(f"{name} must be real numbers, got {tensor.dtype}; convert them to float32 first.")
+        raise InputError(f"{name} must be real numbers, got {tensor.dtype}; convert them to float32 first")
     if tensor.ndim < minimum_dimensions:
         raise InputError(
             f"{name} must have at least {minimum_dimensions} dimensions (examples first), got shape "
-            f"{tuple(tensor.shape)}; add an axis for the examples or the features."
+            f"{tuple(tensor.shape)}; add an axis for the examples or the features"
         )
     if tensor.numel() == 0:
-        raise InputError(f"{name} is empty, shape {tuple(tensor.shape)}; pass at least two examples.")
+        raise InputError(f"{name} is empty, shape {tuple(tensor.shape)}; pass at least two examples")
     tensor = tensor.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
     broken = int((~torch.isfinite(tensor)).sum())
     if broken:
         raise InputError(
             f"{name} must be finite, got {broken} NaN or infinite values of {tensor.numel()}; "
-            "drop or fill these examples first."
+            "drop or fill these examples first"
         )
     return tensor
 
@@ -40,27 +43,30 @@ def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> T
 def as_label_tensor(name: str, values: Any, classes: int | None) -> tuple[Tensor, int]:
     """Return labels as an int64 tensor (n,) and the number of classes.
 
-    Raises InputError unless they are integers in [0, classes), one per example, of at least two classes.
+    name: of the argument, for the message.
+    classes: number of classes; None for one more than the largest label.
+
+    Raises InputError unless the labels are integers in [0, classes), one per example, of at least two classes.
     """
     tensor = _as_tensor(name, values)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise InputError(f"{name} must be integers, got {tensor.dtype}; convert class numbers with .astype('int64').")
+        raise InputError(f"{name} must be integers, got {tensor.dtype}; convert class numbers with .astype('int64')")
     if tensor.ndim != 1:
         raise InputError(
-            f"{name} must have shape (n,), got {tuple(tensor.shape)}; turn one-hot rows into numbers with .argmax(1)."
+            f"{name} must have shape (n,), got {tuple(tensor.shape)}; turn one-hot rows into numbers with .argmax(1)"
         )
     if tensor.numel() == 0:
-        raise InputError(f"{name} is empty; pass at least two examples.")
+        raise InputError(f"{name} is empty; pass at least two examples")
     tensor = tensor.detach().to(device="cpu", dtype=torch.int64, copy=True)
     found = int(tensor.max()) + 1
     classes = found if classes is None else int(classes)
     if int(tensor.min()) < 0 or found > classes:
         raise InputError(
             f"{name} must lie in 0..{classes - 1}, got {int(tensor.min())}..{found - 1}; "
-            "renumber the classes from 0 or pass classes=."
+            "renumber the classes from 0 or pass classes="
         )
     if classes < 2:
-        raise InputError(f"{name} must name at least 2 classes, got {classes}; a single class cannot be told apart.")
+        raise InputError(f"{name} must name at least 2 classes, got {classes}; a single class cannot be told apart")
     return tensor, classes
 
 
@@ -69,14 +75,20 @@ def check_same_length(first_name: str, first: Tensor, second_name: str, second: 
     if len(first) != len(second):
         raise InputError(
             f"{first_name} and {second_name} must have the same length, got {len(first)} and {len(second)}; "
-            "pass one target for each example."
+            "pass one target for each example"
         )
     if len(first) < 2:
-        raise InputError(f"{first_name} must hold at least two examples, got {len(first)}.")
+        raise InputError(f"{first_name} must hold at least two examples, got {len(first)}")
 
 
 def bounds_of(name: str, data: Tensor, bounds: tuple[Any, Any] | None) -> tuple[Tensor, Tensor]:
-    """Return (lower, upper), each of one example's shape: the range of the data, or `bounds` after a check."""
+    """Return (lower, upper), each of one example's shape: the range of the data, or `bounds` after a check.
+
+    name: of the data, for the message.
+    data: (n, ...).
+
+    Raises InputError where data lie outside the bounds given.
+    """
     if bounds is None:
         return data.amin(dim=0), data.amax(dim=0)
     lower, upper = checked_bounds(bounds, tuple(data.shape[1:]))
@@ -85,15 +97,18 @@ def bounds_of(name: str, data: Tensor, bounds: tuple[Any, Any] | None) -> tuple[
     if max(below, above) > slack:
         raise InputError(
             f"{name} must lie within bounds, got values from {data.min():g} to {data.max():g} for bounds from "
-            f"{lower.min():g} to {upper.max():g}; give the bounds in the units of {name}."
+            f"{lower.min():g} to {upper.max():g}; give the bounds in the units of {name}"
         )
     return lower, upper
 
 
 def checked_bounds(bounds: tuple[Any, Any], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return `bounds` = (lower, upper), numbers or arrays, as two float32 tensors of `shape`."""
+    """Return `bounds` = (lower, upper), numbers or arrays, as two float32 tensors of `shape`.
+
+    Raises InputError for another form or shape, or where lower exceeds upper.
+    """
     if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise InputError(f"bounds must be a pair (lower, upper), got {type(bounds).__name__}.")
+        raise InputError(f"bounds must be a pair (lower, upper), got {type(bounds).__name__}")
     sides = []
     for name, side in zip(("lower", "upper"), bounds, strict=True):
         tensor = as_float_tensor(f"bounds ({name})", side, minimum_dimensions=0)
@@ -101,28 +116,35 @@ def checked_bounds(bounds: tuple[Any, Any], shape: tuple[int, ...]) -> tuple[Ten
             sides.append(tensor.expand(shape).clone())
         except RuntimeError:
             raise InputError(
-                f"bounds ({name}) must be a number or have the shape {shape} of one input, got {tuple(tensor.shape)}."
+                f"bounds ({name}) must be a number or have the shape {shape} of one input, got {tuple(tensor.shape)}"
             ) from None
     if bool((sides[0] > sides[1]).any()):
-        raise InputError("bounds must have lower <= upper for every feature; swap them where they are reversed.")
+        raise InputError("bounds must have lower <= upper for every feature; swap them where they are reversed")
     return sides[0], sides[1]
 
 
 def checked_levels(levels: int | None) -> int | None:
-    """Return the number of values that a feature may take (256 for 8 bits), None for no grid."""
+    """Return the number of values that a feature may take (256 for 8 bits), None for continuous features.
+
+    Raises InputError for anything but None or a whole number from 2.
+    """
     if levels is not None and (isinstance(levels, bool) or int(levels) != levels or levels < 2):
-        raise InputError(f"levels must be None or a whole number from 2, got {levels!r}; use 256 for 8-bit images.")
+        raise InputError(f"levels must be None or a whole number from 2, got {levels!r}; use 256 for 8-bit images")
     return None if levels is None else int(levels)
 
 
 def split_indices(count: int, fraction: float | None, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return sorted indices of the (training, validation) parts; the same for the same arguments.
 
-    `fraction` in [0, 0.9]: None stands for 0.2, 0 leaves all for training. With `labels` the split is per class.
+    count: number of examples.
+    fraction: of the examples that go to validation, in [0, 0.9]; None stands for 0.2, 0 leaves all for training.
+    labels: (count,), to split class by class.
+
+    Raises InputError for a fraction outside [0, 0.9].
     """
     fraction = 0.2 if fraction is None else float(fraction)
     if not 0.0 <= fraction <= 0.9:
-        raise InputError(f"validation must be a fraction from 0 to 0.9 or None (0.2), got {fraction}.")
+        raise InputError(f"validation must be a fraction from 0 to 0.9 or None (0.2), got {fraction}")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed(0, "validation", count)))
     groups = [order] if labels is None else [order[labels[order] == label] for label in torch.unique(labels)]
     # A class with one example stays in training; 2 examples at least must be left to train on.
@@ -151,7 +173,7 @@ def _as_tensor(name: str, values: Any) -> Tensor:
         return values
     array = np.asarray(values)
     if array.dtype.kind not in "buifc":
-        raise InputError(f"{name} must be an array of numbers, got dtype {array.dtype}; convert it to float32 first.")
+        raise InputError(f"{name} must be an array of numbers, got dtype {array.dtype}; convert it to float32 first")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True))

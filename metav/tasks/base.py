@@ -18,26 +18,29 @@ from metav.support.randomness import isolated_rng, single_thread
 from metav.tasks.kinds import TaskKind, kind_of
 
 DEFAULT_EPOCHS = 10.0
-"""Epochs of one training from scratch, of a task that does not say."""
+"""Epochs of one training from scratch, for a task that states none."""
 
 TRAIN_OPTIONS = frozenset({"on_epoch", "truth"})
-"""What `train` need not be able to do: call back after each epoch, mix a teacher's answers with true targets."""
+"""Parameters that a task's `train` may lack: `on_epoch` calls back after each epoch, `truth` mixes the answers of a
+teacher with the true targets."""
 
 
 class Task:
-    """Base of all tasks. For a task of your own, subclass it, or pass any object with the same methods.
+    """A task: what the owner's model has learned, its data, its loss, and how a model is trained for it.
 
-    A subclass sets `name`, `input_shape`, `lower` and `upper`, and writes `loss`, `metric`, `natural_queries`,
-    `digest`, `bootstrap`, and either `train` or `_fit`. All else has the defaults that stand below. What a `train` of
-    its own can do is read off its parameters once, when the class is made.
+    For a task of your own, subclass it, or pass any object with the same methods. A subclass sets `name`,
+    `input_shape`, `lower` and `upper`, and writes `loss`, `metric`, `natural_queries`, `digest`, `bootstrap`, and
+    either `train` or `_fit`. All else has the defaults below. Which optional parameters a `train` of its own takes is
+    read off its signature once, when the class is made.
 
     name: kind of the task (`metav.tasks.kinds`); another name is treated like regression.
-    view: how a fingerprint reads the outputs.
+    view: how a fingerprint reads the outputs, for example as log-probabilities (`metav.verifiers`).
     input_shape: of one input.
     outputs: numbers per query, flattened; None where any will do.
     lower, upper: bounds of an input, float32 of `input_shape`.
     levels: number of values that a feature may take; None is continuous.
-    metric_name, higher_is_better: what `metric` measures, and which way is better.
+    metric_name: what `metric` measures.
+    higher_is_better: whether a higher metric is better.
     baseline: the metric of the best constant answer; None where there is none.
     options: how it trains; None for a training loop of its own.
     examples, targets: its data in memory, (n, ...); None where they are elsewhere.
@@ -73,7 +76,7 @@ class Task:
 
     @property
     def kind(self) -> TaskKind:
-        """What is known of tasks of this name."""
+        """The kind of the task, with what the rest of metav needs to know of it."""
         return kind_of(self.name)
 
     @property
@@ -123,7 +126,7 @@ class Task:
         raise NotImplementedError
 
     def with_epochs(self, epochs: float) -> Self:
-        """Return the task with another length of its trainings; one with a loop of its own is returned as it is."""
+        """Return the task with another number of epochs; one with a training loop of its own is returned as it is."""
         return self
 
     def train(
@@ -139,17 +142,19 @@ class Task:
     ) -> nn.Module:
         """Train a model in place and return it in eval mode; a pure function of weights, data, arguments and `seed`.
 
-        teacher: a module or callable whose outputs are the targets.
-        truth: weight in [0, 1] of the true targets beside the teacher's.
+        teacher: a module or callable whose outputs are the targets; None for the true targets.
         parameters: the only ones to train; None for those that require gradients, for all if none does.
         epochs: instead of the task's; a fraction of an epoch is at least one step.
         on_epoch: called with (share done, model) after each epoch.
+        truth: weight in [0, 1] of the true targets beside the teacher's outputs.
 
-        Raises ModelError when training diverges. The global random state is untouched.
+        The global random state is untouched.
+
+        Raises ModelError when training diverges or the model has no parameters.
         """
         chosen = _trainable(model) if parameters is None else list(parameters)
         if not chosen:
-            raise ModelError("the model has no parameters to train; pass a module with weights.")
+            raise ModelError("the model has no parameters to train; pass a module with weights")
         options = self._options(epochs)
         with isolated_rng(seed), single_thread(), training_mode(model, chosen):
             self._fit(model, chosen, options, seed=seed, teacher=teacher, truth=truth, on_epoch=on_epoch)
@@ -167,17 +172,17 @@ class Task:
         except Exception as error:
             raise ModelError(
                 f"the model failed on inputs of shape {shape}: {type(error).__name__}: {error}; "
-                f"this {self.name} task needs a model that takes (n, {', '.join(map(str, self.input_shape))})."
+                f"this {self.name} task needs a model that takes (n, {', '.join(map(str, self.input_shape))})"
             ) from error
         found = tuple(outputs.shape)
         if not found or found[0] != 2 or (self.outputs is not None and outputs[0].numel() != self.outputs):
             raise ModelError(
                 f"the model answers inputs of shape {shape} with shape {found}, expected (2, "
                 f"{self.outputs if self.outputs is not None else '...'}) outputs (flattened); "
-                "change its last layer or the task's targets."
+                "change its last layer or the task's targets"
             )
         if not torch.isfinite(outputs).all():
-            raise ModelError(f"the model answers natural inputs of shape {shape} with NaN or infinite values.")
+            raise ModelError(f"the model answers natural inputs of shape {shape} with NaN or infinite values")
 
     def _options(self, epochs: float | None) -> TrainingOptions:
         if self.options is None:
@@ -217,7 +222,11 @@ def train_as_it_can(
     on_epoch: OnEpoch | None = None,
     truth: float = 0.0,
 ) -> nn.Module:
-    """Train by a task's own `train`, which is given only what is asked for and what it takes."""
+    """Train by a task's own `train`, and return the trained model.
+
+    Options that are None, and those of TRAIN_OPTIONS that this `train` does not take, are left out. For the arguments
+    see `Task.train`.
+    """
     options = {"teacher": teacher, "parameters": parameters, "epochs": epochs, "on_epoch": on_epoch}
     options |= {"truth": truth} if truth > 0.0 else {}
     refused = TRAIN_OPTIONS - task.train_options

@@ -18,13 +18,18 @@ TEMPERATURE = 2.0
 
 
 class Classification(SupervisedTask):
-    """Inputs with class labels; the model answers (n, classes) logits, log-probabilities or probabilities.
+    """A task of inputs with class labels; the model answers (n, classes) logits, log-probabilities or probabilities.
 
-    `images`: numbers, any shape (n, ...), kept in their own units; `labels`: integers (n,) from 0. `validation`: the
-    fraction held out for `metric` and `natural_queries` (None: 0.2). `bounds`: (lower, upper), numbers or arrays of
-    one input (None: range of each feature). `levels`: number of values a feature may take, e.g. 256, or None.
-    `augment`: a function batch -> batch for training; its draws from torch's global generator follow the seed.
-    `classes`: number of classes where the labels do not name all. Raises InputError for data that cannot be used.
+    images: numbers, any shape (n, ...), kept in their own units.
+    labels: integers (n,) from 0.
+    validation: the fraction held out for `metric` and `natural_queries`, in [0, 0.9]; None for 0.2.
+    bounds: (lower, upper), numbers or arrays of one input; None for the range of each feature.
+    levels: number of values that a feature may take, e.g. 256; None for continuous ones.
+    epochs, batch_size, learning_rate, weight_decay: see `TrainingOptions`.
+    augment: a function from batch to batch for training; its draws from torch's global generator follow the seed.
+    classes: number of classes where the labels do not name all; None for one more than the largest label.
+
+    Raises InputError for data that cannot be used.
     """
 
     identity_name = "Classification"
@@ -61,7 +66,7 @@ class Classification(SupervisedTask):
         self.baseline = float(self.targets.bincount().max()) / len(self.targets)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy; `outputs` (n, classes), `targets` (n,) int64."""
+        """Return the cross-entropy of outputs (n, classes) against targets (n,), int64."""
         return functional.nll_loss(log_probabilities(outputs), targets)
 
     def teacher_loss(self, outputs: Tensor, answers: Tensor) -> Tensor:

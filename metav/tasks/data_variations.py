@@ -12,15 +12,18 @@ from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
 
 LEAST_SEVERITY = 0.3
+"""How strongly data are changed at least, where 1 is the strongest change."""
 LEAST_PART = 0.5
+"""Share of the examples that is kept at least."""
 
 
 def varied(task: Task, seed: int) -> Task:
-    """Return a task on a random part (50-100 %) of the examples, changed as another source might differ.
+    """Return a task on a random part (50-100 %) of the examples, changed as data of another source might differ.
+
+    seed: decides which part, and how strongly it is changed.
 
     Images are turned, shifted, scaled, changed in contrast and made noisy; of other inputs single features are taken
-    from other examples. How strongly depends on the seed. A task of the user's own without `with_data` only loses
-    examples.
+    from other examples. A task of the user's own without `with_data` only loses examples.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "variation"))
     severity = LEAST_SEVERITY + (1.0 - LEAST_SEVERITY) * float(torch.rand((), generator=generator))
@@ -37,7 +40,7 @@ def varied(task: Task, seed: int) -> Task:
 
 
 def _changed_images(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Images (n, c, h, w), each under its own small affine map, all under one change of contrast, with noise."""
+    """Return images (n, c, h, w), each under its own small affine map, all under one change of contrast, with noise."""
     count = len(images)
     angle = math.radians(12.0) * severity * _both_ways(count, generator)
     scale = 1.0 + 0.1 * severity * _both_ways(count, generator)
@@ -53,7 +56,7 @@ def _changed_images(images: Tensor, severity: float, generator: torch.Generator)
 
 
 def _changed_features(inputs: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    """Inputs (n, ...) in which a share of 0.1 `severity` of the numbers come from other examples, place by place."""
+    """Return inputs (n, ...) in which a share of 0.1 `severity` of the entries come from other examples."""
     flat = inputs.flatten(1)
     donors = torch.rand(flat.shape, generator=generator).argsort(dim=0)
     swapped = torch.rand(flat.shape, generator=generator) < 0.1 * severity

@@ -1,4 +1,4 @@
-"""Generation: a latent (or a condition) becomes a sample."""
+"""Generation: a model turns a latent, a random vector or a condition, into a sample."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ from metav.tasks.generator_training import OBJECTIVES, GeneratorTraining, energy
 
 
 class Generation(ArrayTask):
-    """Samples to imitate: the model turns a latent (n, *latent) into samples (n, ...) of the given shape.
+    """A task of samples to imitate: the model turns latents (n, *latent) into samples (n, ...) of the given shape.
 
-    `samples`: numbers (n, ...); `latent`: size or shape of one latent, standard normal, within `bounds` (None: -3..3).
-    `objective`: "autoencode" trains the model as the decoder of a variational autoencoder (Kingma & Welling 2014) whose
-    encoder is made anew; "adversarial" trains it against a small discriminator (Goodfellow et al. 2014).
+    samples: numbers (n, ...).
+    latent: size or shape of one latent, standard normal.
+    objective: "autoencode" trains the model as the decoder of a variational autoencoder (Kingma & Welling 2014) whose
+        encoder is made anew; "adversarial" trains it against a small discriminator (Goodfellow et al. 2014).
+    validation: the fraction held out for `metric`, in [0, 0.9]; None for 0.2.
+    bounds: (lower, upper) of a latent, numbers or arrays of its shape; None for -3 and 3.
+    levels: number of values that a latent's entry may take; None for continuous ones.
+    epochs, batch_size, learning_rate, weight_decay: see `TrainingOptions`.
+
     With a teacher the model matches its samples, latent by latent. `metric` is the energy distance (Szekely & Rizzo
     2013) between generated samples and data over the mean distance within the data: 0 is perfect.
+
+    Raises InputError for data or options that cannot be used.
     """
 
     identity_name = "Generation"
@@ -47,10 +55,10 @@ class Generation(ArrayTask):
         weight_decay: float = 0.0,
     ) -> None:
         if objective not in OBJECTIVES:
-            raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}.")
+            raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
         self.examples = as_float_tensor("samples", samples, minimum_dimensions=2)
         if len(self.examples) < 2:
-            raise InputError(f"samples must hold at least two examples, got {len(self.examples)}.")
+            raise InputError(f"samples must hold at least two examples, got {len(self.examples)}")
         self.input_shape = _latent_shape(latent)
         self.outputs = math.prod(self.examples.shape[1:])
         self.lower, self.upper = checked_bounds((-3.0, 3.0) if bounds is None else bounds, self.input_shape)
@@ -64,7 +72,7 @@ class Generation(ArrayTask):
         self.baseline = energy_distance(mean.expand(8, *mean.shape[1:]), self._measured_samples())
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean squared error between samples over the data's variance."""
+        """Return the mean squared error between outputs and targets, both (n, ...), over the data's variance."""
         difference = outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)
         return difference.square().mean() / self.examples.var().clamp_min(1e-12)
 
@@ -75,19 +83,19 @@ class Generation(ArrayTask):
     def natural_queries(self, count: int, *, seed: int) -> Tensor:
         """Return `count` standard-normal latents, (count, *latent), clipped to the bounds."""
         if count < 1:
-            raise InputError(f"count must be at least 1, got {count}.")
+            raise InputError(f"count must be at least 1, got {count}")
         generator = torch.Generator().manual_seed(derive_seed(seed, "natural_queries"))
         return self.draw(count, generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return `count` latents, or as many of the fixed ones of `with_latents`."""
+        """Return `count` random latents, (count, *latent); after `with_latents`, random ones of the fixed set."""
         if self._latents is not None:
             return self._latents[torch.randint(len(self._latents), (count,), generator=generator)]
         latents = torch.randn(count, *self.input_shape, generator=generator)
         return torch.minimum(torch.maximum(latents, self.lower), self.upper)
 
     def with_latents(self, latents: Tensor) -> Self:
-        """Return this task with a fixed set of latents (m, *latent): all that a thief has asked about."""
+        """Return this task with a fixed set of latents (m, *latent), such as all that a thief has asked about."""
         task = self._rebuilt(self.examples, None)
         task._latents = as_float_tensor("latents", latents, minimum_dimensions=2)
         return task
@@ -135,5 +143,5 @@ class Generation(ArrayTask):
 def _latent_shape(latent: int | tuple[int, ...]) -> tuple[int, ...]:
     shape = (latent,) if isinstance(latent, int) else tuple(latent)
     if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise InputError(f"latent must be a size or a shape of positive whole numbers, got {latent!r}.")
+        raise InputError(f"latent must be a size or a shape of positive whole numbers, got {latent!r}")
     return shape

@@ -23,9 +23,10 @@ from metav.models.training import (
 from metav.support.randomness import derive_seed, isolated_rng
 
 OBJECTIVES = ("autoencode", "adversarial")
+"""The ways in which a generator can be trained without a teacher."""
 
 WARM_UP_STEPS = 100
-"""Steps of the encoder, or of the discriminator, before the generator moves."""
+"""Steps in which the encoder, or the discriminator, is trained alone, before the generator is trained too."""
 
 NOISE = 0.4
 """Standard deviation of the decoder's Gaussian, in units of the data's: the smaller, the sharper the samples."""
@@ -44,7 +45,15 @@ def energy_distance(samples: Tensor, data: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorTraining:
-    """One training of a generator on `samples` (n, ...); `draw(count, generator)` gives latents."""
+    """One training of a generator.
+
+    samples: the data to imitate, (n, ...).
+    draw: a function (count, generator) -> latents (count, *latent).
+    loss: of generated samples against a teacher's.
+    options: how it trains.
+    seed: of every random choice.
+    on_epoch: called with (share done, model) after each epoch; None for nothing.
+    """
 
     samples: Tensor
     draw: Callable[[int, torch.Generator], Tensor]
@@ -54,11 +63,16 @@ class GeneratorTraining:
     on_epoch: OnEpoch | None
 
     def run(self, objective: str, model: nn.Module, chosen: list[Tensor]) -> None:
-        """Train on the samples with the named objective."""
+        """Train a model's parameters `chosen` on the samples with the named objective."""
         {"autoencode": self.autoencode, "adversarial": self.oppose}[objective](model, chosen)
 
     def imitate(self, model: nn.Module, chosen: list[Tensor], teacher: Teacher, truth: float, objective: str) -> None:
-        """Match the teacher's samples on random latents, then train on the data for the share `truth` of the epochs."""
+        """Match the teacher's samples on random latents, then train on the data for the share `truth` of the epochs.
+
+        chosen: the parameters to train.
+        truth: in [0, 1].
+        objective: of the training on the data.
+        """
         device, latents = device_of(model), self._generator("latents")
 
         def batch_loss(indices: Tensor) -> Tensor:
@@ -165,7 +179,7 @@ class GeneratorTraining:
 
 
 class _Encoder(nn.Module):
-    """Flattened samples -> mean and log-variance of the latent, (n, size) each."""
+    """A network from flattened samples to mean and log-variance of the latent, (n, size) each."""
 
     def __init__(self, samples: Tensor, size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The kinds of task, and what everything else needs to know of each: one row a kind."""
+"""The kinds of task, and what everything else needs to know of each: one row of a table per kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class TaskKind:
     arrays: the constructor's arrays in order, each with the names it may have in a data file.
     required_options: options of the constructor that a user has to give, each with what it is.
     answers_classes: whether the outputs are a classifier's, so that a label can be read off them.
-    inputs_are_latents: whether inputs are drawn at will, and the examples are what comes out.
+    inputs_are_latents: whether inputs are random vectors that can be drawn at will, and the examples are what the model
+        puts out.
     """
 
     name: str
@@ -40,9 +41,9 @@ class TaskKind:
 class TaskNeeds:
     """What an obfuscation, an attack or a scheme needs of a task to make sense.
 
-    classes: outputs off which a label can be read.
-    data_inputs: inputs that are data, not latents.
-    latents: inputs that are latents.
+    classes: whether it needs outputs off which a label can be read.
+    data_inputs: whether it needs inputs that are data, not latents.
+    latents: whether it needs inputs that are latents.
     """
 
     classes: bool = False
@@ -57,7 +58,7 @@ class TaskNeeds:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The names of the kinds of task that have it."""
+        """The names of the kinds of task that have all that is needed."""
         return tuple(name for name, kind in TASK_KINDS.items() if self.met_by(kind))
 
 
@@ -90,6 +91,7 @@ TASK_KINDS: Mapping[str, TaskKind] = MappingProxyType(
 
 
 ANY_TASK = TaskNeeds()
+"""What suits every kind of task."""
 
 
 def kind_of(name: str) -> TaskKind:

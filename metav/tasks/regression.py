@@ -16,11 +16,17 @@ from metav.tasks.supervised import SupervisedTask
 
 
 class Regression(SupervisedTask):
-    """Inputs with numbers to predict: `inputs` (n, ...), `targets` (n,) or (n, k); the model answers the same shape.
+    """A task of inputs with numbers to predict; the model answers in the shape of the targets.
 
-    The loss is the squared error in units of the targets' variance, so that the learning rate does not depend on
-    their unit. `epochs`: None stands for 30, or as many as make 1,500 steps on little data. Other options as for
-    Classification. Raises InputError for data that cannot be used.
+    inputs: numbers (n, ...), kept in their own units.
+    targets: numbers (n,) or (n, k).
+    epochs: None stands for 30, or as many as make 1,500 steps on little data.
+    validation, bounds, levels, batch_size, learning_rate, weight_decay, augment: as for `Classification`.
+
+    The loss is the squared error in units of the targets' variance, so that the learning rate does not depend on their
+    unit.
+
+    Raises InputError for data that cannot be used.
     """
 
     identity_name = "Regression"

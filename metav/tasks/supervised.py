@@ -1,4 +1,4 @@
-"""Tasks of inputs with targets."""
+"""What tasks of inputs with targets have in common: natural queries, training on targets or on a teacher's outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metav.tasks.arrays import balanced_order
 
 
 class SupervisedTask(ArrayTask):
-    """Inputs with targets."""
+    """A task of inputs with targets (n, ...)."""
 
     targets: Tensor
 
@@ -28,7 +28,7 @@ class SupervisedTask(ArrayTask):
         if not 0 < count <= len(self.examples):
             raise InputError(
                 f"count must lie in 1..{len(self.examples)} (the inputs of this task), got {count}; ask for fewer "
-                "queries or give the task more data."
+                "queries or give the task more data"
             )
         generator = torch.Generator().manual_seed(derive_seed(seed, "natural_queries"))
         classes, order = self._classes(), []
@@ -74,6 +74,6 @@ class SupervisedTask(ArrayTask):
         )
 
     def _options_for(self, examples: Tensor) -> dict[str, Any]:
-        """Return the shared options, with bounds stretched where examples of other origin lie outside."""
+        """Return the shared options, with bounds widened where examples of another origin lie outside."""
         lower, upper = torch.minimum(self.lower, examples.amin(dim=0)), torch.maximum(self.upper, examples.amax(dim=0))
         return {**self._shared_options(), "bounds": (lower, upper)}

@@ -1,9 +1,9 @@
-"""The door for tasks: a user's own object is checked once, whole, and speaks the contract of `Task` from then on."""
+"""Tasks of the user's own: an object is checked once, as a whole, and offers all methods of `Task` from then on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,10 @@ def _check(given: Any, name: str) -> None:
 
 
 class UserTask(Task):
-    """An object of the user's own behind the contract of `Task`; what it does not say has the base class's defaults."""
+    """A task that calls an object of the user's own; for what the object lacks it has the defaults of `Task`.
+
+    given: the user's object.
+    """
 
     def __init__(self, given: Any) -> None:
         self.given = given
@@ -75,7 +78,7 @@ class UserTask(Task):
         return result
 
     def teacher_loss(self, outputs: Tensor, answers: Tensor) -> Tensor:
-        """Return the user's loss against a teacher's answers, the ordinary one where there is none."""
+        """Return the user's loss against a teacher's answers; the ordinary loss where the user gives no other."""
         result: Tensor = getattr(self.given, "teacher_loss", self.given.loss)(outputs, answers)
         return result
 
@@ -92,17 +95,17 @@ class UserTask(Task):
         """Return the user's digest."""
         return str(self.given.digest())
 
-    def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
+    def bootstrap(self, seed: int, fraction: float = 0.5) -> Any:
         """Return the user's task on a part of its examples."""
-        return type(self)(self.given.bootstrap(seed, fraction))
+        return as_task(self.given.bootstrap(seed, fraction))
 
-    def subset(self, indices: Any) -> Self:
+    def subset(self, indices: Any) -> Any:
         """Return the user's task on some of its examples."""
-        return type(self)(self.given.subset(indices))
+        return as_task(self.given.subset(indices))
 
-    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
+    def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Any:
         """Return the user's task on other data."""
-        return type(self)(self.given.with_data(examples, targets))
+        return as_task(self.given.with_data(examples, targets))
 
     def check_model(self, model: nn.Module) -> None:
         """Check a model by the user's method, else as every task does."""
@@ -122,7 +125,10 @@ class UserTask(Task):
         on_epoch: OnEpoch | None = None,
         truth: float = 0.0,
     ) -> nn.Module:
-        """Train with the user's loop, which is given only what is asked for."""
+        """Train with the user's loop, which is given only those options that are not None.
+
+        For the arguments see `Task.train`.
+        """
         options = {"teacher": teacher, "parameters": parameters, "epochs": epochs, "on_epoch": on_epoch}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if truth:

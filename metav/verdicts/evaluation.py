@@ -21,11 +21,20 @@ from metav.verdicts.verdict import Decision, Verdict
 from metav.verdicts.verification import verify
 
 _Entry: TypeAlias = tuple[Any, bool, str]
+"""One suspect: (model, is_positive, family)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuspectResult:
-    """One suspect: what it is, and how it was judged; score, p_value and logit are None where it gave no answer."""
+    """One suspect: what it is, and how it was judged.
+
+    family: name of its family.
+    is_positive: whether it derives from the owner's model.
+    decision: of its verdict.
+    score: in [0, 1], 0.5 and above is a match; None where it gave no answer that can be scored.
+    p_value, logit: of its verdict; None like the score.
+    reason: code of an INCONCLUSIVE decision, else None.
+    """
 
     family: str
     is_positive: bool
@@ -41,7 +50,7 @@ class SuspectResult:
         return self.decision is not Decision.INCONCLUSIVE
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return the fields as a plain dictionary, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
         result: dict[str, Any] = plain(values | {"decision": self.decision.value})
         return result
@@ -49,10 +58,13 @@ class SuspectResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyResult:
-    """The suspects of one family: n of them judged, `inconclusive` more not.
+    """The suspects of one family.
 
-    rate: share judged rightly, the TPR of a derived family and the TNR of an independent one. The scores
-    are of those judged, NaN if there are none.
+    is_positive: whether they derive from the owner's model.
+    n: how many of them were judged a match or no match.
+    inconclusive: how many more got no decision (INCONCLUSIVE), so that they count in nothing else here.
+    rate: share judged rightly, the TPR of a derived family and the TNR of an independent one.
+    mean_score, lowest_score, highest_score: of those judged; NaN if there are none.
     """
 
     is_positive: bool
@@ -64,7 +76,7 @@ class FamilyResult:
     highest_score: float
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return the fields as a plain dictionary, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
         result: dict[str, Any] = plain(values | {"rate": self.rate.to_dict()})
         return result
@@ -74,8 +86,13 @@ class FamilyResult:
 class Evaluation:
     """The results of all suspects, and what follows from them.
 
-    INCONCLUSIVE suspects are counted in `inconclusive` and left out of every rate and curve: a model that cannot be
-    asked says nothing about the fingerprint.
+    results: in the order in which the suspects came.
+    queries: number of queries of the fingerprint.
+    commitment: of the fingerprint.
+
+    A suspect whose verdict is INCONCLUSIVE, because it failed or its answers could not be judged, is counted in the
+        property `inconclusive` and left out of every rate and curve: it shows neither that the fingerprint is right nor
+        that it is wrong.
     """
 
     results: tuple[SuspectResult, ...]
@@ -99,7 +116,7 @@ class Evaluation:
 
     @property
     def inconclusive(self) -> int:
-        """Number of suspects without a decision."""
+        """Number of suspects without a decision, neither match nor no match."""
         return sum(not result.decided for result in self.results)
 
     @property
@@ -123,7 +140,7 @@ class Evaluation:
         return {family: _family_result(results) for family, results in families.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return all results and rates as a plain dictionary, ready for JSON."""
         result: dict[str, Any] = plain(
             {
                 "tpr": self.tpr.to_dict(),
@@ -141,7 +158,7 @@ class Evaluation:
         return result
 
     def to_json(self) -> str:
-        """`to_dict` as JSON text."""
+        """Return `to_dict` as JSON text."""
         return readable_json(self.to_dict())
 
     def __str__(self) -> str:
@@ -192,10 +209,13 @@ def evaluate(
 ) -> Evaluation:
     """Verify every suspect once and sum up.
 
-    fp: a fingerprint or its file. suspects: a Zoo, or an iterable of (model, is_positive, family), where model is
-    anything that `verify` takes; a generator is read one at a time, so that models need not be in memory together.
-    progress: None shows a bar on a terminal, False never, True always. InputError on entries of another form, or
-    without a derived or an independent suspect.
+    fp: a fingerprint or its file.
+    suspects: a Zoo, or an iterable of (model, is_positive, family), where model is anything that `verify` takes. A
+        generator is read one entry at a time, so that models need not be in memory together.
+    batch_size: most queries that a suspect is sent at once.
+    progress: None shows a bar on a terminal, False never, True always.
+
+    Raises InputError on entries of another form, or without a derived or an independent suspect.
     """
     if isinstance(suspects, str | bytes) or not isinstance(suspects, Iterable):
         raise InputError(
@@ -205,7 +225,7 @@ def evaluate(
     entries: Iterable[_Entry] = _unpacked(suspects)
     total = 0
     if isinstance(suspects, Collection):
-        # what can be looked at twice is checked whole before the first suspect is asked
+        # unlike a generator, a collection can be read twice: check all entries before the first suspect is asked
         entries, total = list(entries), len(suspects)
         _check_kinds([is_positive for _, is_positive, _ in entries])
     results = []

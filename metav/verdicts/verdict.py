@@ -21,13 +21,22 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Was the suspect derived from the owner's model: the decision, and what it rests on.
+    """The answer to the question whether a suspect was derived from the owner's model, and what it rests on.
 
-    score: in [0, 1], 0.5 and above is a match; None where nothing could be scored. p_value: chance of a score as high
-    if the suspect was trained independently (conformal). logit, threshold: the same decision before the score's scale.
-    fpr_interval, tpr_interval: shares of calibration models that match, with exact 95 % intervals. reason, message:
-    code and text of an INCONCLUSIVE decision. noise: largest difference between two answers to one query, in standard
-    deviations of the answers; None if not measured.
+    decision: match, no match or inconclusive.
+    score: in [0, 1], 0.5 and above is a match; None where nothing could be scored.
+    p_value: chance of a score at least as high if the suspect was trained independently (conformal); None like the
+        score.
+    logit, threshold: the same decision before scores are scaled to [0, 1]: a logit from the threshold on is a match.
+    target_fpr: false-positive rate that the threshold was made for.
+    fpr_interval: share of independent calibration models that match, with its exact 95 % interval.
+    tpr_interval: the same of derived calibration models.
+    reason, message: code and text of an INCONCLUSIVE decision, else None.
+    queries: how many were asked.
+    noise: largest difference between two answers to one query, in standard deviations of the answers; None if not
+        measured.
+    commitment: of the fingerprint.
+    suspect: one line that names the suspect.
     """
 
     decision: Decision
@@ -46,14 +55,14 @@ class Verdict:
     suspect: str
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return the fields as a plain dictionary, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
         intervals = {name: values[name].to_dict() for name in ("fpr_interval", "tpr_interval")}
         result: dict[str, Any] = plain(values | intervals | {"decision": self.decision.value})
         return result
 
     def to_json(self) -> str:
-        """`to_dict` as JSON text."""
+        """Return `to_dict` as JSON text."""
         return readable_json(self.to_dict())
 
     def __str__(self) -> str:

@@ -16,9 +16,14 @@ from metav.verdicts.verdict import Decision, Verdict
 from metav.verifiers.views import view_of
 
 SIMULATIONS = 64
+"""How often noise as it was measured is added to a suspect's answers, to see whether the decision changes."""
 FLIPS_ALLOWED = 0.05
+"""Share of the simulations in which the decision may change; above it, the verdict is INCONCLUSIVE."""
 ROUNDING = 1e-5
-"""Noise, in standard deviations of the answers, that sums in another order make: no property of the suspect."""
+"""Noise up to which answers count as equal, in standard deviations of the answers.
+
+Adding the same numbers in another order makes this much, which says nothing about the suspect.
+"""
 
 
 def verify(
@@ -28,12 +33,17 @@ def verify(
     batch_size: int = 256,
     accepts: Accepts | None = None,
 ) -> Verdict:
-    """Ask a suspect the queries of a fingerprint (or of its file) and judge whether it was derived from the owner's.
+    """Ask a suspect the queries of a fingerprint and judge whether it was derived from the owner's model.
 
+    fp: a fingerprint or its file.
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
-    answers (N, outputs) or its path (.npy, .npz, .csv, .json). accepts: what a callable is given, "numpy" or "torch".
-    A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE. Raises
-    ArtefactError on a broken file, InputError on anything that cannot be a suspect.
+        answers (N, outputs) or its path (.npy, .npz, .csv, .json).
+    batch_size: most queries that are sent at once.
+    accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
+
+    A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE.
+
+    Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect.
     """
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
     opened = open_suspect(suspect, accepts=accepts)
@@ -104,7 +114,7 @@ def _verdict(
 
 
 def _flips(fp: Fingerprint, answers: Answers, matched: bool) -> float:
-    """Share of simulated answers, the given ones with noise as it was measured, that lead to the other decision."""
+    """Return the share of simulations, with noise as it was measured added to the answers, that change the decision."""
     differences = answers.differences
     if differences is None or (answers.noise or 0.0) <= ROUNDING:
         return 0.0
@@ -121,7 +131,7 @@ def _flips(fp: Fingerprint, answers: Answers, matched: bool) -> float:
 
 
 def _logit(fp: Fingerprint, responses: NDArray[Any]) -> float | None:
-    """The logit of answers (N, outputs), None where it would not be finite."""
+    """Return the logit of answers (N, outputs), None where it would not be finite."""
     try:
         return float(fp.logits(responses[None])[0])
     except InputError:  # finite and of the right shape, so too large
@@ -129,7 +139,10 @@ def _logit(fp: Fingerprint, responses: NDArray[Any]) -> float | None:
 
 
 def _like(responses: NDArray[np.float32], noisy: NDArray[Any]) -> NDArray[Any]:
-    """Noisy probabilities are probabilities again: the view would otherwise read them as logits."""
+    """Return noisy answers, made probabilities again where the answers are probabilities.
+
+    The view would otherwise read them as logits.
+    """
     sums = responses.sum(axis=1, keepdims=True)
     if (responses < 0).any() or (np.abs(sums - 1) > 1e-2).any():
         return noisy

@@ -13,9 +13,10 @@ from metav.errors import InputError
 class VerifierKind:
     """One kind of verifier.
 
+    name: as options and files state it.
     closed_form: whether it is fitted in closed form, from the owner's and the negatives' answers, not by steps.
-    preferred: whether only candidates of this kind decide, where one of them is close to the best. Others look as good
-        on the selection share, and do worse on data and architectures that the zoo lacks.
+    preferred: whether candidates of this kind decide alone where one of them is close to the best. The other kinds look
+        as good on the surrogates kept for selection, and do worse on data and architectures that the zoo lacks.
     pairs_with_owner: whether it can also read how far an answer lies from the owner's.
     """
 
@@ -32,7 +33,10 @@ VERIFIER_KINDS: Mapping[str, VerifierKind] = {
 
 
 def verifier_kind(name: str) -> VerifierKind:
-    """Return a kind by its name; InputError for an unknown one."""
+    """Return a kind by its name.
+
+    Raises InputError for an unknown name.
+    """
     if name not in VERIFIER_KINDS:
         raise InputError(f"a verifier must be one of {', '.join(VERIFIER_KINDS)}, got {name!r}")
     return VERIFIER_KINDS[name]

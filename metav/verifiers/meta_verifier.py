@@ -1,4 +1,4 @@
-"""The meta-verifier of a fingerprint: weighted members of the C core, each on its share of the queries."""
+"""The meta-verifier of a fingerprint: weighted members of the C core, each on its part of the queries."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ from metav.verifiers.views import paired_features
 QueryPart: TypeAlias = Literal["adaptive", "natural", "all"]
 
 QUERY_PARTS: tuple[str, ...] = get_args(QueryPart)
+"""Which queries a member reads: the optimised ones ("adaptive"), the natural ones, or all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One verifier of the core and the queries [start, stop) that it reads.
+    """One verifier of the core and the queries that it reads.
 
     Its logit enters the sum as weight * (logit - center) / spread, so that members of different kinds share one unit.
-    reference: the owner's responses (queries, outputs) to those queries, of a member that also reads how far a response
-    lies from them; its verifier then takes the features of `paired_features`. view: how such a member reads responses.
+
+    name: "kind:part", such as "mlp:adaptive".
+    verifier: the fitted verifier.
+    start, stop: it reads the queries [start, stop).
+    weight: of its logit in the sum, >= 0.
+    center, spread: shift and unit of its logit; spread > 0.
+    reference: the owner's responses (queries, outputs) to those queries, for a member that also reads how far a
+        response lies from them; its verifier then takes the features of `paired_features`. None for other members.
+    view: how a member with a reference reads responses; for others the verifier holds the view.
     """
 
     name: str
@@ -39,14 +47,14 @@ class Member:
     view: str = "identity"
 
     def raw_logits(self, responses: FloatArray) -> NDArray[np.float64]:
-        """Logits (models,) of responses (models, queries, outputs), before centring."""
+        """Return the logits (models,) of responses (models, queries, outputs), before centring."""
         part = np.ascontiguousarray(responses[:, self.start : self.stop])
         if self.reference is not None:
             part = paired_features(part, self.reference, self.view)
         return self.verifier.logits(part).astype(np.float64)
 
     def standard_logits(self, responses: FloatArray) -> NDArray[np.float64]:
-        """Logits (models,) in units of the member's own spread."""
+        """Return the logits (models,) in units of the member's own spread."""
         return (self.raw_logits(responses) - self.center) / self.spread
 
 
@@ -66,7 +74,7 @@ class MetaVerifier:
         return tuple(member.name for member in self.members if member.weight > 0)
 
     def logits(self, responses: FloatArray) -> NDArray[np.float64]:
-        """Weighted logits (models,) of raw responses (models, queries, outputs)."""
+        """Return the weighted logits (models,) of raw responses (models, queries, outputs)."""
         total = np.zeros(responses.shape[0], dtype=np.float64)
         for member in self.members:
             if member.weight > 0:
@@ -74,7 +82,7 @@ class MetaVerifier:
         return total
 
     def tensors(self) -> dict[str, FloatArray]:
-        """All parameters, keyed "verifier.<member number>.<parameter>", and the references of members that have one."""
+        """Return all parameters, keyed "verifier.<member number>.<parameter>", and the references of members."""
         found: dict[str, FloatArray] = {}
         for number, member in enumerate(self.members):
             own = member.verifier.parameters()
@@ -84,7 +92,7 @@ class MetaVerifier:
         return found
 
     def specification(self) -> list[dict[str, Any]]:
-        """What, besides the tensors, rebuilds the meta-verifier: one plain dictionary a member."""
+        """Return what, besides the tensors, rebuilds the meta-verifier: one plain dictionary per member."""
         return [
             {
                 "name": member.name,
@@ -105,7 +113,10 @@ class MetaVerifier:
 def restore_meta_verifier(
     specification: Sequence[Mapping[str, Any]], tensors: Mapping[str, FloatArray]
 ) -> MetaVerifier:
-    """The meta-verifier that `specification()` and `tensors()` describe; ValueError, KeyError where they do not fit."""
+    """Return the meta-verifier that `specification()` and `tensors()` describe.
+
+    Raises ValueError or KeyError where the two do not fit each other.
+    """
     members = []
     for number, entry in enumerate(specification):
         prefix = f"verifier.{number}."

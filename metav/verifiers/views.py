@@ -46,7 +46,7 @@ def view_of(view: str) -> View:
 
 
 def reads_distances(view: str) -> bool:
-    """Return whether a verifier that can shall take `paired_features` under this view.
+    """Return whether members that can are given `paired_features` under this view: for all but a classifier's answers.
 
     Among log-probabilities the distances of the improbable classes would drown the others.
     """
@@ -54,13 +54,14 @@ def reads_distances(view: str) -> bool:
 
 
 def paired_features(responses: FloatArray, owner: FloatArray, view: str) -> FloatArray:
-    """Return the responses under a view, and how far each lies from the owner's, (models, queries, 2 * outputs).
+    """Return features (models, queries, 2 * outputs): responses under a view, and how far each lies from the owner's.
 
-    responses: (models, queries, outputs).
-    owner: (queries, outputs).
+    responses: raw, (models, queries, outputs), float32.
+    owner: the owner's raw responses (queries, outputs).
+    view: how both are read.
 
-    A verifier finds derived models on all sides of the owner's answers, which a function that is nearly linear in the
-    answers cannot tell from independent ones.
+    Derived models lie on all sides of the owner's answers. A verifier that is nearly linear in the answers alone cannot
+    tell them from independent ones; with the distances it can.
     """
     own = _core.apply_view(owner[None], view)
     features = _core.apply_view(responses, view)

@@ -15,7 +15,9 @@ from metav.tasks.base import Task
 
 
 def plain_architectures(owner: nn.Module, task: Task, *, unusual: bool = False) -> list[Architecture]:
-    """Return two plain networks that fit a task; `unusual` ones have other widths and activations.
+    """Return two plain fully connected networks that fit a task.
+
+    unusual: whether they have other widths and activations than those of the zoo, for suspects.
 
     Their scales come from the task's inputs and, for tasks without classes, its targets or samples.
     """
@@ -44,12 +46,12 @@ def check_architectures(architectures: Sequence[Architecture], task: Task) -> No
         if not callable(architecture):
             raise ModelError(
                 f"architectures[{index}] must be a callable that returns a fresh torch.nn.Module, got "
-                f"{type(architecture).__name__}; pass the class or a function, not a model."
+                f"{type(architecture).__name__}; pass the class or a function, not a model"
             )
         if isinstance(architecture, nn.Module):
             raise ModelError(
                 f"architectures[{index}] is a model, expected a callable that returns a fresh one; pass its class or "
-                "lambda: YourModel(...)."
+                "lambda: YourModel(...)"
             )
         try:
             task.check_model(build(architecture, 0))
@@ -72,6 +74,6 @@ def _targets_of(task: Task) -> Tensor | None:
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean per feature and one scale for all features of a kind: constant features are left as they are."""
+    """Return mean and standard deviation per feature; a scale of 1 for constant features."""
     deviation = values.std(dim=0)
     return values.mean(dim=0), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))

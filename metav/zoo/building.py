@@ -1,4 +1,4 @@
-"""Builds a zoo: plans it, trains what the cache lacks, and puts the models together."""
+"""Building a zoo: plan it, train the models that the cache lacks, and put all of them together."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class BuildOptions(TypedDict, total=False):
     architectures: callables that return fresh models, besides the owner's own class; None: two plain fully connected
         networks.
     seed: of every random choice.
-    cache: a folder to continue from after a stop; None keeps nothing.
+    cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing.
     jobs: processes that train; -1 is one per core.
     thief_task: the data that a thief trains on; None: the task's.
     other_task: data of another source for independent models; None: changed parts of the task's.
-    families: the obfuscations to use; None: all that fit.
+    families: names of the obfuscations to use; None: all that suit the task.
     progress: None shows a bar on a terminal, False never, True always.
     """
 
@@ -62,18 +62,21 @@ def build_zoo(
 ) -> Zoo:
     """Train the surrogate models of an owner's model; the result does not depend on `jobs` or on what was cached.
 
-    positives, negatives: numbers of training runs.
-    snapshots: copies of each run that is optimised on, at most, taken at 35-85 % of training, on top of the runs; none
-        for a task whose `train` has no `on_epoch`.
-    shares: per "positive" and "negative" three fractions for optimize, select and calibrate.
+    positives, negatives: numbers of training runs of derived and of independent models.
+    snapshots: copies that are kept of each run of the share "optimize", at most, at 35-85 % of its training and beside
+        the finished model; none for a task whose `train` has no `on_epoch`.
+    shares: per "positive" and "negative" three fractions, of "optimize", "select" and "calibrate", that add up to 1.
     options: see `BuildOptions`.
 
-    Since nobody knows a thief's data, a part of the positives and of the negatives of other origin trains on changed
-    data (`metav.tasks.data_variations`). From 96 negatives on, a fifth of the homologous ones goes through an
-    obfuscation, whose traces are no proof of origin. A positive that has become useless (no better than halfway from a
-    constant answer to the owner) is made again with half the strength.
+    Since nobody knows a thief's data, a part of the positives, and of the negatives that are not homologous (of the
+    owner's architecture and data), trains on changed data (`metav.tasks.data_variations`). From 96 negatives on, a
+    fifth of the homologous ones goes through an obfuscation, so that the traces of obfuscations are not taken for a
+    proof of origin. A positive that has become useless (its metric is less than halfway between that of a constant
+    answer and the owner's) is made again with half the strength.
 
-    The owner's model and the global random state are untouched. Raises ZooError, ModelError, InputError, CacheError.
+    The owner's model and the global random state are untouched.
+
+    Raises ZooError, ModelError, InputError or CacheError where a zoo cannot be built from these arguments.
     """
     return _build(owner, task, sizes=(positives, negatives, snapshots), shares=shares, suspects=False, **options)
 
@@ -90,7 +93,9 @@ def build_suspects(
     """Train test suspects: as `build_zoo`, but with seeds, strengths and default architectures that no zoo has.
 
     positives, negatives, snapshots, options: as for `build_zoo`. Seeds differ from those of every zoo even where `seed`
-    is the same. Raises what `build_zoo` does.
+        is the same.
+
+    Raises what `build_zoo` does.
     """
     return _build(owner, task, sizes=(positives, negatives, snapshots), shares=None, suspects=True, **options)
 
@@ -145,7 +150,10 @@ for _function in (build_zoo, build_suspects):
 
 
 def checked_arguments(owner: nn.Module, task: Task, jobs: int) -> Task:
-    """Return the task behind its contract; ModelError or InputError for what no zoo can be built from."""
+    """Return the task as a `Task`, after a check of all arguments.
+
+    Raises ModelError or InputError for arguments from which no zoo can be built.
+    """
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
     if jobs != -1:
@@ -160,7 +168,13 @@ def zoo_context(
     architectures: Sequence[Architecture] | None,
     suspects: bool,
 ) -> ZooContext:
-    """Return what the models are made from, after checking that owner and architectures fit the task."""
+    """Return what the models are made from, after checking that owner and architectures fit the task.
+
+    tasks: the thief's task and the task of another source; None for the owner's and for none.
+    suspects: whether the default architectures are those of suspects.
+
+    Raises ModelError or InputError where something does not fit.
+    """
     clone = copied(owner)
     task.check_model(clone)
     others = plain_architectures(clone, task, unusual=suspects) if architectures is None else list(architectures)
@@ -174,9 +188,9 @@ def zoo_context(
         if given is None:
             continue
         if tuple(given.input_shape) != tuple(task.input_shape):
-            raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}.")
+            raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}")
         if given.outputs != task.outputs:
-            raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task.")
+            raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task")
     baseline, metric = task.baseline, float(task.metric(clone))
     better = baseline is not None and (metric > baseline if task.higher_is_better else metric < baseline)
     digests = {"task": task, "thief": thief_task or task, "other": other_task}
@@ -205,7 +219,10 @@ def train_all(
 ) -> dict[str, TrainedModel]:
     """Return the trained models by run: from the cache where they are, else trained, in this or other processes.
 
-    `train`, `plan` and `context`: see `train_missing`.
+    plan, context, train: see `train_missing`.
+    store: the cache; None for none.
+
+    Raises ZooError where a model vanishes from the cache meanwhile.
     """
     trained: dict[str, TrainedModel] = {}
     for planned in plan:
@@ -219,7 +236,7 @@ def train_all(
             key = context.key(missing[run])
             found = unpack(content, key) if content is not None else store.load(key) if store is not None else None
             if found is None:
-                raise ZooError(f"the model {run} vanished from the cache while the zoo was built; build it again.")
+                raise ZooError(f"the model {run} vanished from the cache while the zoo was built; build it again")
             trained[run] = found
             bar.set_postfix_str(missing[run].family, refresh=False)
             bar.update()
@@ -231,8 +248,8 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
     for state, fraction, metric in zip(trained.states, trained.fractions, trained.metrics, strict=True):
         model = context.template(planned)
         if set(tensor_state(model.state_dict())) != set(state):
-            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one.")
-        # Not strict: extra state that is no tensor stays the template's.
+            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
+        # not strict: entries of the state that are no tensors were not stored, and stay as in the fresh model
         model.load_state_dict(dict(state), strict=False)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -260,6 +277,6 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
         warnings.warn(
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
             f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs or another learning_rate, "
-            "so that it trains as the owner was trained.",
+            "so that it trains as the owner was trained",
             stacklevel=4,
         )

@@ -17,12 +17,19 @@ from metav.errors import CacheError
 from metav.support.files import remove_stale_parts, write_atomically
 
 FORMAT = 1
-"""Raised whenever the same key would stand for another model, e.g. when an obfuscation changes."""
+"""Version of the cache; it is increased whenever the same key would stand for another model, for example when an
+obfuscation changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """The result of one training run: the state, share of training and metric of each snapshot, the full one last."""
+    """The result of one training run: one entry per snapshot, the finished model last.
+
+    states: the tensors of each state dict.
+    fractions: share of the training that each snapshot has seen, in (0, 1].
+    metrics: the task's metric of each.
+    strength: of the obfuscation in the end; None for an independent model.
+    """
 
     states: tuple[Mapping[str, Tensor], ...]
     fractions: tuple[float, ...]
@@ -39,8 +46,10 @@ def cache_key(content: Mapping[str, Any]) -> str:
 def pack(trained: TrainedModel, key: str) -> bytes:
     """Return a training run as the bytes of a safetensors file.
 
-    All metadata sit under one key: the order of several is not deterministic. The record holds a digest of the
-    tensors, since safetensors has no checksum.
+    key: its cache key.
+
+    All metadata sit under one key, because safetensors does not write several in a fixed order. They hold a digest of
+    the tensors, since safetensors has no checksum.
     """
     from safetensors.torch import save
 
@@ -60,7 +69,10 @@ def pack(trained: TrainedModel, key: str) -> bytes:
 
 
 def unpack(content: bytes, key: str) -> TrainedModel:
-    """Return the training run that `pack` made into bytes; raises ValueError if they are not those of `key`."""
+    """Return the training run that `pack` made into bytes.
+
+    Raises ValueError unless the bytes are intact and those of `key`.
+    """
     from safetensors.torch import load
 
     try:
@@ -84,10 +96,14 @@ def unpack(content: bytes, key: str) -> TrainedModel:
 
 
 class ZooCache:
-    """A folder of trained models; several processes may write to it."""
+    """A folder of trained models; several processes may write to it.
+
+    folder: is created where needed.
+
+    Raises CacheError if it cannot be written to.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Create the folder where needed. Raises CacheError if it cannot be written to."""
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +113,7 @@ class ZooCache:
             remove_stale_parts(self.folder)
         except OSError as error:
             raise CacheError(
-                f"the cache folder {self.folder} cannot be written to ({error}); pass another cache= or fix its rights."
+                f"the cache folder {self.folder} cannot be written to ({error}); pass another cache= or fix its rights"
             ) from error
 
     def path(self, key: str) -> Path:
@@ -105,31 +121,37 @@ class ZooCache:
         return self.folder / f"{key}.safetensors"
 
     def load(self, key: str) -> TrainedModel | None:
-        """Return the training run of a key, None if it is absent or, with a warning, damaged."""
+        """Return the training run of a key; None if it is absent or, with a warning, damaged.
+
+        Raises CacheError if it cannot be read.
+        """
         try:
             content = self.path(key).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CacheError(f"the cache file {self.path(key)} cannot be read ({error}); fix its rights.") from error
+            raise CacheError(f"the cache file {self.path(key)} cannot be read ({error}); fix its rights") from error
         try:
             return unpack(content, key)
         except ValueError as error:
-            warnings.warn(f"the cache file {self.path(key)} is damaged ({error}); the model is rebuilt.", stacklevel=2)
+            warnings.warn(f"the cache file {self.path(key)} is damaged ({error}); the model is rebuilt", stacklevel=2)
             return None
 
     def store(self, key: str, content: bytes) -> None:
-        """Write a training run whole or not at all: into a temporary file of the same folder, then renamed."""
+        """Write a training run whole or not at all: into a temporary file of the same folder, then renamed.
+
+        Raises CacheError if it cannot be written.
+        """
         try:
             write_atomically(self.path(key), content)
         except OSError as error:
             raise CacheError(
-                f"the cache file {self.path(key)} cannot be written ({error}); free some space or pass another cache=."
+                f"the cache file {self.path(key)} cannot be written ({error}); free some space or pass another cache="
             ) from error
 
 
 def tensor_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a state dict; parts that keep other things there keep those of the template."""
+    """Return those entries of a state dict that are tensors."""
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 

@@ -1,4 +1,4 @@
-"""Which models a zoo consists of, and which of them are optimised on, select, or only calibrate."""
+"""The plan of a zoo: which models it consists of, and which share each belongs to (see `metav.zoo`)."""
 
 from __future__ import annotations
 
@@ -17,26 +17,40 @@ DEFAULT_SHARES: Mapping[str, tuple[float, float, float]] = {
     "positive": (0.50, 0.15, 0.35),
     "negative": (0.40, 0.15, 0.45),
 }
+"""Fractions of the models of each class that go to the three shares, in the order of SHARES."""
 HOMOLOGOUS = "independent_same_data"
 OTHER_ARCHITECTURE = "independent_other_architecture"
 OTHER_DATA = "independent_other_data"
 VARIED_POSITIVES = 0.6
+"""Share of the derived surrogates whose thief trains on changed data instead of the task's."""
 VARIED_OTHER_ARCHITECTURES = 0.5
+"""The same share of the independent surrogates of another architecture."""
 ATTACKED_HOMOLOGOUS = 0.2
-"""Share of the homologous surrogates that goes through an obfuscation after training. Without them the verifier takes
-what an obfuscation leaves in the answers of a model for a sign of the owner, and accuses independent models that went
-through one."""
+"""Share of the homologous surrogates (independent, of the owner's architecture and data) that are obfuscated as well.
+
+If only derived models were obfuscated, the verifier could learn to recognise the traces of an obfuscation instead of
+the owner's model, and would accuse independent models that were, for example, pruned or distilled.
+"""
 FEWEST_WITH_ATTACKED = 96
-"""Negatives of the smallest zoo that has attacked ones: with 48, copies extracted from the owner's were missed."""
+"""Negatives from which on a zoo has such attacked models: with them in a zoo of 48, copies extracted from the owner's
+model were missed."""
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedModel:
-    """One training run to be: `snapshots` are the shares of the training at which a copy is kept.
+    """One training run that is planned.
 
-    `varied`: trained on changed data, as of another source, instead of the data as they are. `attack`: the obfuscation
-    that an independent model has gone through, and how strong it was.
+    is_positive: whether it derives from the owner's model.
+    family: name of the obfuscation, or of the kind of independent training.
+    strength: of the obfuscation, in (0, 1]; None for an independent model.
+    seed: of every random choice of the run.
+    run: its name, unique in the plan.
+    share: "optimize", "select", "calibrate" or "test".
+    architecture: index into the architectures; 0 is the owner's own class.
+    snapshots: the fractions of the training at which a copy is kept.
+    varied: whether it trains on changed data, as of another source, instead of the data as they are.
+    attack: the obfuscation that an independent model goes through after its training, and its strength; None for none.
     """
 
     is_positive: bool
@@ -65,7 +79,15 @@ def plan_zoo(
 ) -> tuple[PlannedModel, ...]:
     """Return the plan of a zoo, positives first; the same arguments give the same plan.
 
+    positives, negatives: numbers of training runs.
+    architectures: number of architectures, the owner's included.
+    snapshots: copies to keep of each run that is optimised on.
+    families: names of the obfuscations; None for all that suit the task.
+    shares: see `build_zoo`; None for DEFAULT_SHARES.
+    suspects: whether test suspects are planned instead of surrogates.
+
     A model's seed depends on its family and number alone, so that a larger zoo contains the smaller one.
+
     Raises ZooError without positives or negatives, ObfuscationError for families that do not fit the task.
     """
     for name, count in (("positives", positives), ("negatives", negatives), ("snapshots", snapshots)):
@@ -98,16 +120,16 @@ def _positive_families(task: Task, families: Sequence[str] | None, architectures
         return [entry for entry in supported if entry.own_architecture or architectures > 1]
     unknown = [name for name in families if name not in OBFUSCATIONS]
     if unknown or not families:
-        raise ZooError(f"families must name at least one of {', '.join(OBFUSCATIONS)}; got {list(families)}.")
+        raise ZooError(f"families must name at least one of {', '.join(OBFUSCATIONS)}; got {list(families)}")
     chosen = [OBFUSCATIONS[name] for name in dict.fromkeys(families)]
     for entry in chosen:
         if not entry.supports(task):
             raise ObfuscationError(
                 f"{entry.family} makes no sense for a {task.name} task, only for {', '.join(entry.needs.kinds)}; "
-                "leave it out of families."
+                "leave it out of families"
             )
         if not entry.own_architecture and architectures < 2:
-            raise ZooError(f"{entry.family} needs another architecture than the owner's; pass architectures=[...].")
+            raise ZooError(f"{entry.family} needs another architecture than the owner's; pass architectures=[...]")
     return chosen
 
 
@@ -116,7 +138,7 @@ def _positive(
 ) -> PlannedModel:
     entry, round_ = chosen[number % len(chosen)], number // len(chosen)
     grid = entry.suspect_strengths if suspects else entry.zoo_strengths
-    # families start at different strengths: one round already holds weak and strong ones
+    # each family starts at another strength, so that even a zoo with one model per family has weak and strong ones
     offset = entry.first_turn
     architecture = 0
     if entry.other_architecture and architectures > 1 and (round_ % 2 == 1 or not entry.own_architecture):
@@ -167,10 +189,11 @@ def _negatives(
 
 
 def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | None:
-    """Return the obfuscation of an independent model and its strength: a random one, and none for most models."""
+    """Return the obfuscation of an independent model and its strength, chosen at random; None for most models."""
     if not _drawn(seed, "attacked", ATTACKED_HOMOLOGOUS):
         return None
-    # what training on another model's answers leaves is the strongest trace: half of the attacked ones are students
+    # no obfuscation leaves a stronger trace than training on another model's answers: half of the attacked models are
+    # such students
     students = [entry for entry in attacks if entry.makes_student]
     chosen = students if students and derive_seed(seed, "attacked by a student") % 2 else attacks
     entry = chosen[derive_seed(seed, "attack") % len(chosen)]
@@ -178,7 +201,7 @@ def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | No
 
 
 def _drawn(seed: int, purpose: str, share: float) -> bool:
-    """Whether a run belongs to a random share of all runs, drawn anew for each purpose."""
+    """Return whether a run belongs to a random share of all runs, drawn anew for each purpose."""
     return derive_seed(seed, purpose) % 1000 < 1000 * share
 
 
@@ -186,7 +209,7 @@ def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive
     side = "positive" if is_positive else "negative"
     wanted = tuple((shares or {}).get(side, DEFAULT_SHARES[side]))
     if len(wanted) != 3 or any(part < 0 for part in wanted) or not math.isclose(sum(wanted), 1.0, abs_tol=1e-6):
-        raise ZooError(f"shares[{side!r}] must be three fractions for {SHARES} that add up to 1, got {wanted}.")
+        raise ZooError(f"shares[{side!r}] must be three fractions for {SHARES} that add up to 1, got {wanted}")
     return wanted
 
 
@@ -211,7 +234,12 @@ def _assigned(group: Sequence[PlannedModel], wanted: tuple[float, float, float])
 
 
 def share_sizes(count: int, wanted: tuple[float, float, float]) -> dict[str, int]:
-    """Return whole sizes by largest remainder; of few models optimize gets the first, calibrate the next."""
+    """Return how many of `count` models each share gets, as whole numbers by largest remainder.
+
+    wanted: fractions of the three shares, in the order of SHARES.
+
+    Of few models "optimize" gets the first, "calibrate" the next.
+    """
     exact = {name: part * count for name, part in zip(SHARES, wanted, strict=True)}
     sizes = {name: int(value) for name, value in exact.items()}
     for name in sorted(SHARES, key=lambda name: sizes[name] - exact[name])[: count - sum(sizes.values())]:
@@ -227,7 +255,7 @@ def share_sizes(count: int, wanted: tuple[float, float, float]) -> dict[str, int
 
 
 def _snapshot_fractions(count: int) -> tuple[float, ...]:
-    """Return `count` shares of a training from 35 to 85 % (LiteGuard, ICLR 2026), in the middle for one."""
+    """Return `count` shares of a training, evenly from 35 to 85 % (LiteGuard, ICLR 2026); 60 % for a single one."""
     if count == 1:
         return (0.6,)
     return tuple(round(0.35 + 0.5 * index / (count - 1), 4) for index in range(count))

@@ -26,12 +26,23 @@ from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_stat
 from metav.zoo.plan import OTHER_DATA, PlannedModel
 
 ATTEMPTS = 3
+"""How often a derived model is made, with less and less strength, until it is useful."""
 LAST_SNAPSHOT = 0.9
+"""Share of the training after which no snapshot is taken: it would hardly differ from the finished model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZooContext:
-    """What all models of a zoo are made from; `least_useful` is the metric below which a thief would not ship."""
+    """Everything that the models of a zoo are made from.
+
+    owner: a private copy of the owner's model.
+    task: the owner's task.
+    thief_task: the task on whose data obfuscations train.
+    other_task: a task on data of another source, for independent models; None for changed parts of the owner's.
+    architectures: callables that return fresh models; the first is the owner's own class.
+    least_useful: the metric with which a thief would still use a model; None where none is known.
+    digests: identities of all of these, which go into every cache key.
+    """
 
     owner: nn.Module
     task: Task
@@ -58,7 +69,10 @@ class ZooContext:
         )
 
     def is_useful(self, metric: float) -> bool:
-        """Return whether a model of this metric is worth having: halfway from a constant answer to the owner."""
+        """Return whether a model of this metric is worth having: at least halfway from a constant answer to the owner.
+
+        metric: in the task's unit. Any finite one counts as useful where that halfway point is not known.
+        """
         if not math.isfinite(metric):
             return False
         if self.least_useful is None:
@@ -66,14 +80,17 @@ class ZooContext:
         return metric >= self.least_useful if self.task.higher_is_better else metric <= self.least_useful
 
     def template(self, planned: PlannedModel) -> nn.Module:
-        """Return a model of the planned architecture, to load a state into."""
+        """Return a model of the planned architecture, into which the trained state can be loaded."""
         if planned.architecture == 0:
             return copied(self.owner)
         return build(self.architectures[planned.architecture], derive_seed(planned.seed, "initial weights"))
 
 
 class SnapshotRecorder:
-    """Keeps copies of a model at given shares of its training; use it as `on_epoch`."""
+    """A callback for `on_epoch` that keeps copies of a model at given shares of its training.
+
+    fractions: the shares, ascending, in (0, 1).
+    """
 
     def __init__(self, fractions: tuple[float, ...]) -> None:
         self._wanted = list(fractions)
@@ -92,8 +109,10 @@ class SnapshotRecorder:
 def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
     """Train a planned model and return it packed.
 
-    A positive that is no longer useful is made again with half the strength, at most twice: a thief ships no broken
-    model. Raises ModelError when an independent model diverges.
+    A positive that is no longer useful is made again with half the strength, at most twice: a thief would not use a
+        broken model.
+
+    Raises ModelError when an independent model diverges.
     """
     with single_thread(), isolated_rng(planned.seed):
         strength = planned.strength
@@ -136,8 +155,13 @@ def train_missing(
 ) -> Iterator[tuple[str, bytes | None]]:
     """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished.
 
-    `train`: a module-level function (planned, context) -> packed model, by default `train_planned` for planned models
-    in a ZooContext. Anything with a `run` may be planned, anything with a `key(planned)` be its context.
+    missing: the planned models by run; anything with a `run` may be planned.
+    context: a ZooContext, or anything with a `key(planned)`.
+    store: the cache; None for none.
+    jobs: processes that train; -1 is one per core.
+    train: a module-level function (planned, context) -> packed model; None for `train_planned`.
+
+    Raises InputError where the context cannot be sent to other processes.
     """
     if jobs == 1 or len(missing) < 2:
         for planned in missing.values():
@@ -150,14 +174,14 @@ def train_missing(
     from joblib import Parallel, delayed
 
     with tempfile.TemporaryDirectory(prefix="metav-zoo-") as folder:
-        # Data and owner travel once, in a file, not with each of the models.
+        # data and owner are sent once, in a file, instead of once per model
         file = Path(folder) / "context"
         try:
             file.write_bytes(cloudpickle.dumps(context))
         except Exception as error:
             raise InputError(
                 f"owner, task or architectures cannot be sent to worker processes ({type(error).__name__}: {error}); "
-                "use jobs=1, or remove hooks and attributes that cannot be pickled."
+                "use jobs=1, or remove hooks and attributes that cannot be pickled"
             ) from error
         workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         target = None if store is None else str(store.folder.absolute())
@@ -167,7 +191,11 @@ def train_missing(
 def train_in_worker(
     context_file: str, planned: Any, folder: str | None, train: Callable[[Any, Any], bytes] | None = None
 ) -> tuple[str, bytes | None]:
-    """Train in a worker process; the result goes to the cache if there is one, else back as bytes."""
+    """Train in a worker process; return (run, packed model, or None where it went to the cache).
+
+    context_file: path of the pickled context.
+    folder: of the cache; None for none.
+    """
     torch.set_num_threads(1)
     content = (train or train_planned)(planned, _load_context(context_file))
     if folder is None:
@@ -177,7 +205,7 @@ def train_in_worker(
 
 
 def context_digests(owner_digest: str, task_digests: dict[str, str], architectures: list[nn.Module]) -> dict[str, str]:
-    """Return the identities that go into every cache key."""
+    """Return the identities of everything that models are made from, which go into every cache key."""
     digests = {"owner": owner_digest, **task_digests}
     for index, model in enumerate(architectures):
         digests[f"architecture {index}"] = architecture_identity(model)
@@ -185,7 +213,7 @@ def context_digests(owner_digest: str, task_digests: dict[str, str], architectur
 
 
 def identity_of(task: Task) -> str:
-    """Return a task's digest together with its class's code."""
+    """Return a text that changes with a task's data and options and with the code of its class."""
     return f"{task.digest()} {cache_key({'source': task.identity()})}"
 
 
@@ -237,10 +265,13 @@ def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotReco
 
 
 def check_weights(model: nn.Module, run: str, share: float) -> None:
-    """Raise ModelError for NaN or infinite values; `run` and the `share` of its training name the model."""
+    """Raise ModelError for NaN or infinite values in a model's weights.
+
+    run, share: the training run and how much of it is done, which name the model in the message.
+    """
     for name, tensor in tensor_state(model.state_dict()).items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(
                 f"{run} at {share:.0%} of its training has NaN or infinite values in {name}; lower the task's "
-                "learning_rate or rescale the data to the order of 1."
+                "learning_rate or rescale the data to the order of 1"
             )

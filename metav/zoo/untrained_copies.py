@@ -14,21 +14,28 @@ from metav.tasks.base import Task
 from metav.zoo.zoo import Zoo, ZooModel
 
 OWNER_COPIES = 24
+"""Copies that are made of the owner's model, by default."""
 COPIES = 8
+"""Copies that are made of each independent surrogate, by default."""
 
 
 def with_untrained_copies(
     zoo: Zoo, owner: nn.Module, task: Task, *, owner_copies: int = OWNER_COPIES, copies: int = COPIES, seed: int = 0
 ) -> Zoo:
-    """Return a zoo with `owner_copies` copies of the owner's model and `copies` of each independent surrogate as well.
+    """Return the zoo with changed copies of the owner's model and of each independent surrogate added to it.
 
-    For owners who can train only a few surrogates. The copies come from the obfuscations that train nothing; they are
-    optimised on and select, but never calibrate: copies of one model are no independent evidence. Snapshots are copied,
-    too. Neither zoo nor owner is changed. Raises ZooError for negative counts or a zoo without derived surrogates.
+    owner_copies: number of copies of the owner's model, >= 0.
+    copies: number of copies of each independent surrogate that does not calibrate, snapshots included, >= 0.
+
+    For owners who can train only a few surrogates. The copies come from the obfuscations that train nothing. They
+    belong to the shares "optimize" and "select", never to "calibrate": copies of one model are no independent evidence.
+    Neither zoo nor owner is changed.
+
+    Raises ZooError for negative counts or a zoo without derived surrogates.
     """
     if owner_copies < 0 or copies < 0 or not zoo.positives:
         raise ZooError(
-            f"copies need counts from 0 and a zoo with derived surrogates, got {owner_copies} and {copies} for {zoo!r}."
+            f"copies need counts from 0 and a zoo with derived surrogates, got {owner_copies} and {copies} for {zoo!r}"
         )
     entries = [entry for entry in OBFUSCATIONS.values() if not entry.needs_training and entry.supports(task)]
     sources = [entry for entry in zoo.models if not entry.is_positive and entry.share in ("optimize", "select")]
@@ -45,7 +52,7 @@ def with_untrained_copies(
 def _owner_copies(
     zoo: Zoo, owner: nn.Module, task: Task, entries: Sequence[Obfuscation], count: int, seed: int
 ) -> Iterator[ZooModel]:
-    """Copies of the owner's model: every fourth one selects, the others are optimised on."""
+    """Yield copies of the owner's model: each fourth round of obfuscations for "select", the others for "optimize"."""
     template = zoo.positives[0]
     for number in range(count):
         entry, turn = entries[number % len(entries)], number // len(entries)

@@ -16,11 +16,19 @@ from metav.support.html_tables import html_table
 class ZooModel:
     """One surrogate or suspect, in eval mode and without gradients, with what is known of its origin.
 
-    `run` names the training run: snapshots of one run share it and count as one model. `fraction` is the share of the
-    training that a snapshot had seen (1.0: all). `share`: "optimize", "select", "calibrate", or "test" for suspects.
-    `architecture` indexes the list used: 0 is the owner's own class. `metric` is the task's, on the owner's data.
-    `attack`: the obfuscation that an independent surrogate went through.
     Iterating gives (model, is_positive, family).
+
+    model: the model itself.
+    is_positive: whether it derives from the owner's model.
+    family: name of the obfuscation, or of the kind of independent training.
+    strength: of the obfuscation, in (0, 1]; None for an independent model.
+    seed: of its training.
+    run: name of the training run; snapshots of one run share it and count as one model.
+    fraction: share of the training that a snapshot had seen, in (0, 1]; 1.0 for the finished model.
+    share: "optimize", "select", "calibrate", or "test" for suspects.
+    architecture: index into the architectures used; 0 is the owner's own class.
+    metric: the task's, on the owner's data.
+    attack: the obfuscation that an independent surrogate went through; None for none.
     """
 
     model: nn.Module
@@ -41,7 +49,14 @@ class ZooModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Zoo:
-    """Surrogate models with their labels; positives first, each run's snapshots before its fully trained model."""
+    """Surrogate models, or suspects, with their labels.
+
+    models: positives first, each run's snapshots before its finished model.
+    owner_digest, task_digest: identities of the owner's model and of the task that they were made for.
+    seed: that they were made with.
+    metric_name: what the models' metric measures.
+    owner_metric: the metric of the owner's model; None where it was not measured.
+    """
 
     models: tuple[ZooModel, ...]
     owner_digest: str
@@ -67,9 +82,12 @@ class Zoo:
         return tuple(entry for entry in self.models if not entry.is_positive)
 
     def share(self, name: str) -> tuple[ZooModel, ...]:
-        """Return the models of one share: "optimize", "select", "calibrate" or "test"."""
+        """Return the models of one share: "optimize", "select", "calibrate" or "test".
+
+        Raises ZooError for another name.
+        """
         if name not in ("optimize", "select", "calibrate", "test"):
-            raise ZooError(f"share must be optimize, select, calibrate or test, got {name!r}.")
+            raise ZooError(f"share must be optimize, select, calibrate or test, got {name!r}")
         return tuple(entry for entry in self.models if entry.share == name)
 
     def summary(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from metav.baselines.published import fit_published
-from metav.experiments.scenarios.scenario import digits_scenario
+from metav.experiments.scenarios.digits import digits_scenario
 from metav.models.ensembles import Ensemble
 from metav.optimization.optimization import optimize
 from metav.optimization.options import OptimizationOptions

@@ -123,6 +123,72 @@ test_kinds_are_found_by_their_names(void)
 }
 
 static void
+test_the_table_of_views_names_what_is_parsed(void)
+{
+    mv_view_traits views[MV_MAX_VIEWS];
+    const size_t count = mv_view_list(views);
+    CHECK(count >= 6);
+    for (size_t i = 0; i < count; i++) {
+        char text[64];
+        mv_view view = {0};
+        CHECK(!views[i].reads_labels || views[i].reads_classes);
+        snprintf(text, sizeof text, views[i].parameter ? "%s(1)" : "%s", views[i].name);
+        CHECK(mv_view_parse(text, &view) == MV_OK && view.parameter == (views[i].parameter ? 1 : 0));
+        snprintf(text, sizeof text, views[i].parameter ? "%s" : "%s(1)", views[i].name);
+        CHECK(mv_view_parse(text, &view) == MV_ERROR_VIEW_NAME);
+    }
+}
+
+static void
+test_parameters_are_described_without_a_verifier(void)
+{
+    const char *names[MV_MAX_KINDS];
+    const size_t kinds = mv_kind_list(names);
+    for (size_t k = 0; k < kinds; k++) {
+        mv_parameter own[MV_MAX_PARAMETERS], described[MV_MAX_PARAMETERS];
+        mv_verifier_config config = config_of(names[k], "logprob");
+        mv_verifier *verifier = NULL;
+        size_t count = 0;
+        CHECK(mv_verifier_create(&config, &verifier) == MV_OK);
+        CHECK(mv_kind_parameters(&config, described, &count) == MV_OK);
+        CHECK(count == mv_verifier_parameters(verifier, own));
+        for (size_t i = 0; i < count; i++) {
+            CHECK(strcmp(own[i].name, described[i].name) == 0 && own[i].dimensions == described[i].dimensions);
+            CHECK(own[i].rows == described[i].rows && own[i].columns == described[i].columns);
+            CHECK(!described[i].data && (own[i].data || !own[i].columns));
+        }
+        mv_verifier_destroy(verifier);
+        config.queries = 0;
+        CHECK(mv_kind_parameters(&config, described, &count) == MV_ERROR_SIZE);
+        config.kind = NULL;
+        CHECK(mv_kind_parameters(&config, described, &count) == MV_ERROR_KIND);
+    }
+}
+
+static void
+test_a_refused_step_writes_nothing(void)
+{
+    float responses[COUNT], gradient[COUNT], expected[COUNT];
+    fill(responses, COUNT, 9);
+    fill(expected, COUNT, 10);
+    memcpy(gradient, expected, sizeof gradient);
+    mv_verifier *verifier = make_verifier("mlp", "identity", responses);
+    mv_step_options options = plain;
+    double loss = 7.0;
+    options.mix = 2.0;
+    CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &options, gradient, &loss) == MV_ERROR_OPTION);
+    responses[0] = NAN;
+    CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &plain, gradient, &loss) == MV_ERROR_RESPONSES);
+    for (size_t i = 0; i < COUNT; i++) {
+        responses[i] = 3e38f;
+    }
+    CHECK(mv_verifier_step(verifier, MODELS, responses, roles, &plain, gradient, &loss) == MV_ERROR_LOSS);
+    CHECK(loss == 7.0 && memcmp(gradient, expected, sizeof gradient) == 0);
+    CHECK(mv_verifier_get_steps(verifier) == 0);
+    mv_verifier_destroy(verifier);
+}
+
+static void
 test_every_status_has_a_text(void)
 {
     for (int status = 0; status < MV_STATUS_COUNT; status++) {
@@ -545,6 +611,9 @@ main(void)
 {
     test_views_are_parsed();
     test_kinds_are_found_by_their_names();
+    test_the_table_of_views_names_what_is_parsed();
+    test_parameters_are_described_without_a_verifier();
+    test_a_refused_step_writes_nothing();
     test_every_status_has_a_text();
     test_impossible_sizes_are_refused();
     test_gradients_equal_finite_differences();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ from metav.experiments.attacks.structure import (
     rescale_neurons,
     rotate_latent,
 )
-from metav.experiments.scenarios import architectures
+from metav.experiments.scenarios.architectures import digits as digits_architectures
+from metav.experiments.scenarios.architectures import fashion as fashion_architectures
+from metav.experiments.scenarios.architectures import warfarin as warfarin_architectures
 from metav.models.running import predict
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.randomness import isolated_rng
@@ -135,6 +138,11 @@ FREE = {
 }
 
 
+def architecture_of(name: str) -> Callable[[], nn.Module]:
+    homes = (digits_architectures, warfarin_architectures, fashion_architectures)
+    return next(getattr(home, name) for home in homes if hasattr(home, name))
+
+
 def inputs_of(name: str) -> tuple[Tensor, object]:
     shape = {"digits": (1, 8, 8), "warfarin": (24,), "fashion": (16,)}[name.split("_")[0]]
     inputs = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0))
@@ -144,7 +152,7 @@ def inputs_of(name: str) -> tuple[Tensor, object]:
 @pytest.mark.parametrize("name", FREE)
 def test_permuted_units_give_the_same_answers_from_other_weights_in_every_layer(name):
     with isolated_rng(1):
-        model = randomized(getattr(architectures, name)())
+        model = randomized(architecture_of(name)())
     inputs, task = inputs_of(name)
     assert [group.size for group in channel_groups(model, inputs)] == FREE[name]
     changed = permute_neurons(model, task, strength=1.0, seed=2)
@@ -162,7 +170,7 @@ def test_permuted_units_give_the_same_answers_from_other_weights_in_every_layer(
 )
 def test_rescaled_relu_units_give_the_same_answers(name):
     with isolated_rng(1):
-        model = randomized(getattr(architectures, name)())
+        model = randomized(architecture_of(name)())
     inputs, task = inputs_of(name)
     changed = rescale_neurons(model, task, strength=1.0, seed=2)
     old, new = copy.deepcopy(model).double()(inputs.double()), copy.deepcopy(changed).double()(inputs.double())

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 import metav
 from metav.errors import InputError, ZooError
-from metav.experiments.runs.regimes import FEW_FAMILIES, GROUPS, Regime, all_regimes, select_regimes
-from metav.experiments.scenarios.scales import SCALES, SIZES
+from metav.experiments.runs.regime_groups import REGIME_GROUPS
+from metav.experiments.runs.regimes import FEW_FAMILIES, Regime, all_regimes, select_regimes
+from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
+from metav.experiments.scenarios.scales import SCALES
 from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.optimization.options import OptimizationOptions
@@ -74,7 +76,7 @@ def generator() -> torch.Generator:
 
 
 def regime(task: metav.Classification, name: str, scale: str = "small") -> Regime:
-    return select_regimes(all_regimes(task, SIZES["digits"][scale]), [name])[0]
+    return select_regimes(all_regimes(task, EXPERIMENT_TASKS["digits"].sizes[scale]), [name])[0]
 
 
 def test_the_full_regime_changes_nothing(task, zoo):
@@ -85,10 +87,12 @@ def test_the_full_regime_changes_nothing(task, zoo):
 
 
 def test_every_family_is_left_out_in_turn_and_nothing_else_with_it(task, zoo):
-    left_out = [entry for entry in all_regimes(task, SIZES["digits"]["small"]) if entry.group == "without"]
+    left_out = [
+        entry for entry in all_regimes(task, EXPERIMENT_TASKS["digits"].sizes["small"]) if entry.group == "without"
+    ]
     singles = {entry.detail for entry in left_out if entry.detail != "students"}
     assert singles == {entry.family for entry in zoo} - {"independent_same_data"}
-    students = {family for family, entry in OBFUSCATIONS.items() if entry.makes_student}
+    students = {name for name, entry in OBFUSCATIONS.items() if entry.makes_student and entry.supports(task)}
     for entry in left_out:
         kept = entry.choose_zoo(zoo, 0).models
         assert kept == tuple(model for model in zoo if model.family not in entry.without)
@@ -163,10 +167,10 @@ def test_regimes_that_differ_only_behind_the_fingerprint_share_it(task):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_names_are_unique_groups_are_known_and_selection_keeps_the_order(task, scale):
-    regimes = all_regimes(task, SIZES["digits"][scale])
+    regimes = all_regimes(task, EXPERIMENT_TASKS["digits"].sizes[scale])
     names = [entry.name for entry in regimes]
     assert len(set(names)) == len(names)
-    assert {entry.group for entry in regimes} == set(GROUPS)
+    assert {entry.group for entry in regimes} == set(REGIME_GROUPS)
     chosen = [entry.name for entry in select_regimes(regimes, ["output:label", "full", "queries"])]
     assert chosen == [name for name in names if name in ("full", "output:label") or name.startswith("queries")]
     with pytest.raises(InputError, match="no regime quaries"):
@@ -175,7 +179,7 @@ def test_names_are_unique_groups_are_known_and_selection_keeps_the_order(task, s
 
 def test_tasks_without_classes_or_images_get_only_what_they_can():
     table = metav.Regression(np.random.default_rng(0).normal(size=(60, 4)), np.arange(60.0), epochs=1)
-    names = {entry.name for entry in all_regimes(table, SIZES["warfarin"]["small"])}
+    names = {entry.name for entry in all_regimes(table, EXPERIMENT_TASKS["warfarin"].sizes["small"])}
     assert not names & {"output:top3", "output:label", "transport:jpeg", "front:blur", "without:extract_labels"}
     assert {"output:round2", "output:noisy", "front:noise"} <= names
 

@@ -22,8 +22,8 @@ from metav.experiments.attacks.registry import LEAK_ATTACKS
 from metav.experiments.runs.prepared_models import Plan
 from metav.experiments.runs.regimes import all_regimes
 from metav.experiments.runs.reproduction import parse_seeds, ranking, reproduce
-from metav.experiments.scenarios.scales import SIZES
-from metav.experiments.scenarios.scenario import digits_scenario
+from metav.experiments.scenarios.digits import digits_scenario
+from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
 from metav.support.randomness import single_thread
 from metav.zoo.untrained_copies import OWNER_COPIES
 
@@ -78,7 +78,7 @@ def test_the_smoke_scale_runs_every_regime_within_a_minute(tmp_path):
         digits_scenario(0).train_owner(0)
         assert seconds < OWNER_TRAININGS * (time.process_time() - start)
     summaries = json.loads(done.stdout)
-    wanted = [entry.name for entry in all_regimes(digits_scenario(0).task, SIZES["digits"]["smoke"])]
+    wanted = [entry.name for entry in all_regimes(digits_scenario(0).task, EXPERIMENT_TASKS["digits"].sizes["smoke"])]
     assert [entry["regime"] for entry in summaries] == wanted
     assert not [entry for entry in summaries if "failed" in entry]
     results = tmp_path / "results" / "digits-smoke"

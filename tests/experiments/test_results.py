@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from metav.errors import InputError
+from metav.experiments.attacks.registry import ATTACKS
+from metav.experiments.results.cost_tables import cost_table, costs_of, growth_table
+from metav.experiments.results.family_tables import apart_table, family_table, without_table
+from metav.experiments.results.publishing import commands_of, publish
+from metav.experiments.results.rate_tables import LATENT_ATTACKS, regime_table
 from metav.experiments.results.report import write_report
-from metav.experiments.results.tables import (
-    all_tables,
-    apart_table,
-    cost_table,
-    costs_of,
-    evaluation_of,
-    failed_table,
-    family_table,
-    growth_table,
-    regime_table,
-    summary_line,
-    sweep,
-    true_positives_at,
-    without_table,
-)
+from metav.experiments.results.run_records import evaluation_of, summary_line, sweep, true_positives_at
+from metav.experiments.results.tables import all_tables, failed_table
 from metav.experiments.runs.records import read_record, settings_key, write_record
+from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
 from metav.reports.experiment_plots import plot_queries, plot_robustness, plot_roc, plot_sweep
 
 SCORES = {"finetune_all": [0.9, 0.8], "distill_same": [0.6, 0.3]}
@@ -206,6 +201,98 @@ def test_a_report_is_written_from_json_files_alone(tmp_path):
 def test_a_report_without_results_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="run `metav reproduce` first"):
         write_report(tmp_path)
+
+
+def tables_of(text: str) -> list[str]:
+    """The Markdown tables of a text."""
+    return re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+
+
+def assert_every_table_is_headed_and_has_a_command(text: str) -> None:
+    """Each table stands right below a heading of its own, in a part that names commands and versions."""
+    parts = text.split("\n## ")
+    assert not tables_of(parts[0])
+    for part in parts[1:]:
+        intro, *sections = part.split("\n### ")
+        assert re.search(r"^    metav reproduce \w+ ", intro, flags=re.MULTILINE)
+        assert "- versions: " in intro
+        assert "- seeds of the fingerprints: " in intro
+        assert not tables_of(intro)
+        for section in sections:
+            title, empty, *lines = section.splitlines()
+            assert title
+            assert not empty
+            assert len(tables_of(section + "\n")) == 1
+            widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines if line}
+            assert len(widths) == 1
+
+
+def test_a_published_page_has_every_table_of_the_report_below_a_heading_and_a_command(tmp_path):
+    for seed in (1, 2):
+        for regime in ("full", "queries:5", "without:distill_same"):
+            path = tmp_path / "results" / "digits-smoke" / "owner0" / f"{regime.replace(':', '-')}-seed{seed}.json"
+            write_record(path, recorded(regime, seed=seed))
+    built = {"seconds": {"owner": 1.0}, "settings": {"owner_seed": 0}}
+    write_record(tmp_path / "results" / "digits-smoke" / "owner0" / "materials.json", built)
+    write_report(tmp_path / "results" / "digits-smoke")
+    page = publish("digits", tmp_path / "results", tmp_path / "docs").read_text()
+    report = tables_of((tmp_path / "results" / "digits-smoke" / "report.md").read_text())
+    assert len(report) == 5
+    assert tables_of(page) == report
+    assert_every_table_is_headed_and_has_a_command(page)
+
+
+def test_the_development_owner_other_scales_and_other_versions_stand_apart_on_a_page(tmp_path):
+    records = [
+        recorded(owner=0, scale="small"),
+        recorded(owner=1, scale="small"),
+        recorded(owner=2, scale="small"),
+        recorded(owner=2, scale="small", seed=2, versions={"metav": "1"}),
+        recorded(owner=0, scale="paper"),
+    ]
+    for number, record in enumerate(records):
+        write_record(tmp_path / f"digits-{record['scale']}" / f"{number}.json", record)
+    page = publish("digits", tmp_path, tmp_path / "docs").read_text()
+    titles = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
+    assert titles == [
+        "Scale paper, development owner",
+        "Scale small, owners 1, 2",
+        "Scale small, owner 2",
+        "Scale small, development owner",
+    ]
+    assert page.count("the development owner: not a blind test") == 2
+
+
+def test_the_commands_of_a_page_name_what_the_runs_were_made_with():
+    runs = [recorded(regime, seed=seed, owner=1) for seed in (1, 2) for regime in ("queries:10", "queries:5", "full")]
+    runs += [recorded("few", owner=1), recorded(owner=3, device="cuda:0", baselines={"other": {"failed": "no"}})]
+    assert commands_of(runs) == [
+        "metav reproduce digits --scale smoke --owner 1 --seeds 1 --regimes few",
+        "metav reproduce digits --scale smoke --owner 1 --seeds 1,2 --regimes full,queries:5,queries:10",
+        "metav reproduce digits --scale smoke --owner 3 --device cuda:0 --seeds 1 --regimes full --baselines",
+    ]
+    full = [recorded(task="skin", scale="paper"), recorded("leaked", task="skin", scale="paper")]
+    assert commands_of(full) == [
+        "metav reproduce skin --data FOLDER --scale paper --owner 0 --seeds 1 --regimes full --no-baselines",
+        "metav reproduce skin --data FOLDER --scale paper --owner 0 --seeds 1 --regimes leaked",
+    ]
+
+
+def test_a_page_without_results_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="run `metav reproduce` first"):
+        publish("digits", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", EXPERIMENT_TASKS)
+def test_the_published_results_are_pages_of_this_form(name):
+    text = (Path(__file__).parents[2] / "docs" / "results" / f"{name}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# Results: {name}\n")
+    assert tables_of(text)
+    assert_every_table_is_headed_and_has_a_command(text)
+
+
+def test_the_tables_know_every_attack_that_changes_a_latent_space():
+    assert set(LATENT_ATTACKS) == {name for name, attack in ATTACKS.items() if attack.maps_latent}
 
 
 def test_a_damaged_record_counts_as_none(tmp_path):

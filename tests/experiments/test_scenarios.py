@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from real_data import FOLDER, WHY_NOT
 
 from metav.errors import InputError
-from metav.experiments.scenarios import architectures
+from metav.experiments.scenarios.architectures import digits, fashion, skin, warfarin
+from metav.experiments.scenarios.architectures.building_blocks import Scaled, at_width
 from metav.experiments.scenarios.datasets import (
     Split,
     load_digits,
@@ -24,24 +25,21 @@ from metav.experiments.scenarios.datasets import (
     load_warfarin,
     split_by_group,
 )
-from metav.experiments.scenarios.scales import SCALES, SIZES
-from metav.experiments.scenarios.scenario import (
-    Scenario,
-    digits_scenario,
-    disturbed,
-    fashion_scenario,
-    make_scenario,
-    skin_scenario,
-    warfarin_scenario,
-)
-from metav.experiments.scenarios.skin_architectures import SKIN_SUSPECTS, SKIN_ZOO, Scaled, at_width, skin_resnet18
+from metav.experiments.scenarios.digits import digits_scenario
+from metav.experiments.scenarios.disturbance import disturbed
+from metav.experiments.scenarios.fashion import fashion_scenario
+from metav.experiments.scenarios.registry import EXPERIMENT_TASKS, make_scenario
+from metav.experiments.scenarios.scales import SCALES
+from metav.experiments.scenarios.scenario import Scenario
+from metav.experiments.scenarios.skin import skin_scenario
+from metav.experiments.scenarios.warfarin import warfarin_scenario
 from metav.models.architectures import Architecture, build
 
 ROLES = {
-    "digits": (architectures.DIGITS_OWNER, architectures.DIGITS_ZOO, architectures.DIGITS_SUSPECTS),
-    "warfarin": (architectures.WARFARIN_OWNER, architectures.WARFARIN_ZOO, architectures.WARFARIN_SUSPECTS),
-    "fashion": (architectures.FASHION_OWNER, architectures.FASHION_ZOO, architectures.FASHION_SUSPECTS),
-    "skin": (Scaled(skin_resnet18, 4), at_width(SKIN_ZOO, 4), at_width(SKIN_SUSPECTS, 4)),
+    "digits": (digits.OWNER, digits.ZOO, digits.SUSPECTS),
+    "warfarin": (warfarin.OWNER, warfarin.ZOO, warfarin.SUSPECTS),
+    "fashion": (fashion.OWNER, fashion.ZOO, fashion.SUSPECTS),
+    "skin": (Scaled(skin.OWNER, 4), at_width(skin.ZOO, 4), at_width(skin.SUSPECTS, 4)),
 }
 SHAPES = {"digits": ((1, 8, 8), (10,)), "warfarin": ((24,), (1,)), "fashion": ((16,), (1, 28, 28))}
 SHAPES["skin"] = ((3, 28, 28), (7,))
@@ -252,14 +250,14 @@ def scenario_named(name: str, request: pytest.FixtureRequest) -> Scenario:
 
 def test_resnet18_at_width_64_has_the_published_number_of_parameters() -> None:
     # He et al. (2016) with 1,000 classes: 11,689,512, of which the last layer has 513,000
-    count = sum(parameter.numel() for parameter in build(Scaled(skin_resnet18, 64), 0).parameters())
+    count = sum(parameter.numel() for parameter in build(Scaled(skin.OWNER, 64), 0).parameters())
     assert count == 11_689_512 - 513_000 + (512 + 1) * 7
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("task", SIZES)
+@pytest.mark.parametrize("task", EXPERIMENT_TASKS)
 def test_every_task_has_every_scale(task: str, scale: str, data_folder: Path) -> None:
-    sizes = SIZES[task][scale]
+    sizes = EXPERIMENT_TASKS[task].sizes[scale]
     scenario = make_scenario(task, data_folder, 1, sizes)
     assert scenario.name == task
     if scale != "smoke":
@@ -271,7 +269,7 @@ def test_every_task_has_every_scale(task: str, scale: str, data_folder: Path) ->
 
 
 def test_a_gan_owner_has_a_variational_autoencoder_for_a_neighbour(data_folder: Path) -> None:
-    scenario = make_scenario("fashion", data_folder, 0, SIZES["fashion"]["paper"])
+    scenario = make_scenario("fashion", data_folder, 0, EXPERIMENT_TASKS["fashion"].sizes["paper"])
     assert (scenario.task.objective, scenario.other_task.objective) == ("adversarial", "autoencode")
 
 

@@ -18,9 +18,9 @@ import metav
 import metav.experiments.suspects.training
 from metav.errors import InputError, ModelError
 from metav.experiments.attacks.registry import ATTACKS
-from metav.experiments.scenarios import architectures
+from metav.experiments.scenarios.architectures.digits import digits_smooth_cnn
 from metav.experiments.suspects.collection import build_test_suspects, usefulness_lost
-from metav.experiments.suspects.plan import ATTACKED, SCALES, STACKED, Scale, plan_suspects
+from metav.experiments.suspects.plan import ATTACKED, STACKED, SUSPECT_COUNTS, SuspectCounts, plan_suspects
 from metav.models.running import predict
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.randomness import isolated_rng
@@ -30,7 +30,7 @@ from metav.zoo.plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, plan_zoo
 
 TASKS = ("classification", "regression", "generation")
 
-SMALL = Scale(
+SMALL = SuspectCounts(
     rounds=1,
     families=("weight_prune", "distill_same"),
     attacks=("unlearn_fingerprint", "knockoff", "permute_neurons", "jbda"),
@@ -90,7 +90,7 @@ def collection(owner, task):
 
 def planned(name: str, scale: str, *, leaked: bool = True, architectures_: int = 5):
     return plan_suspects(
-        owner_of(name), task_of(name), SCALES[scale], architectures=architectures_, seed=0, leaked=leaked
+        owner_of(name), task_of(name), SUSPECT_COUNTS[scale], architectures=architectures_, seed=0, leaked=leaked
     )
 
 
@@ -154,8 +154,10 @@ def test_what_cannot_be_made_is_left_out():
     assert all(entry.architecture == 0 for entry in (*alone.plain, *alone.attacks))
     # GELU is no ReLU: no unit of this owner can be rescaled, and none could be moved in a linear model.
     with isolated_rng(0):
-        smooth = architectures.digits_smooth_cnn()
-    plan = plan_suspects(smooth, task_of("classification"), SCALES["paper"], architectures=2, seed=0, leaked=False)
+        smooth = digits_smooth_cnn()
+    plan = plan_suspects(
+        smooth, task_of("classification"), SUSPECT_COUNTS["paper"], architectures=2, seed=0, leaked=False
+    )
     names = {entry.family for entry in plan.attacks}
     assert "rescale_neurons" not in names
     assert "permute_neurons" in names
@@ -239,7 +241,7 @@ def test_owner_inputs_and_random_state_are_untouched(owner, task):
     queries, examples, digest = given["queries"].clone(), task.examples.clone(), task.digest()
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), torch.get_num_threads()
-    build_test_suspects(model, task, **{**given, "scale": SCALES["smoke"]})
+    build_test_suspects(model, task, **{**given, "scale": SUSPECT_COUNTS["smoke"]})
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])
     assert (random.getstate(), torch.get_num_threads()) == states[2:]
@@ -300,7 +302,7 @@ def test_plain_suspects_are_shared_with_build_suspects(owner, task, tmp_path, tr
 
 def test_generators_get_suspects_with_another_latent_space():
     task, owner = task_of("generation"), owner_of("generation")
-    scale = Scale(
+    scale = SuspectCounts(
         rounds=2,
         families=("weight_prune",),
         attacks=("permute_latent", "rotate_latent"),
@@ -324,7 +326,7 @@ def test_a_fingerprint_is_evaluated_on_them(owner, task):
     fp = make_fingerprint()
     from small_fingerprints import small_owner, small_task
 
-    scale = Scale(
+    scale = SuspectCounts(
         rounds=1,
         families=("weight_prune", "finetune_last"),
         attacks=("permute_neurons", "unlearn_fingerprint"),

@@ -411,7 +411,7 @@ FORGERIES = {
     ),
     "member outputs": (set_in("verifier", 0, "outputs", to=2), r"verifier\.0 reads 2 outputs, expected 3"),
     "member hidden": (set_in("verifier", 0, "hidden", to=5), r"weight1 has shape \(12, 4\), expected \(12, 5\)"),
-    "vast hidden": (set_in("verifier", 0, "hidden", to=2**62), "their product must fit in memory"),
+    "vast hidden": (set_in("verifier", 0, "hidden", to=2**62), "hidden must be >= 1 and their product must fit"),
     "vast unused hidden": (set_in("verifier", 1, "hidden", to=2**80), "do not fit"),
     "member weight": (set_in("verifier", 0, "weight", to=-0.5), "expected finite, >= 0, > 0"),
     "member weights": (set_in("verifier", 0, "weight", to=0.5), "weights of the verifiers must sum to 1"),

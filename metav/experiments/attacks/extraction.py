@@ -39,11 +39,16 @@ def knockoff(
     other: Task | None = None,
     architecture: Architecture | None = None,
 ) -> nn.Module:
-    """Knockoff nets (Orekondy et al. 2019), random policy: train a new model on the model's scores for inputs of other
-    origin. The budget is a share 1 - 0.5 `strength` of the inputs of `other`; for generation, whose inputs are latents,
+    """Train a new model on the model's scores for inputs of other origin: knockoff nets, random policy.
+
+    The budget is a share 1 - 0.5 `strength` of the inputs of `other`; for generation, whose inputs are latents, it is
     4,000 (1 - 0.5 `strength`) latents uniform within the bounds.
 
+    other: the task whose inputs are asked; generation needs none.
+    architecture: of the new model; None: the model's own class.
+
     Raises InputError without `other`, or for one of another input shape; ObfuscationError for data not in memory.
+    Source: Orekondy et al. 2019.
     """
     student = fresh_student(model, strength, seed, architecture)
     generator = torch.Generator().manual_seed(derive_seed(seed, "knockoff"))
@@ -53,9 +58,9 @@ def knockoff(
         pool: Task = task.with_latents(task.lower + (task.upper - task.lower) * uniform)
         return train_as_it_can(pool, student, teacher=model, seed=derive_seed(seed, "training"))
     if other is None:
-        raise InputError("knockoff needs data of another origin; pass other=, a task on them.")
+        raise InputError("knockoff needs data of another origin; pass other=, a task on them")
     if tuple(other.input_shape) != tuple(task.input_shape):
-        raise InputError(f"other has inputs of shape {other.input_shape}, expected the task's {task.input_shape}.")
+        raise InputError(f"other has inputs of shape {other.input_shape}, expected the task's {task.input_shape}")
     given = _in_memory(other, "knockoff")
     chosen = torch.randperm(len(given.examples), generator=generator)[: max(2, round(budget * len(given.examples)))]
     transfer = _in_memory(task, "knockoff").with_data(given.examples[chosen], given.targets[chosen])
@@ -74,15 +79,20 @@ def jbda(
     architecture: Architecture | None = None,
     labels: bool = True,
 ) -> nn.Module:
-    """Jacobian-based augmentation (Papernot et al. 2017, algorithm 1): from 150 (1 - 0.5 `strength`) natural inputs.
+    """Train a new model from few natural inputs and their neighbours: Jacobian-based augmentation.
 
-    Each round trains the new model on the model's answers and adds, for each input, a neighbour a tenth of the range
-    away in the direction that changes most what the new model answers; the direction turns every other round. `labels`:
-    learn from the model's labels alone where the task has classes, as in the paper; else from its scores.
-    Raises ObfuscationError for generation, whose thief draws as many latents as he likes.
+    It starts from 150 (1 - 0.5 `strength`) natural inputs. Each round trains the new model on the model's answers and
+    adds, for each input, a neighbour a tenth of the range away in the direction that changes most what the new model
+    answers; the direction turns every other round.
+
+    architecture: of the new model; None: the model's own class.
+    labels: learn from the model's labels alone where the task has classes, as in the paper; else from its scores.
+
+    Raises ObfuscationError for generation, whose thief draws as many latents as he likes. Source: Papernot et al. 2017,
+    algorithm 1.
     """
     if task.kind.inputs_are_latents:
-        raise ObfuscationError("jbda needs classification or regression, got generation; use extract_scores.")
+        raise ObfuscationError("jbda needs classification or regression, got generation; use extract_scores")
     given, student = _in_memory(task, "jbda"), fresh_student(model, strength, seed, architecture)
     count = min(len(given.examples), max(2, round(JACOBIAN_SEEDS * (1.0 - 0.5 * strength))))
     inputs = task.natural_queries(count, seed=derive_seed(seed, "jbda"))
@@ -118,8 +128,11 @@ def double_distill(
     architecture: Architecture | None = None,
     between: Architecture | None = None,
 ) -> nn.Module:
-    """Distil the model into one of the class `between` (None: `architecture`), and that into one of `architecture`
-    (None: the model's own class): twice as far from the owner as one distillation of that `strength`."""
+    """Distil the model into another, and that into a third: twice as far from the owner as one distillation.
+
+    architecture: of the third; None: the model's own class.
+    between: of the second; None: `architecture`.
+    """
     first = distill(
         model, task, strength=strength, seed=derive_seed(seed, "first"), architecture=between or architecture
     )
@@ -164,5 +177,5 @@ def _placeholders(given: SupervisedTask, count: int) -> Tensor:
 
 def _in_memory(task: Task, name: str) -> SupervisedTask:
     if not isinstance(task, SupervisedTask):
-        raise ObfuscationError(f"{name} needs a task with inputs and targets in memory, got {type(task).__name__}.")
+        raise ObfuscationError(f"{name} needs a task with inputs and targets in memory, got {type(task).__name__}")
     return task

@@ -36,14 +36,19 @@ def stacked(
     seed: int,
     architecture: Architecture | None = None,
 ) -> nn.Module:
-    """Do two ownership obfuscations one after the other, both at `strength`; `architecture` goes to those that build a
-    new model. Raises ObfuscationError for a name that OBFUSCATIONS lacks or that makes no sense for the task."""
+    """Do two ownership obfuscations one after the other, both at `strength`.
+
+    first, second: names of OBFUSCATIONS.
+    architecture: goes to those that build a new model.
+
+    Raises ObfuscationError for a name that OBFUSCATIONS lacks or that makes no sense for the task.
+    """
     for number, family in enumerate((first, second)):
         entry = OBFUSCATIONS.get(family)
         if entry is None or not entry.supports(task):
             raise ObfuscationError(
                 f"{family!r} is no ownership obfuscation for a {task.name} task; choose of "
-                f"{', '.join(name for name, other in OBFUSCATIONS.items() if other.supports(task))}."
+                f"{', '.join(name for name, other in OBFUSCATIONS.items() if other.supports(task))}"
             )
         options = {"architecture": architecture} if entry.other_architecture else {}
         model = entry.function(model, task, strength=strength, seed=derive_seed(seed, "stacked", number), **options)
@@ -52,11 +57,15 @@ def stacked(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One family of test suspects: its function, what a task must have (`needs`), and what else it takes.
+    """One family of test suspects.
 
-    `needs_training`: False for those that only rewrite weights. `own_architecture`, `other_architecture`: whether the
-    result may be of the owner's class, of another one. `needs_other`: data of another origin (`other`).
-    `needs_queries`: the leaked fingerprint (`queries`).
+    needs: what a task must have.
+    needs_training: False for those that only rewrite weights.
+    own_architecture, other_architecture: whether the result may be of the owner's class, and of another one.
+    needs_other: whether the function takes data of another origin, `other`.
+    needs_queries: whether it takes the queries of a leaked fingerprint, `queries`.
+    maps_latent: whether the result may be a generator behind a map of its latent.
+    strengths: those that suspects have.
     """
 
     family: str
@@ -67,6 +76,7 @@ class Attack:
     other_architecture: bool = False
     needs_other: bool = False
     needs_queries: bool = False
+    maps_latent: bool = False
     strengths: tuple[float, ...] = (0.35, 0.65, 0.95)
 
     def supports(self, task: Task) -> bool:
@@ -106,9 +116,19 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
                 needs_queries=True,
             ),
             Attack(
-                family="permute_latent", function=permute_latent, needs=TaskNeeds(latents=True), needs_training=False
+                family="permute_latent",
+                function=permute_latent,
+                needs=TaskNeeds(latents=True),
+                needs_training=False,
+                maps_latent=True,
             ),
-            Attack(family="rotate_latent", function=rotate_latent, needs=TaskNeeds(latents=True), needs_training=False),
+            Attack(
+                family="rotate_latent",
+                function=rotate_latent,
+                needs=TaskNeeds(latents=True),
+                needs_training=False,
+                maps_latent=True,
+            ),
         )
     }
 )

@@ -14,7 +14,7 @@ from torch.nn import functional
 from metav.errors import InputError, ObfuscationError
 from metav.models.architectures import Architecture, reinitialized
 from metav.models.running import copied, device_of, evaluating, predict
-from metav.models.training import fit, training_mode
+from metav.models.training import TrainingOptions, fit, training_mode
 from metav.obfuscations.layers import channel_norms, following_norms, weighted_layers, zero_channels
 from metav.obfuscations.steps import check_strength
 from metav.support.randomness import derive_seed, isolated_rng, single_thread
@@ -42,13 +42,16 @@ CLEAN_INPUTS = 512
 def removal_net(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
-    """RemovalNet (Yao et al. 2023, arXiv 2308.12319): a min-max distillation away from the model's inner features.
+    """Distil a model away from its own inner features, in a min-max game: RemovalNet.
 
     Inner level: the features of a middle layer are reordered in a share `strength` of the channels, then moved away
     from the model's by signed gradient steps, as far as the rest of the model still gives its answer; for classes the
     answers are mixed with those of the most different input of the batch where the label stays. Outer level: a copy of
     the model learns altered features, altered answers and the true targets for a share 0.5 + 0.5 `strength` of the
-    task's epochs. Raises ObfuscationError for generation, for a task without targets in memory and for one layer.
+    task's epochs.
+
+    Raises ObfuscationError for generation, for a task without targets in memory and for a model of one layer. Source:
+    Yao et al. 2023, arXiv 2308.12319.
     """
     check_strength(strength)
     inputs, targets = _training_part(task, "removal_net")
@@ -80,11 +83,13 @@ def removal_net(
 def fine_prune(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
-    """Fine-pruning (Liu et al. 2018): of the last hidden convolution (linear layer where there is none) set the
-    channels to zero that clean inputs activate least, a share 0.2 + 0.6 `strength` of them, then train the rest for 0.4
-    of the task's epochs. A channel's activity is the mean magnitude that the next layer reads of it.
+    """Set to zero the channels that clean inputs activate least, then train the rest: fine-pruning.
 
-    Raises ObfuscationError for a model without a hidden layer of several channels.
+    The channels are those of the last hidden convolution (linear layer where there is none), a share 0.2 + 0.6
+    `strength` of them; the training takes 0.4 of the task's epochs. A channel's activity is the mean magnitude that the
+    next layer reads of it.
+
+    Raises ObfuscationError for a model without a hidden layer of several channels. Source: Liu et al. 2018.
     """
     check_strength(strength)
     clone = copied(model)
@@ -122,21 +127,23 @@ def unlearn_fingerprint(
     architecture: Architecture | None = None,
     decoy: bool = False,
 ) -> nn.Module:
-    """Unlearn a leaked fingerprint: train a copy to answer each of its queries with a mixture of the model's own answer
-    and, with weight `strength`, its answer to another of them, while it keeps learning its task.
+    """Train a copy to answer the queries of a leaked fingerprint otherwise, while it keeps learning its task.
 
-    That takes all of the task's epochs; a quarter as many queries as clean inputs stand in each batch. For classes the
-    other query has another label where there is one. `decoy`: the other answers are not the model's, but those of one
-    of the same class that the thief trains from scratch for this, so that the copy answers as an independent one would.
+    It learns to answer each query with a mixture of the model's own answer and, with weight `strength`, its answer to
+    another query; for classes one of another label where there is one. That takes all of the task's epochs; a quarter
+    as many queries as clean inputs stand in each batch.
 
-    `queries` (n, *input), at least two. Raises InputError for queries that do not fit the task, ObfuscationError for a
-    task without data in memory.
+    queries: (n, *input), at least two.
+    decoy: the other answers are not the model's, but those of one of the same class that the thief trains from scratch
+    for this, so that the copy answers as an independent one would.
+
+    Raises InputError for queries that do not fit the task, ObfuscationError for a task without data in memory.
     """
     check_strength(strength)
     if queries.ndim != 1 + len(task.input_shape) or tuple(queries.shape[1:]) != tuple(task.input_shape):
-        raise InputError(f"queries must have shape (n, *{tuple(task.input_shape)}), got {tuple(queries.shape)}.")
+        raise InputError(f"queries must have shape (n, *{tuple(task.input_shape)}), got {tuple(queries.shape)}")
     if len(queries) < 2:
-        raise InputError(f"queries must be at least two, got {len(queries)}.")
+        raise InputError(f"queries must be at least two, got {len(queries)}")
     teacher, student, device = copied(model), copied(model), device_of(model)
     generator = torch.Generator().manual_seed(derive_seed(seed, "unlearn_fingerprint"))
     leaked = queries.detach().float().to(device)
@@ -148,7 +155,7 @@ def unlearn_fingerprint(
         other = own[_other_queries(own, task, generator)]
     wanted = _mixture(own, other, task, strength).to(device)
     batches, count = _clean_batches(task, teacher, device, generator)
-    size = min(len(leaked), max(2, task.options.batch_size // 4))
+    size = min(len(leaked), max(2, _options(task).batch_size // 4))
 
     def batch_loss(indices: Tensor) -> Tensor:
         batch, targets = batches(indices)
@@ -219,7 +226,7 @@ class _Alteration:
 def _middle_layer(model: nn.Module, task: Task) -> nn.Module:
     layers = weighted_layers(model, task)
     if len(layers) < 2:
-        raise ObfuscationError("removal_net needs a hidden layer, and this model has one layer; use finetune_all.")
+        raise ObfuscationError("removal_net needs a hidden layer, and this model has one layer; use finetune_all")
     return layers[(len(layers) - 1) // 2]
 
 
@@ -263,7 +270,7 @@ def _activity(model: nn.Module, task: Task, seed: int) -> tuple[nn.Module, Tenso
         if read and read[-1].ndim > 1 and read[-1].shape[1] % channels == 0:
             return layer, read[-1].abs().reshape(len(read[-1]), channels, -1).mean(dim=(0, 2)).cpu()
     raise ObfuscationError(
-        "fine_prune finds no hidden layer whose channels the next layer reads one by one; use filter_prune."
+        "fine_prune finds no hidden layer whose channels the next layer reads one by one; use filter_prune"
     )
 
 
@@ -304,9 +311,15 @@ def _clean_batches(
 
 def _training_part(task: Task, name: str) -> tuple[Tensor, Tensor]:
     if not isinstance(task, SupervisedTask):
-        raise ObfuscationError(f"{name} needs inputs with targets in memory, got {task.name}; use fine_prune.")
+        raise ObfuscationError(f"{name} needs inputs with targets in memory, got {task.name}; use fine_prune")
     indices = task.training_indices
     return task.examples[indices], task.targets[indices]
+
+
+def _options(task: Task) -> TrainingOptions:
+    if task.options is None:
+        raise ObfuscationError(f"the task of class {type(task).__name__} says not how it trains; give it `options`")
+    return task.options
 
 
 def _fit(
@@ -314,7 +327,7 @@ def _fit(
 ) -> nn.Module:
     """Train all of a model on a loss of its own for a share of the task's epochs."""
     chosen: list[Tensor] = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    options, own = replace(task.options, epochs=share * task.epochs), derive_seed(seed, "training")
+    options, own = replace(_options(task), epochs=share * task.epochs), derive_seed(seed, "training")
     with isolated_rng(own), single_thread(), training_mode(model, chosen):
         fit(model, batch_loss, count=count, options=options, seed=own, parameters=chosen)
     return model

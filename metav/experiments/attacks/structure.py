@@ -28,7 +28,9 @@ def permute_neurons(
     """Reorder a share `strength` of the hidden units and channels of each layer; the answers stay what they are.
 
     Reaches linear layers, (grouped, transposed) convolutions and batch norms, also across pooling, reshaping and skip
-    connections, whose branches are reordered alike. Raises ObfuscationError where no hidden unit can be moved.
+    connections, whose branches are reordered alike.
+
+    Raises ObfuscationError where no hidden unit can be moved.
     """
     check_strength(strength)
     clone, generator = copied(model), torch.Generator().manual_seed(derive_seed(seed, "permute_neurons"))
@@ -47,10 +49,11 @@ def permute_neurons(
 def rescale_neurons(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
-    """Multiply what each hidden ReLU unit receives by a factor between 1 / (1 + 3 `strength`) and 1 + 3 `strength`, and
-    divide what reads it by the same; the answers stay what they are (Dinh et al. 2017, section 3).
+    """Multiply what each hidden ReLU unit receives by a factor, and divide what reads it by the same.
 
-    Raises ObfuscationError for a model without such units.
+    The factors lie between 1 / (1 + 3 `strength`) and 1 + 3 `strength`; the answers stay what they are.
+
+    Raises ObfuscationError for a model without such units. Source: Dinh et al. 2017, section 3.
     """
     check_strength(strength)
     clone, generator = copied(model), torch.Generator().manual_seed(derive_seed(seed, "rescale_neurons"))
@@ -87,8 +90,9 @@ def rotate_latent(
 ) -> nn.Module:
     """Rotate a generator's latent space by up to 180 `strength` degrees in each of size / 2 random planes.
 
-    A standard normal latent stays one, so that the samples keep their distribution. Raises ObfuscationError for a task
-    other than generation.
+    A standard normal latent stays one, so that the samples keep their distribution.
+
+    Raises ObfuscationError for a task other than generation.
     """
     size = _latent_size(task, strength, "rotate_latent")
     generator = torch.Generator().manual_seed(derive_seed(seed, "rotate_latent"))
@@ -104,6 +108,8 @@ def rotate_latent(
 class MappedLatent(nn.Module):
     """A generator behind an orthogonal map of its latent: for those whose first layer cannot take it in."""
 
+    identity_name = "metav/MappedLatent"
+
     matrix: Tensor
 
     def __init__(self, inner: nn.Module, matrix: Tensor) -> None:
@@ -112,15 +118,20 @@ class MappedLatent(nn.Module):
         self.register_buffer("matrix", matrix)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(n, *latent) -> samples of the inner generator."""
+        """Return the inner generator's samples of the mapped latents (n, *latent)."""
         mapped = latents.flatten(1) @ self.matrix.T
         result: Tensor = self.inner(mapped.reshape(latents.shape))
         return result
 
 
 def with_latent_map(model: nn.Module, task: Task, matrix: Tensor) -> nn.Module:
-    """Return a copy that answers latents z as the model answers `matrix` z: folded into the first layer where that is
-    linear (or a transposed convolution of 1x1 maps), else in front of it."""
+    """Return a copy that answers latents z as the model answers `matrix` z.
+
+    The map is folded into the first layer where that is linear, or a transposed convolution of 1x1 maps; else it stands
+    in front of it.
+
+    matrix: (size, size), orthogonal.
+    """
     clone = copied(model)
     matrix = matrix.to(device_of(clone))
     first = weighted_layers(clone, task)[0]
@@ -147,10 +158,10 @@ def with_latent_map(model: nn.Module, task: Task, matrix: Tensor) -> nn.Module:
 def _latent_size(task: Task, strength: float, name: str) -> int:
     check_strength(strength)
     if not task.kind.inputs_are_latents:
-        raise ObfuscationError(f"{name} needs a generation task, got {task.name}; use permute_neurons.")
+        raise ObfuscationError(f"{name} needs a generation task, got {task.name}; use permute_neurons")
     size = int(torch.Size(task.input_shape).numel())
     if size < 2:
-        raise ObfuscationError(f"{name} needs a latent of at least two numbers, got {size}.")
+        raise ObfuscationError(f"{name} needs a latent of at least two numbers, got {size}")
     return size
 
 
@@ -163,7 +174,7 @@ def _same_answers(model: nn.Module, changed: nn.Module, task: Task, groups: int,
     if groups == 0:
         raise ObfuscationError(
             f"{name} finds no hidden unit that it may change in a {type(model).__qualname__}: it needs at least two "
-            "layers with a plain operation between them; use weight_noise."
+            "layers with a plain operation between them; use weight_noise"
         )
     queries = _some_inputs(task, model)
     with isolated_rng(0):
@@ -171,6 +182,6 @@ def _same_answers(model: nn.Module, changed: nn.Module, task: Task, groups: int,
     if float((after - before).abs().max()) > TOLERANCE * (1.0 + float(before.abs().max())):
         raise ObfuscationError(
             f"{name} changed the answers of a {type(model).__qualname__}, whose layers do more than their types say; "
-            "use weight_noise."
+            "use weight_noise"
         )
     return changed

@@ -1,1 +1,1 @@
-"""Tables and figures from the records of runs."""
+"""From records to tables, figures and published pages."""

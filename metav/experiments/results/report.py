@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metav.errors import ArtefactError
-from metav.experiments.results.tables import (
-    Record,
-    all_tables,
-    costs_of,
-    evaluation_of,
-    schemes_of,
-    scored,
-    scores_of,
-    sweep,
-)
+from metav.experiments.results.cost_tables import costs_of
+from metav.experiments.results.run_records import Record, evaluation_of, schemes_of, scored, scores_of, sweep
+from metav.experiments.results.tables import all_tables
 from metav.experiments.runs.records import read_prepared, read_runs, write_text
 from metav.fingerprints.fingerprint import load
 from metav.reports.experiment_plots import plot_costs, plot_queries, plot_robustness, plot_roc, plot_sweep
@@ -26,21 +19,23 @@ from metav.reports.score_plot import plot_scores, save_plot
 def write_report(folder: Path) -> list[Path]:
     """Write report.md and the figures into a folder of results, from its JSON files alone; return what was written.
 
-    A figure without data is left out. InputError where there are no results.
+    A figure without data is left out.
+
+    Raises InputError where there are no results.
     """
-    runs, materials = read_runs(folder), read_prepared(folder)
+    runs, prepared = read_runs(folder), read_prepared(folder)
     written = []
-    for name, draw in _figures(folder, runs, materials).items():
+    for name, draw in _figures(folder, runs, prepared).items():
         axes = draw()
         if axes is not None:
             save_plot(axes, folder / f"{name}.png")
             written.append(folder / f"{name}.png")
     pictures = "\n".join(f"![{path.stem}]({path.name})" for path in written)
-    write_text(folder / "report.md", all_tables(runs, materials) + ("\n" + pictures + "\n" if pictures else ""))
+    write_text(folder / "report.md", all_tables(runs, prepared) + ("\n" + pictures + "\n" if pictures else ""))
     return [folder / "report.md", *written]
 
 
-def _figures(folder: Path, runs: Sequence[Record], materials: Sequence[Record]) -> dict[str, Callable[[], Any]]:
+def _figures(folder: Path, runs: Sequence[Record], prepared: Sequence[Record]) -> dict[str, Callable[[], Any]]:
     # one run stands for all in the figures that show single suspects: the tables hold the means
     full = next((run for run in runs if run["group"] == "full" and "evaluation" in run), None)
     return {
@@ -50,7 +45,7 @@ def _figures(folder: Path, runs: Sequence[Record], materials: Sequence[Record]) 
         "queries": lambda: _sweep(runs, "queries", "number of queries"),
         "surrogates": lambda: _sweep(runs, "surrogates", "trained surrogates of each class"),
         "fingerprint": lambda: None if full is None else _queries(folder, full),
-        "cost": lambda: plot_costs(costs, title="Cost") if (costs := costs_of(runs, materials)) else None,
+        "cost": lambda: plot_costs(costs, title="Cost") if (costs := costs_of(runs, prepared)) else None,
     }
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from metav.experiments.attacks.registry import LEAK_ATTACKS
 from metav.experiments.runs.records import read_record, versions, write_record
-from metav.experiments.scenarios.scales import SIZES, Scale, ScaleName
-from metav.experiments.scenarios.scenario import Scenario, make_scenario
+from metav.experiments.scenarios.registry import EXPERIMENT_TASKS, make_scenario
+from metav.experiments.scenarios.scales import Scale, ScaleName
+from metav.experiments.scenarios.scenario import Scenario
 from metav.experiments.suspects.collection import SuspectCollection, build_test_suspects
-from metav.experiments.suspects.plan import SCALES as SUSPECT_SCALES
+from metav.experiments.suspects.plan import SUSPECT_COUNTS
 from metav.models.architectures import build
 from metav.models.identity import architecture_identity, state_digest
 from metav.optimization.options import OptimizationOptions
@@ -35,8 +36,14 @@ Suspects = tuple[tuple[nn.Module, bool, str], ...]
 class Plan:
     """One experiment: which task at which scale, on what, and where its files go.
 
-    data: folder of the real data sets (digits need none). owner_seed: of the split of the data, the owner, its zoo and
-    the suspects. cache: folder of trained models. output: folder of results. device: where models are trained and run.
+    task: one of EXPERIMENT_TASKS.
+    data: folder of the real data sets; None for tasks that need none.
+    owner_seed: of the split of the data, the owner, its zoo and the suspects.
+    cache: folder of trained models.
+    output: folder of results.
+    jobs: processes that train; -1 is one per core.
+    device: where models are trained and run.
+    progress: whether bars show; None: on a terminal.
     """
 
     task: str
@@ -51,21 +58,21 @@ class Plan:
 
     @property
     def scale(self) -> Scale:
-        """The sizes."""
-        return SIZES[self.task][self.scale_name]
+        """Return the sizes."""
+        return EXPERIMENT_TASKS[self.task].sizes[self.scale_name]
 
     @property
     def options(self) -> OptimizationOptions:
-        """Options of the joint optimisation, before a regime changes them."""
+        """Return the options of the joint optimisation, before a regime changes them."""
         return OptimizationOptions(queries=self.scale.queries, **self.scale.options)
 
     @property
     def folder(self) -> Path:
-        """Where the results of this owner go."""
+        """Return the folder of this owner's results."""
         return self.output / f"{self.task}-{self.scale_name}" / f"owner{self.owner_seed}"
 
     def settings(self) -> dict[str, Any]:
-        """What the results depend on, ready for JSON."""
+        """Return what the results depend on, ready for JSON."""
         return {
             "task": self.task,
             "scale": self.scale_name,
@@ -119,7 +126,7 @@ def prepare_models(plan: Plan, say: Say = lambda text: None) -> PreparedModels:
 
 
 def load_owner(scenario: Scenario, plan: Plan) -> nn.Module:
-    """The owner's model, on the plan's device: from the cache, else trained and kept there."""
+    """Return the owner's model, on the plan's device: from the cache, else trained and kept there."""
     store = ZooCache(plan.cache / plan.task)
     template = build(scenario.owner_architecture, 0)
     key = cache_key(
@@ -162,9 +169,11 @@ def _zoo(scenario: Scenario, owner: nn.Module, plan: Plan) -> Zoo:
 
 
 def build_unlearned(materials: PreparedModels, queries: Tensor) -> tuple[Suspects, dict[str, Any]]:
-    """Suspects of a thief who unlearns the fingerprint's queries (n, *input), beside all independent ones.
+    """Train the suspects of a thief who unlearns the fingerprint's queries; return them beside all independent ones.
 
     What the former are comes second, ready for JSON.
+
+    queries: (n, *input).
     """
     chosen = {"attacks": LEAK_ATTACKS, "most_attacks": len(LEAK_ATTACKS)}
     built = _with_attacks(
@@ -175,10 +184,10 @@ def build_unlearned(materials: PreparedModels, queries: Tensor) -> tuple[Suspect
 
 
 def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspects, dict[str, Any]]:
-    """The test suspects, and what they are, ready for JSON.
+    """Return the test suspects, and what they are, ready for JSON.
 
-    Plain ones where the scale counts them, else with the attacks of `attacks.py`; a thief would not ship those that
-    lost too much.
+    They are plain where the scale counts them; else some are attacked, and those that lost too much for a thief to ship
+    are left out.
     """
     count = plan.scale.suspects
     if count is not None:
@@ -192,10 +201,10 @@ def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspect
 def _with_attacks(
     scenario: Scenario, owner: nn.Module, plan: Plan, sizes: Mapping[str, Any], **options: Any
 ) -> SuspectCollection:
-    """Suspects with attacks, at the plan's sizes but for the given ones."""
-    scale = replace(SUSPECT_SCALES[plan.scale_name], **{**plan.scale.attack_sizes, **sizes})
+    """Build suspects with attacks, at the plan's sizes but for the given ones."""
+    counts = replace(SUSPECT_COUNTS[plan.scale_name], **{**plan.scale.attack_sizes, **sizes})
     common = _sources(scenario, plan)
-    return build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=scale, **common, **options)
+    return build_test_suspects(owner, scenario.task, test_task=scenario.test_task, scale=counts, **common, **options)
 
 
 def _bare(suspects: Iterable[Any]) -> Suspects:
@@ -216,7 +225,7 @@ def _sources(scenario: Scenario, plan: Plan) -> dict[str, Any]:
 
 @contextmanager
 def _timed(path: Path, plan: Plan) -> Iterator[PhaseClock]:
-    """Seconds per phase, added to those of stopped sessions and kept even if this one is stopped, too."""
+    """Measure the seconds of each phase, added to those of stopped sessions and kept if this one is stopped, too."""
     settings = plain(plan.settings())  # as they come back from the file: tuples would differ from its lists
     old = read_record(path)
     same = old.get("settings") == settings

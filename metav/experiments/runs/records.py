@@ -19,23 +19,23 @@ FORMAT = 2
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that results depend on, and the kind of processor."""
+    """Return the versions of everything that results depend on, and the kind of processor."""
     found = {"metav": version_of(), "python": platform.python_version(), "machine": platform.machine()}
     return found | {name: version_of(name) for name in ("numpy", "torch")}
 
 
 def settings_key(settings: dict[str, Any]) -> str:
-    """SHA-256 over settings: runs with the same key give the same results."""
+    """Return the SHA-256 over settings: runs with the same key give the same results."""
     return hashlib.sha256(canonical_json(plain({"format": FORMAT, **settings}))).hexdigest()
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write one JSON file, whole or not at all; folders are made. InputError where that cannot be."""
+    """Write one JSON file, whole or not at all; folders are made. Raises InputError where that cannot be."""
     write_text(path, readable_json(record) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write one text file, whole or not at all; folders are made. InputError where that cannot be."""
+    """Write one text file, whole or not at all; folders are made. Raises InputError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
@@ -44,7 +44,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record in a file; empty where there is none, or one that cannot be read: it is then made again."""
+    """Return the record in a file; an empty one where it is absent or cannot be read: it is then made again."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -53,15 +53,15 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
-    """All run records below a folder, in the order of their paths; InputError where there is none."""
+    """Return all run records below a folder, in the order of their paths. Raises InputError where there is none."""
     runs = [record for path in _json_files(folder) if "regime" in (record := read_record(path))]
     if not runs:
-        raise InputError(f"there are no results in {folder}; run `metav reproduce` first, with the same --output.")
+        raise InputError(f"there are no results in {folder}; run `metav reproduce` first, with the same --output")
     return runs
 
 
 def read_prepared(folder: Path) -> list[dict[str, Any]]:
-    """All records of what was built, one an owner."""
+    """Return all records of what was built, one an owner."""
     return [record for path in _json_files(folder) if path.name == "materials.json" and (record := read_record(path))]
 
 

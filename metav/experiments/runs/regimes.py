@@ -1,4 +1,8 @@
-"""The conditions that an experiment is run under: which surrogates, which options, and what lies before the suspect."""
+"""The conditions that an experiment is run under: which surrogates, which options, and what lies before the suspect.
+
+A regime is one element of the list that its group's function returns; a group is such a function and a row of
+REGIME_GROUPS.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from metav.errors import InputError, ZooError
+from metav.experiments.runs.regime_groups import REGIME_GROUPS
 from metav.experiments.scenarios.scales import Scale
 from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
 from metav.obfuscations.registry import OBFUSCATIONS
@@ -28,25 +33,33 @@ from metav.zoo.plan import (
 from metav.zoo.untrained_copies import COPIES, OWNER_COPIES, with_untrained_copies
 from metav.zoo.zoo import Zoo, ZooModel
 
-LEAKED = "leaked"
-"""The regime of a thief who holds the fingerprint's queries: its derived suspects have unlearned them."""
-
-GROUPS = ("full", "few", "without", "queries", "surrogates", "output", "one", "transport", "front", LEAKED)
-
 FEW_FAMILIES = ("retrain_all", "distill_same", "finetune_all")
 """The derived model that each share gets in `few`, in the order of SHARES, where the zoo has it: what an owner would
 train who can afford three, the one that changes most first. The independent ones are of the owner's own kind."""
+
+
+NOISE = OutputAccess(kind="noise", parameter=0.02)
+ROUNDING = OutputAccess(kind="round", parameter=2)
+TOP_THREE = OutputAccess(kind="topk", parameter=3)
+LABELS = OutputAccess(kind="label")
+
+LABEL_QUERIES = 30
+"""Queries of a second fingerprint for labels alone, where `full` has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regime:
     """One condition; what it leaves at its default is as in `full`.
 
-    name: "group" or "group:detail". without: families absent from the zoo. few: one trained model of each class in
-    each share of the zoo (FEW_FAMILIES), with its snapshots. copies: so many untrained ones of the owner's model, and
-    of each independent one, for metav (`with_untrained_copies`). surrogates: training runs of each class. queries:
-    their number. view: how answers are read. levels: values that a feature of a query may take. output, inputs: the
-    channel to every suspect.
+    name: "group" or "group:detail", with a group of REGIME_GROUPS.
+    without: families absent from the zoo.
+    few: whether each share of the zoo has one trained model of each class (FEW_FAMILIES), with its snapshots.
+    copies: how many untrained ones of the owner's model, and of each independent one, metav gets on top.
+    surrogates: training runs of each class.
+    queries: their number.
+    view: how answers are read.
+    levels: values that a feature of a query may take.
+    output, inputs: the channel to every suspect.
     """
 
     name: str
@@ -62,25 +75,25 @@ class Regime:
 
     @property
     def group(self) -> str:
-        """What the regime belongs to, one of GROUPS."""
+        """Return the name of the group that the regime belongs to."""
         return self.name.partition(":")[0]
 
     @property
     def detail(self) -> str:
-        """What stands behind the group, or nothing."""
+        """Return what stands behind the group, or nothing."""
         return self.name.partition(":")[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return a plain dictionary, ready for JSON."""
         return asdict(self) | {"without": list(self.without)}
 
     def fingerprint_settings(self) -> dict[str, Any]:
-        """What the fingerprint depends on; regimes that agree in it share one fingerprint."""
+        """Return what the fingerprint depends on; regimes that agree in it share one fingerprint."""
         names = ("few", "copies", "surrogates", "queries", "view", "levels")
         return {name: getattr(self, name) for name in names} | {"without": list(self.without)}
 
     def choose_zoo(self, zoo: Zoo, seed: int) -> Zoo:
-        """The surrogates of this regime; ZooError where they do not suffice."""
+        """Return the surrogates of this regime. Raises ZooError where they do not suffice."""
         models = tuple(
             entry for entry in zoo.models if entry.family not in self.without and entry.attack not in self.without
         )
@@ -93,45 +106,55 @@ class Regime:
         return replace(zoo, models=models)
 
     def augment(self, zoo: Zoo, owner: nn.Module, task: Task, seed: int) -> Zoo:
-        """The chosen surrogates and their untrained copies."""
+        """Return the chosen surrogates and their untrained copies."""
         if self.copies is None:
             return zoo
         owner_copies, copies = self.copies
         return with_untrained_copies(zoo, owner, task, owner_copies=owner_copies, copies=copies, seed=seed)
 
     def choose_options(self, options: OptimizationOptions) -> OptimizationOptions:
-        """The options of this regime."""
+        """Return the options of this regime."""
         changes = {name: getattr(self, name) for name in ("queries", "view", "levels")}
         return replace(options, **{name: value for name, value in changes.items() if value is not None})
 
     def choose_suspect(self, model: nn.Module, task: Task, seed: int) -> nn.Module | Callable[[Tensor], Tensor]:
-        """The suspect as it can be asked in this regime."""
+        """Return the suspect as it can be asked in this regime."""
         return through_channel(model, task, output=self.output, inputs=self.inputs, seed=seed)
 
 
 def all_regimes(task: Task, scale: Scale) -> tuple[Regime, ...]:
-    """Every regime that makes sense for a task, at the sizes of a scale; `full` comes first."""
-    regimes = [Regime(name="full"), Regime(name="few", few=True, copies=(OWNER_COPIES, COPIES)), *_without(task, scale)]
-    regimes += [Regime(name=f"queries:{count}", queries=count) for count in scale.query_counts]
-    counts = [count for count in scale.surrogate_counts if count <= scale.surrogates]
-    regimes += [Regime(name=f"surrogates:{count}", surrogates=count) for count in counts]
-    return (*regimes, *_outputs(task, scale), *_one_for_all(task), *_inputs(task), Regime(name=LEAKED))
+    """Return every regime that makes sense for a task, at the sizes of a scale, in the order of REGIME_GROUPS."""
+    return tuple(regime for group in REGIME_GROUPS.values() for regime in group.load_maker()(task, scale))
 
 
 def select_regimes(regimes: Sequence[Regime], wanted: Sequence[str]) -> tuple[Regime, ...]:
-    """The regimes of these names or groups, in their own order, all if none is named; InputError for unknown ones."""
+    """Return the regimes of these names or groups, in their own order; all if none is named.
+
+    Raises InputError for names that none has.
+    """
     known = {regime.name for regime in regimes} | {regime.group for regime in regimes}
     unknown = [name for name in wanted if name not in known]
     if unknown:
         groups = ", ".join(dict.fromkeys(regime.group for regime in regimes))
         raise InputError(
             f"there is no regime {', '.join(unknown)} for this task and scale; groups are {groups}, single regimes "
-            f"{', '.join(regime.name for regime in regimes)}."
+            f"{', '.join(regime.name for regime in regimes)}"
         )
     return tuple(regime for regime in regimes if not wanted or regime.name in wanted or regime.group in wanted)
 
 
-def _without(task: Task, scale: Scale) -> list[Regime]:
+def full_zoo(task: Task, scale: Scale) -> list[Regime]:
+    """Make the regime that changes nothing."""
+    return [Regime(name="full")]
+
+
+def few_surrogates(task: Task, scale: Scale) -> list[Regime]:
+    """Make the regime of an owner who trains three models of each class."""
+    return [Regime(name="few", few=True, copies=(OWNER_COPIES, COPIES))]
+
+
+def families_left_out(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for all students together, and one for each family that a zoo can do without."""
     families = [entry.family for entry in OBFUSCATIONS.values() if entry.supports(task)]
     students = tuple(family for family in families if OBFUSCATIONS[family].makes_student)
     regimes = [Regime(name="without:students", without=students)]
@@ -142,15 +165,19 @@ def _without(task: Task, scale: Scale) -> list[Regime]:
     return regimes
 
 
-NOISE = OutputAccess(kind="noise", parameter=0.02)
-ROUNDING = OutputAccess(kind="round", parameter=2)
-TOP_THREE = OutputAccess(kind="topk", parameter=3)
-LABELS = OutputAccess(kind="label")
-LABEL_QUERIES = 30
-"""Queries of a second fingerprint for labels alone, where `full` has more."""
+def numbers_of_queries(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for each number of queries of the scale."""
+    return [Regime(name=f"queries:{count}", queries=count) for count in scale.query_counts]
 
 
-def _outputs(task: Task, scale: Scale) -> list[Regime]:
+def numbers_of_surrogates(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for each number of surrogates of the scale that its zoo holds."""
+    counts = [count for count in scale.surrogate_counts if count <= scale.surrogates]
+    return [Regime(name=f"surrogates:{count}", surrogates=count) for count in counts]
+
+
+def output_accesses(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for each form in which answers may come back, the fingerprint being made for it."""
     if not task.kind.answers_classes:
         return [
             Regime(name="output:round2", view="identity_round(2)", output=ROUNDING),
@@ -167,32 +194,45 @@ def _outputs(task: Task, scale: Scale) -> list[Regime]:
     ]
 
 
-def _one_for_all(task: Task) -> list[Regime]:
-    """One fingerprint that is made for labels alone, and asks suspects that answer more."""
+def one_for_all_accesses(task: Task, scale: Scale) -> list[Regime]:
+    """Make the regimes of one fingerprint that is made for labels alone, and asks suspects that answer more."""
     if not task.kind.answers_classes:
         return []
     channels = {"scores": None, "round2": ROUNDING, "top3": TOP_THREE, "label": LABELS}
     return [Regime(name=f"one:{name}", view="label", output=output) for name, output in channels.items()]
 
 
-def _inputs(task: Task) -> list[Regime]:
+def transports(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for each kind of file that queries travel as; they are made of what files hold."""
+    if len(task.input_shape) != 3:
+        return []
+    return [
+        Regime(name="transport:8bit", levels=256, inputs=InputChange(kind="8bit")),
+        Regime(name="transport:jpeg", levels=256, inputs=InputChange(kind="jpeg", parameter=90)),
+    ]
+
+
+def changes_in_front(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for each change of queries in front of the suspect, of which the fingerprint does not know."""
     noise = Regime(name="front:noise", inputs=InputChange(kind="noise", parameter=0.03))
     if len(task.input_shape) != 3:
         return [noise]
     return [
-        # queries that are to be sent as files are made of what files hold
-        Regime(name="transport:8bit", levels=256, inputs=InputChange(kind="8bit")),
-        Regime(name="transport:jpeg", levels=256, inputs=InputChange(kind="jpeg", parameter=90)),
         noise,
         Regime(name="front:blur", inputs=InputChange(kind="blur", parameter=0.6)),
         Regime(name="front:resize", inputs=InputChange(kind="resize", parameter=0.75)),
     ]
 
 
+def leaked_queries(task: Task, scale: Scale) -> list[Regime]:
+    """Make the regime of a thief who holds the fingerprint's queries, and whose models have unlearned them."""
+    return [Regime(name="leaked")]
+
+
 def _drawn(
     models: Sequence[ZooModel], positives: dict[str, int], negatives: dict[str, int], seed: int
 ) -> tuple[ZooModel, ...]:
-    """The models of randomly drawn runs, so many of each class in each share, families taking turns."""
+    """Return the models of randomly drawn runs, so many of each class in each share, families taking turns."""
     if sum(negatives.values()) < FEWEST_WITH_ATTACKED:
         models = [entry for entry in models if entry.attack is None]
     kept: set[str] = set()
@@ -207,14 +247,14 @@ def _drawn(
             if len(runs) < count:
                 kind = "positives" if is_positive else "negatives"
                 raise ZooError(
-                    f"the zoo's {share!r} share has {len(runs)} {kind}, expected {count}; build a larger zoo."
+                    f"the zoo's {share!r} share has {len(runs)} {kind}, expected {count}; build a larger zoo"
                 )
             kept.update(runs[:count])
     return tuple(entry for entry in models if entry.run in kept)
 
 
 def _most_telling(models: Sequence[ZooModel]) -> tuple[ZooModel, ...]:
-    """What `few` draws from: in each share one family of each class, the first there is in the order of preference."""
+    """Return what `few` draws from: in each share and class one family, the first there is by preference."""
     trained = [name for name, entry in OBFUSCATIONS.items() if entry.needs_training]
     wished: dict[tuple[str, bool], str | None] = {}
     for place, share in enumerate(SHARES):
@@ -226,7 +266,7 @@ def _most_telling(models: Sequence[ZooModel]) -> tuple[ZooModel, ...]:
 
 
 def _in_turn(queues: list[list[str]], random: np.random.Generator) -> list[str]:
-    """All entries, one queue after the other in random order."""
+    """Return all entries, one queue after the other in random order."""
     order = random.permutation(len(queues))
     longest = max(map(len, queues), default=0)
     return [str(queues[place][turn]) for turn in range(longest) for place in order if turn < len(queues[place])]

@@ -15,8 +15,9 @@ from metav.baselines.base import Baseline
 from metav.errors import ArtefactError, InputError, MetavError
 from metav.experiments.runs.prepared_models import Plan, PreparedModels, Say, Suspects, build_unlearned, prepare_models
 from metav.experiments.runs.records import read_record, settings_key, versions, write_record
-from metav.experiments.runs.regimes import LEAKED, Regime, all_regimes, select_regimes
-from metav.experiments.scenarios.scenario import make_scenario
+from metav.experiments.runs.regime_groups import REGIME_GROUPS
+from metav.experiments.runs.regimes import Regime, all_regimes, select_regimes
+from metav.experiments.scenarios.registry import make_scenario
 from metav.fingerprinting import fingerprint
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.models.identity import state_digest
@@ -50,7 +51,12 @@ def reproduce(
 ) -> Iterator[RunResult]:
     """Yield the result of each regime and seed as it is done; what is there already, made alike, is not made again.
 
-    regimes: names or groups, none for all. InputError for unknown ones, before anything is trained.
+    seeds: of the fingerprints.
+    regimes: names or groups; none is all.
+    baselines: other schemes to score on the same suspects, by name.
+    say: is given each line for people as it comes.
+
+    Raises InputError for unknown regimes, before anything is trained.
     """
     task = make_scenario(plan.task, plan.data, plan.owner_seed, plan.scale).task
     wanted = select_regimes(all_regimes(task, plan.scale), regimes)
@@ -73,21 +79,9 @@ def reproduce(
 
 
 def schemes_beside(regime: Regime, schemes: Baselines) -> Baselines:
-    """The schemes that a regime is compared with.
-
-    All where the tables rank them; without the slowest where the schemes' queries, surrogates or answers vary; else
-    only the nearest rival, whose difference from metav is that its queries are not optimised; and none where suspects
-    have unlearned metav's queries, which are not theirs.
-    """
-    if regime.group == LEAKED:
-        return {}
-    if regime.group in ("full", "few"):
-        return schemes
-    varies = regime.group in ("queries", "surrogates", "output")
-    chosen = {
-        name: not cls.fit_takes_minutes if varies else cls.differs_in_queries_alone for name, cls in schemes.items()
-    }
-    return {name: cls for name, cls in schemes.items() if chosen[name]}
+    """Return the schemes that a regime is compared with, those that its group chooses."""
+    chosen = REGIME_GROUPS[regime.group].beside
+    return {name: cls for name, cls in schemes.items() if chosen(cls)}
 
 
 def _settings(plan: Plan, regime: Regime, seed: int, schemes: Baselines) -> dict[str, Any]:
@@ -101,7 +95,7 @@ def _settings(plan: Plan, regime: Regime, seed: int, schemes: Baselines) -> dict
 
 
 def _run(prepared: PreparedModels, regime: Regime, seed: int, schemes: Baselines) -> dict[str, Any]:
-    """The record of one run; one that the method refuses (too few models, say) is a record of why."""
+    """Make one run and return its record; one that the method refuses (too few models, say) is a record of why."""
     plan, scenario = prepared.plan, prepared.scenario
     record: dict[str, Any] = {
         "task": plan.task,
@@ -128,7 +122,7 @@ def _run(prepared: PreparedModels, regime: Regime, seed: int, schemes: Baselines
 
 
 def _asked(suspects: Suspects, task: Task, regime: Regime, seed: int) -> list[tuple[Any, bool, str]]:
-    """The suspects as they can be asked in a regime."""
+    """Return the suspects as they can be asked in a regime."""
     return [
         (regime.choose_suspect(model, task, derive_seed(seed, regime.name, number)), is_positive, family)
         for number, (model, is_positive, family) in enumerate(suspects)
@@ -142,7 +136,7 @@ def _fingerprint_results(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fp, path, seconds = _fingerprint(prepared, regime, seed)
-        if regime.group == LEAKED:
+        if REGIME_GROUPS[regime.group].unlearned:
             unlearned, about["suspects"] = build_unlearned(prepared, torch.tensor(fp.queries))
             suspects = _asked(unlearned, prepared.scenario.task, regime, seed)
         clock = PhaseClock({"fingerprint": seconds})
@@ -164,7 +158,7 @@ def _fingerprint_results(
 
 
 def _fingerprint(prepared: PreparedModels, regime: Regime, seed: int) -> tuple[Fingerprint, Path, float]:
-    """The fingerprint of a regime, its file and the seconds it took; regimes that differ only in channels share one."""
+    """Return a regime's fingerprint, its file and its seconds; regimes that differ only in channels share one."""
     plan = prepared.plan
     made_from = {
         **plan.settings(),
@@ -198,7 +192,7 @@ def _fingerprint(prepared: PreparedModels, regime: Regime, seed: int) -> tuple[F
 def _baseline_results(
     cls: type[Any], prepared: PreparedModels, regime: Regime, seed: int, suspects: list[tuple[Any, bool, str]]
 ) -> dict[str, Any]:
-    """Scores of one scheme on the same suspects; a scheme that fails says why."""
+    """Return one scheme's scores of the same suspects; of a scheme that fails, why it did."""
     clock = PhaseClock()
     try:
         with clock.phase("fit"):
@@ -224,7 +218,7 @@ def _baseline_results(
 
 
 def ranking(is_positive: Sequence[bool], scores: Sequence[float]) -> dict[str, float | None]:
-    """AUC of scores of any scale, and ARUC where they lie in [0, 1] (None elsewhere)."""
+    """Return the AUC of scores of any scale, and the ARUC where they lie in [0, 1] (None elsewhere)."""
     high = [score for score, positive in zip(scores, is_positive, strict=True) if positive]
     low = [score for score, positive in zip(scores, is_positive, strict=True) if not positive]
     within = min(scores) >= 0 and max(scores) <= 1
@@ -232,8 +226,8 @@ def ranking(is_positive: Sequence[bool], scores: Sequence[float]) -> dict[str, f
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Whole numbers separated by commas; InputError on anything else."""
+    """Return whole numbers that are separated by commas. Raises InputError for anything else."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"seeds must be whole numbers separated by commas, got {text!r}.") from None
+        raise InputError(f"seeds must be whole numbers separated by commas, got {text!r}") from None

@@ -58,7 +58,7 @@ class ImageData:
     test: IndexArray | None = None
 
     def split(self, seed: int) -> Split:
-        """Owner half, thief half and test part; the same for the same seed."""
+        """Return owner half, thief half and test part; the same for the same seed."""
         groups = np.arange(len(self.images), dtype=np.int64) if self.groups is None else self.groups
         return split_by_group(groups, seed, test=self.test)
 
@@ -77,12 +77,16 @@ class TableData:
     target_std: float
 
     def split(self, seed: int) -> Split:
-        """Owner half, thief half and test part; the same for the same seed."""
+        """Return owner half, thief half and test part; the same for the same seed."""
         return split_by_group(np.arange(len(self.features), dtype=np.int64), seed)
 
 
 def split_by_group(groups: IndexArray, seed: int, *, test: IndexArray | None = None) -> Split:
-    """Deal whole groups (n,): TEST_SHARE, or those of rows `test`, to the test, half of the rest to each other part."""
+    """Deal whole groups to the test part, and half of the rest to each other part.
+
+    groups: (n,) the group of each row.
+    test: rows whose groups are the test part; None: TEST_SHARE of the groups at random.
+    """
     generator = np.random.default_rng(derive_seed(seed, "split"))
     rows = np.arange(len(groups), dtype=np.int64)
     if test is None:
@@ -95,8 +99,19 @@ def split_by_group(groups: IndexArray, seed: int, *, test: IndexArray | None = N
     return Split(owner=rows[owned & ~held_out], thief=rows[~owned & ~held_out], test=rows[held_out])
 
 
+def draw_rows(rows: IndexArray, count: int | None, seed: int) -> IndexArray:
+    """Return `count` of the rows at random, in order; all of them where there are no more, or where it is None."""
+    if count is None or count >= len(rows):
+        return rows
+    chosen: IndexArray = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    return chosen
+
+
 def load_digits() -> ImageData:
-    """The 1,797 handwritten digits of 8x8 pixels that scikit-learn bundles (UCI, Alpaydin and Kaynak, 1998)."""
+    """Load the 1,797 handwritten digits of 8x8 pixels that scikit-learn bundles (UCI, Alpaydin and Kaynak, 1998).
+
+    Raises MissingDependencyError without scikit-learn.
+    """
     try:
         bundle = importlib.import_module("sklearn.datasets").load_digits()
     except ImportError as error:
@@ -112,7 +127,10 @@ def load_digits() -> ImageData:
 
 
 def load_fashion(folder: str | Path) -> ImageData:
-    """Fashion-MNIST (Xiao et al., 2017): the first 20,000 training images and the 10,000 of the published test set."""
+    """Load Fashion-MNIST (Xiao et al., 2017): 20,000 training images and the 10,000 of the published test set.
+
+    Raises InputError where the file is absent or cannot be read.
+    """
     path, arrays = _read_npz(
         folder, "fashion_mnist_20k.npz", ("train_images", "train_labels", "test_images", "test_labels")
     )
@@ -139,7 +157,10 @@ def load_fashion(folder: str | Path) -> ImageData:
 
 
 def load_skin(folder: str | Path) -> ImageData:
-    """HAM10000 (Tschandl et al., 2018): 10,015 dermatoscopic images of 28x28 pixels; a group is one lesion."""
+    """Load HAM10000 (Tschandl et al., 2018): 10,015 dermatoscopic images of 28x28 pixels; a group is one lesion.
+
+    Raises InputError where the file is absent or cannot be read.
+    """
     path, arrays = _read_npz(folder, "ham10000_28x28.npz", ("images", "labels", "label_names", "lesion_id"))
     return ImageData(
         images=_unit_range(path, np.ascontiguousarray(arrays["images"].transpose(0, 3, 1, 2))),
@@ -150,10 +171,12 @@ def load_skin(folder: str | Path) -> ImageData:
 
 
 def load_warfarin(folder: str | Path) -> TableData:
-    """Weekly warfarin dose (mg) of 5,528 patients from 24 clinical and genotype features (IWPC, NEJM 2009).
+    """Load the weekly warfarin dose (mg) of 5,528 patients and 24 clinical and genotype features (IWPC, NEJM 2009).
 
     Missing numbers become the median, missing genotypes and races a level of their own, missing drugs "not taken".
     A missing VKORC1 -1639 is read off 1173, its near-perfect proxy, where that is known.
+
+    Raises InputError where the file is absent or cannot be read.
     """
     path = _existing(folder, "warfarin_iwpc.csv.xz")
     try:
@@ -232,15 +255,15 @@ def _read_npz(folder: str | Path, name: str, members: tuple[str, ...]) -> tuple[
 def _existing(folder: str | Path, name: str) -> Path:
     path = Path(folder) / name
     if not path.is_file():
-        raise InputError(f"the data file {path} does not exist; name the folder that holds {name} with --data.")
+        raise InputError(f"the data file {path} does not exist; name the folder that holds {name} with --data")
     return path
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"the data file {path} cannot be read ({error}); copy it again and name its folder with --data.")
+    return InputError(f"the data file {path} cannot be read ({error}); copy it again and name its folder with --data")
 
 
 def _unit_range(path: Path, images: NDArray[Any]) -> FloatArray:
     if images.dtype != np.uint8:
-        raise InputError(f"the images of {path} must be uint8, got {images.dtype}; copy the file again.")
+        raise InputError(f"the images of {path} must be uint8, got {images.dtype}; copy the file again")
     return images.astype(np.float32) / np.float32(255)

@@ -1,4 +1,4 @@
-"""How large each experiment is at each scale: data, models, surrogates, suspects, queries."""
+"""How large an experiment is: data, models, surrogates, suspects, queries. No PyTorch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ SCALES: tuple[ScaleName, ...] = ("smoke", "small", "paper")
 class Scale:
     """Sizes of one task at one scale.
 
-    surrogates: training runs of each class. suspects: plain ones of each class; None: with attacks, as `suspect_plan`
-    has them at this scale, with `attack_sizes` in place of its own. snapshots: further copies of each surrogate that
-    is optimised on.
-    queries: N of every regime that does not change it. query_counts, surrogate_counts: what the sweeps try (surrogates:
-    runs of each class; three at least, one for each share of the zoo). options: of OptimizationOptions, where not the
-    defaults. every_family: leave out each family in turn, not only the students together. width, images, epochs,
-    objective: of the scenario, None is its own.
+    surrogates: training runs of each class, derived and independent.
+    queries: N of every regime that does not change it.
+    suspects: plain test suspects of each class; None: also attacked ones, as SUSPECT_COUNTS has them at this scale.
+    attack_sizes: what replaces single numbers of SUSPECT_COUNTS.
+    snapshots: further copies of each surrogate that is optimised on.
+    query_counts, surrogate_counts: what the sweeps try (surrogates: three at least, one for each share of the zoo).
+    options: of OptimizationOptions, where not the defaults.
+    every_family: leave out each family in turn, not only the students together.
+    width, images, epochs, objective: of the scenario; None is its own.
     """
 
     surrogates: int
@@ -37,70 +39,51 @@ class Scale:
     epochs: float | None = None
     objective: str | None = None
 
+    @property
+    def scenario_options(self) -> dict[str, Any]:
+        """Return the options of the scenario that the scale replaces."""
+        names = ("width", "images", "epochs", "objective")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
     def to_dict(self) -> dict[str, Any]:
-        """A plain dictionary, ready for JSON."""
+        """Return a plain dictionary, ready for JSON."""
         return asdict(self)
 
 
-_COUNTS: dict[str, tuple[int, ...]] = {
-    "query_counts": (2, 5, 10, 20, 50, 100, 200, 300),
-    "surrogate_counts": (3, 6, 12, 24, 40, 60),
-}
-_SMOKE: dict[str, Any] = {
-    "surrogates": 14,
-    "suspects": 14,
-    "queries": 10,
-    "snapshots": 1,
-    "every_family": False,
-    "query_counts": (2, 5),
-    "surrogate_counts": (4,),
-    "options": {"steps": 20, "refit_steps": 100, "patience": 2, "repeats": 2},
-}
-
-
-_FEW_TRAININGS = {"homologous": 100}
+FEW_TRAININGS: Mapping[str, int] = {"homologous": 100}
 """As many independent models of the owner's own kind as at `paper`: false positives are what users fear most."""
 
-_QUICK_TRAININGS = _FEW_TRAININGS | {"rounds": 2, "other_architecture": 12, "other_data": 12, "attacked": 14}
-
-
-def _smoke(**changes: Any) -> Scale:
-    return Scale(**(_SMOKE | changes))
-
-
-def _full(surrogates: int, **changes: Any) -> Scale:
-    return Scale(**({"surrogates": surrogates, "queries": 100} | _COUNTS | changes))
-
-
-SIZES: Mapping[str, Mapping[ScaleName, Scale]] = {
-    "digits": {
-        "smoke": _smoke(epochs=4),
-        "small": _full(192, attack_sizes=_QUICK_TRAININGS),
-        "paper": _full(192),
-    },
-    "skin": {
-        "smoke": _smoke(width=4, images=250, epochs=3),
-        "small": _full(60, width=16, epochs=8, attack_sizes=_FEW_TRAININGS),
-        "paper": _full(96, width=64, epochs=12),
-    },
-    "warfarin": {
-        "smoke": _smoke(epochs=8),
-        "small": _full(192, attack_sizes=_QUICK_TRAININGS),
-        "paper": _full(192),
-    },
-    # a generator answers 784 numbers a query: twenty queries are plenty, and three hundred would be slow
-    "fashion": {
-        "smoke": _smoke(images=150, epochs=4, queries=5),
-        "small": _full(60, queries=20, query_counts=(2, 5, 10, 20, 50), attack_sizes=_QUICK_TRAININGS),
-        "paper": _full(
-            96,
-            queries=20,
-            query_counts=(2, 5, 10, 20, 50, 100),
-            width=64,
-            images=8000,
-            epochs=25,
-            objective="adversarial",
-        ),
-    },
+QUICK_TRAININGS: Mapping[str, int] = {
+    **FEW_TRAININGS,
+    "rounds": 2,
+    "other_architecture": 12,
+    "other_data": 12,
+    "attacked": 14,
 }
-"""By task and scale."""
+"""What takes the place of SUSPECT_COUNTS at `small` where a model trains in about a second."""
+
+
+def smoke_scale(**changes: Any) -> Scale:
+    """Return the smallest sizes at which every regime runs; their rates mean nothing."""
+    sizes: dict[str, Any] = {
+        "surrogates": 14,
+        "suspects": 14,
+        "queries": 10,
+        "snapshots": 1,
+        "every_family": False,
+        "query_counts": (2, 5),
+        "surrogate_counts": (4,),
+        "options": {"steps": 20, "refit_steps": 100, "patience": 2, "repeats": 2},
+    }
+    return Scale(**(sizes | changes))
+
+
+def full_scale(surrogates: int, **changes: Any) -> Scale:
+    """Return sizes that are meant for results: 100 queries, and every sweep."""
+    sizes: dict[str, Any] = {
+        "surrogates": surrogates,
+        "queries": 100,
+        "query_counts": (2, 5, 10, 20, 50, 100, 200, 300),
+        "surrogate_counts": (3, 6, 12, 24, 40, 60),
+    }
+    return Scale(**(sizes | changes))

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metav.errors import InputError
-from metav.experiments.suspects.plan import PlannedAttack, Scale, SuspectPlan, plan_suspects, scale_of
+from metav.experiments.suspects.plan import PlannedAttack, SuspectCounts, SuspectPlan, counts_of, plan_suspects
 from metav.experiments.suspects.training import SuspectContext, suspect_context, train_suspect
 from metav.models.architectures import Architecture
 from metav.support.randomness import isolated_rng, single_thread
@@ -24,12 +24,16 @@ ALLOWED_LOSS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Suspect:
-    """One test suspect, in eval mode and without gradients; iterating gives (model, is_positive, family).
+class KnownSuspect:
+    """One test suspect whose origin is known; iterating gives (model, is_positive, family).
 
-    `attacks`: what was done to it, in order; empty for independents. `architecture`: 0 is the owner's own class.
-    `metric`: its quality on the test task (the task where there is none); `lost`: the share of the owner's usefulness
-    that it lacks (`usefulness_lost`); `useful`: whether that is at most the collection's `allowed_loss`.
+    model: in eval mode and without gradients.
+    attacks: what was done to it, in order; empty for independent models.
+    run: the name of its training.
+    architecture: index among the suspects' architectures; 0 is the owner's own.
+    metric: its quality on the test task (the task where there is none).
+    lost: the share of the owner's usefulness that it lacks (`usefulness_lost`).
+    useful: whether that is at most the collection's `allowed_loss`.
     """
 
     model: nn.Module
@@ -52,7 +56,7 @@ class Suspect:
 class SuspectCollection:
     """Test suspects with their labels, derived ones first; `metav.evaluate` takes it, or any part of it."""
 
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[KnownSuspect, ...]
     owner_digest: str
     task_digest: str
     seed: int
@@ -60,35 +64,35 @@ class SuspectCollection:
     owner_metric: float
     allowed_loss: float
 
-    def __iter__(self) -> Iterator[Suspect]:
+    def __iter__(self) -> Iterator[KnownSuspect]:
         return iter(self.suspects)
 
     def __len__(self) -> int:
         return len(self.suspects)
 
     @property
-    def positives(self) -> tuple[Suspect, ...]:
-        """The suspects derived from the owner's model, useful or not."""
+    def positives(self) -> tuple[KnownSuspect, ...]:
+        """Return the suspects derived from the owner's model, useful or not."""
         return tuple(entry for entry in self.suspects if entry.is_positive)
 
     @property
-    def negatives(self) -> tuple[Suspect, ...]:
-        """The independent suspects, attacked ones included."""
+    def negatives(self) -> tuple[KnownSuspect, ...]:
+        """Return the independent suspects, attacked ones included."""
         return tuple(entry for entry in self.suspects if not entry.is_positive)
 
     @property
-    def shipped(self) -> tuple[Suspect, ...]:
-        """What a fingerprint is judged on: derived suspects that a thief would ship, and all independent ones."""
+    def shipped(self) -> tuple[KnownSuspect, ...]:
+        """Return what a fingerprint is judged on: what a thief would ship, and all independent suspects."""
         return tuple(entry for entry in self.suspects if entry.useful or not entry.is_positive)
 
     @property
-    def apart(self) -> tuple[Suspect, ...]:
-        """Derived suspects that lost more than `allowed_loss` of the owner's usefulness: reported apart."""
+    def apart(self) -> tuple[KnownSuspect, ...]:
+        """Return derived suspects that lost more than `allowed_loss` of the owner's usefulness: reported apart."""
         return tuple(entry for entry in self.suspects if entry.is_positive and not entry.useful)
 
     def summary(self) -> dict[str, Any]:
         """Return counts per family with the range of metrics and losses; fit for JSON."""
-        families: dict[str, list[Suspect]] = {}
+        families: dict[str, list[KnownSuspect]] = {}
         for entry in self.suspects:
             families.setdefault(entry.family, []).append(entry)
         return {
@@ -150,7 +154,7 @@ def build_test_suspects(
     test_task: Task | None = None,
     queries: Tensor | None = None,
     families: Collection[str] | None = None,
-    scale: str | Scale = "paper",
+    scale: str | SuspectCounts = "paper",
     allowed_loss: float = ALLOWED_LOSS,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
@@ -159,27 +163,27 @@ def build_test_suspects(
 ) -> SuspectCollection:
     """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
 
-    They are all obfuscations, the attacks of `metav.experiments.attacks`, independents (homologous, of other
-    `architectures`, of other data) and attacked independents. The plain ones are those of `metav.build_suspects` with
-    the same seed, and shared with it through `cache`, a folder to continue from after a stop. `architectures`:
-    callables that return fresh models (None: two plain networks). `thief_task`: the data a thief trains on.
-    `other_task`: data of another source, for independents and knockoff nets. `test_task`: the data on which usefulness
-    is measured (None: the task's validation part). `queries`: those of a leaked fingerprint, (n, *input), to be
-    unlearned (None: nobody does). `families`: the only ones wanted (None: all). `scale`: "smoke", "small", "paper" or a
-    Scale. `allowed_loss`: the share of the owner's usefulness that a useful suspect may have lost.
+    They are all obfuscations and attacks, independent models and attacked independent ones, as many as SUSPECT_COUNTS
+    has at `scale`; plain ones are those of `metav.build_suspects`. The owner and the global random state are untouched.
 
-    The owner's model and the global random state are untouched. Raises InputError, ModelError, ZooError, CacheError.
+    architectures: callables that return fresh models; None: two plain networks.
+    thief_task, other_task: the data of a thief, and of another source for independent models and knockoff nets.
+    queries: those of a leaked fingerprint, (n, *input), to be unlearned; None: nobody does.
+    families: the only ones wanted; None: all.
+    test_task, allowed_loss: where usefulness is measured (None: the validation part), and the share that may be lost.
+    cache: folder of trained models to continue from after a stop, shared with `metav.build_suspects`.
+
+    Raises InputError, ModelError, ZooError and CacheError for unusable arguments, trainings, plans and caches.
     """
     task = checked_arguments(owner, task, jobs)
     if not allowed_loss >= 0.0:
-        raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}.")
+        raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}")
     store, measured = None if cache is None else ZooCache(cache), test_task or task
-    tasks = (task, thief_task, other_task)
-    context, plan = _planned(owner, tasks, architectures, queries, scale_of(scale), store, seed)
+    sources, counts = (task, thief_task, other_task), counts_of(scale)
+    context, plan = _planned(owner, sources, architectures, queries, counts, store, seed)
     plan = plan if families is None else plan.of_families(families)
-    owner_metric = _metric(measured, context.zoo.owner)
     trained = _train(plan, context, store, jobs, progress)
-    usefulness = _Usefulness(measured, test_task is not None, owner_metric, allowed_loss)
+    usefulness = _Usefulness(measured, test_task is not None, _metric(measured, context.zoo.owner), allowed_loss)
     suspects = tuple(_suspect(entry, trained[entry.run], context, usefulness) for entry in plan.runs)
     return SuspectCollection(
         suspects=suspects,
@@ -187,7 +191,7 @@ def build_test_suspects(
         task_digest=task.digest(),
         seed=seed,
         metric_name=measured.metric_name,
-        owner_metric=owner_metric,
+        owner_metric=usefulness.owner_metric,
         allowed_loss=allowed_loss,
     )
 
@@ -197,17 +201,17 @@ def _planned(
     tasks: tuple[Task, Task | None, Task | None],
     architectures: Sequence[Architecture] | None,
     queries: Tensor | None,
-    scale: Scale,
+    counts: SuspectCounts,
     store: ZooCache | None,
     seed: int,
 ) -> tuple[SuspectContext, SuspectPlan]:
     """Return what the suspects are made from, after checking that it fits together, and which ones there will be."""
-    task, thief_task, other_task = (None if part is None else _shortened(part, scale.epochs) for part in tasks)
+    task, thief_task, other_task = (None if part is None else _shortened(part, counts.epochs) for part in tasks)
     with isolated_rng(0), single_thread():
         zoo = zoo_context(owner, task or tasks[0], (thief_task, other_task), architectures, True)
         context = suspect_context(zoo, queries, None if store is None else str(store.folder.absolute()), seed)
         count, leaked = len(zoo.architectures), queries is not None
-        return context, plan_suspects(zoo.owner, zoo.task, scale, architectures=count, seed=seed, leaked=leaked)
+        return context, plan_suspects(zoo.owner, zoo.task, counts, architectures=count, seed=seed, leaked=leaked)
 
 
 def _metric(task: Task, model: nn.Module) -> float:
@@ -226,7 +230,7 @@ def _train(
 
 def _suspect(
     planned: PlannedModel | PlannedAttack, trained: TrainedModel, context: SuspectContext, usefulness: _Usefulness
-) -> Suspect:
+) -> KnownSuspect:
     model = context.model(planned, trained)
     metric = _metric(usefulness.task, model) if usefulness.is_measured_anew else trained.metrics[-1]
     lost = usefulness_lost(usefulness.task, usefulness.owner_metric, metric)
@@ -234,7 +238,7 @@ def _suspect(
         attacks = planned.attacks
     else:
         attacks = (planned.family,) if planned.is_positive else ()
-    return Suspect(
+    return KnownSuspect(
         model=model,
         is_positive=planned.is_positive,
         family=planned.family,
@@ -254,7 +258,7 @@ def _shortened(task: Task, factor: float) -> Task:
     return task if factor == 1.0 else task.with_epochs(task.epochs * factor)
 
 
-def _family_summary(entries: Sequence[Suspect]) -> dict[str, Any]:
+def _family_summary(entries: Sequence[KnownSuspect]) -> dict[str, Any]:
     metrics, losses = [entry.metric for entry in entries], [entry.lost for entry in entries]
     return {
         "is_positive": entries[0].is_positive,

@@ -20,13 +20,15 @@ ATTACKED = "attacked_independent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """Size of a set of suspects.
+class SuspectCounts:
+    """How many suspects of each kind there are.
 
-    `rounds`: how often each obfuscation and attack comes, each time with another strength or architecture. `families`,
-    `attacks`: the obfuscations and attacks to use, in this order (None: all); at most `most_attacks` of the attacks.
-    `stacks`: pairs of obfuscations, at most. `homologous`, `other_architecture`, `other_data`, `attacked`: negatives.
-    `epochs`: factor on the epochs of all trainings.
+    rounds: how often each obfuscation and attack comes, each time with another strength or architecture.
+    families, attacks: the obfuscations and attacks to use, in this order; None: all.
+    most_attacks: how many of the attacks are used, at most; None: all.
+    stacks: pairs of obfuscations, at most.
+    homologous, other_architecture, other_data, attacked: independent models.
+    epochs: factor on the epochs of all trainings.
     """
 
     rounds: int
@@ -41,10 +43,10 @@ class Scale:
     epochs: float = 1.0
 
 
-SCALES: Mapping[str, Scale] = MappingProxyType(
+SUSPECT_COUNTS: Mapping[str, SuspectCounts] = MappingProxyType(
     {
         # About 12 + 12, a look at everything that is quick.
-        "smoke": Scale(
+        "smoke": SuspectCounts(
             rounds=1,
             families=("weight_prune", "finetune_last", "quantize", "distill_other", "extract_scores"),
             attacks=(
@@ -66,19 +68,20 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             attacked=2,
             epochs=0.4,
         ),
-        "small": Scale(rounds=1, stacks=3, homologous=18, other_architecture=6, other_data=6, attacked=6),
-        "paper": Scale(rounds=3, stacks=10, homologous=100, other_architecture=24, other_data=24, attacked=28),
+        "small": SuspectCounts(rounds=1, stacks=3, homologous=18, other_architecture=6, other_data=6, attacked=6),
+        "paper": SuspectCounts(rounds=3, stacks=10, homologous=100, other_architecture=24, other_data=24, attacked=28),
     }
 )
-"""Scales by name."""
+"""The numbers of each scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedAttack:
     """One attacked model to be.
 
-    `attacks`: names of ATTACKS or OBFUSCATIONS, done one after the other. `base`: the independent model that is
-    attacked, None for the owner's. `architecture` indexes the context's: that of the result.
+    attacks: names of ATTACKS or OBFUSCATIONS, done one after the other.
+    architecture: index of the result's among the context's; 0 is the owner's own.
+    base: the independent model that is attacked; None for the owner's.
     """
 
     is_positive: bool
@@ -93,55 +96,59 @@ class PlannedAttack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuspectPlan:
-    """The training runs of a set of suspects: `plain` are obfuscations and independents, as of `metav.build_suspects`
-    with the same seed; `attacks` come on top."""
+    """The training runs of a set of suspects.
+
+    plain: obfuscations and independent models, those of `metav.build_suspects` with the same seed.
+    attacks: what comes on top.
+    """
 
     plain: tuple[PlannedModel, ...]
     attacks: tuple[PlannedAttack, ...]
 
     @property
     def runs(self) -> tuple[PlannedModel | PlannedAttack, ...]:
-        """All runs, those that give derived suspects first."""
+        """Return all runs, those that give derived suspects first."""
         every: tuple[PlannedModel | PlannedAttack, ...] = (*self.plain, *self.attacks)
         return tuple(sorted(every, key=lambda planned: not planned.is_positive))
 
     def of_families(self, families: Collection[str]) -> SuspectPlan:
-        """The runs of these families alone; InputError where there are none."""
+        """Return the runs of these families alone. Raises InputError where there are none."""
         plain = tuple(planned for planned in self.plain if planned.family in families)
         attacks = tuple(planned for planned in self.attacks if planned.family in families)
         if not plain and not attacks:
             known = ", ".join(dict.fromkeys(planned.family for planned in self.runs))
-            raise InputError(f"families must name some of {known}, got {', '.join(families) or 'none'}.")
+            raise InputError(f"families must name some of {known}, got {', '.join(families) or 'none'}")
         return SuspectPlan(plain=plain, attacks=attacks)
 
 
-def scale_of(scale: str | Scale) -> Scale:
-    """Return the scale of a name; InputError for an unknown one."""
-    if isinstance(scale, Scale):
+def counts_of(scale: str | SuspectCounts) -> SuspectCounts:
+    """Return the numbers of a scale; numbers are returned as they are. Raises InputError for an unknown scale."""
+    if isinstance(scale, SuspectCounts):
         return scale
-    if scale not in SCALES:
-        raise InputError(f"scale must be one of {', '.join(SCALES)}, or a Scale, got {scale!r}.")
-    return SCALES[scale]
+    if scale not in SUSPECT_COUNTS:
+        raise InputError(f"scale must be one of {', '.join(SUSPECT_COUNTS)}, or a SuspectCounts, got {scale!r}")
+    return SUSPECT_COUNTS[scale]
 
 
 def plan_suspects(
-    owner: nn.Module, task: Task, scale: Scale, *, architectures: int, seed: int, leaked: bool
+    owner: nn.Module, task: Task, counts: SuspectCounts, *, architectures: int, seed: int, leaked: bool
 ) -> SuspectPlan:
-    """Return the plan; the same arguments give the same plan, and a larger scale holds the runs of a smaller one.
+    """Plan the suspects; the same arguments give the same plan, and a larger scale holds the runs of a smaller one.
 
-    `architectures` counts the owner's own. `leaked`: whether the fingerprint's queries are at hand for those attacks
-    that need them. Left out are attacks that make no sense for the task, and rewritings that find nothing to rewrite
-    in this owner.
+    Left out are attacks that make no sense for the task, and rewritings that find nothing to rewrite in this owner.
+
+    architectures: their number, the owner's own included.
+    leaked: whether the fingerprint's queries are at hand for the attacks that need them.
     """
     supported = [
         name
-        for name in scale.families or OBFUSCATIONS
+        for name in counts.families or OBFUSCATIONS
         if OBFUSCATIONS[name].supports(task) and (OBFUSCATIONS[name].own_architecture or architectures > 1)
     ]
     drafts = plan_zoo(
         task,
-        positives=scale.rounds * len(supported),
-        negatives=2 * max(scale.homologous, 2 * scale.other_architecture, 2 * scale.other_data),
+        positives=counts.rounds * len(supported),
+        negatives=2 * max(counts.homologous, 2 * counts.other_architecture, 2 * counts.other_data),
         architectures=architectures,
         seed=seed,
         snapshots=0,
@@ -149,45 +156,45 @@ def plan_suspects(
         shares=None,
         suspects=True,
     )
-    counts = {
-        HOMOLOGOUS: scale.homologous,
-        OTHER_ARCHITECTURE: scale.other_architecture,
-        OTHER_DATA: scale.other_data,
+    negatives = {
+        HOMOLOGOUS: counts.homologous,
+        OTHER_ARCHITECTURE: counts.other_architecture,
+        OTHER_DATA: counts.other_data,
     }
     plain = [draft for draft in drafts if draft.is_positive]
-    for family, count in counts.items():
+    for family, count in negatives.items():
         plain += [draft for draft in drafts if draft.family == family][:count]
     attacks = [
-        *_single(owner, task, scale, architectures, seed, leaked),
-        *_stacked(task, scale, architectures, seed),
-        *_attacked([entry for entry in plain if entry.family == HOMOLOGOUS], supported, scale, architectures, seed),
+        *_single(owner, task, counts, architectures, seed, leaked),
+        *_stacked(task, counts, architectures, seed),
+        *_attacked([entry for entry in plain if entry.family == HOMOLOGOUS], supported, counts, architectures, seed),
     ]
     return SuspectPlan(plain=tuple(plain), attacks=tuple(attacks))
 
 
 def _single(
-    owner: nn.Module, task: Task, scale: Scale, architectures: int, seed: int, leaked: bool
+    owner: nn.Module, task: Task, counts: SuspectCounts, architectures: int, seed: int, leaked: bool
 ) -> list[PlannedAttack]:
     chosen = [
         entry
-        for entry in (ATTACKS[name] for name in scale.attacks or ATTACKS)
+        for entry in (ATTACKS[name] for name in counts.attacks or ATTACKS)
         if entry.supports(task)
         and (leaked or not entry.needs_queries)
         and (entry.own_architecture or architectures > 1)
         and _finds_something(entry, owner, task)
-    ][: scale.most_attacks]
+    ][: counts.most_attacks]
     return [
         _planned(entry, number, architectures, seed)
         for entry in chosen
-        for number in range(_rounds(entry, scale, architectures))
+        for number in range(_rounds(entry, counts, architectures))
     ]
 
 
-def _rounds(entry: Attack, scale: Scale, architectures: int) -> int:
-    """How often an attack comes: across architectures once for each, and never twice the same."""
-    if not entry.own_architecture and scale.rounds > 1:
-        return max(scale.rounds, architectures - 1)
-    return min(scale.rounds, len(entry.strengths))
+def _rounds(entry: Attack, counts: SuspectCounts, architectures: int) -> int:
+    """Return how often an attack comes: across architectures once for each, and never twice the same."""
+    if not entry.own_architecture and counts.rounds > 1:
+        return max(counts.rounds, architectures - 1)
+    return min(counts.rounds, len(entry.strengths))
 
 
 def _planned(entry: Attack, number: int, architectures: int, seed: int) -> PlannedAttack:
@@ -206,7 +213,7 @@ def _planned(entry: Attack, number: int, architectures: int, seed: int) -> Plann
     )
 
 
-def _stacked(task: Task, scale: Scale, architectures: int, seed: int) -> list[PlannedAttack]:
+def _stacked(task: Task, counts: SuspectCounts, architectures: int, seed: int) -> list[PlannedAttack]:
     planned = []
     for number, pair in enumerate(supported_stacks(task)):
         new_class = not all(OBFUSCATIONS[family].own_architecture for family in pair)
@@ -224,15 +231,15 @@ def _stacked(task: Task, scale: Scale, architectures: int, seed: int) -> list[Pl
                 architecture=1 + number % (architectures - 1) if new_class else 0,
             )
         )
-    return planned[: scale.stacks]
+    return planned[: counts.stacks]
 
 
 def _attacked(
-    homologous: Sequence[PlannedModel], supported: Sequence[str], scale: Scale, architectures: int, seed: int
+    homologous: Sequence[PlannedModel], supported: Sequence[str], counts: SuspectCounts, architectures: int, seed: int
 ) -> list[PlannedAttack]:
-    """Every obfuscation in turn, each on another independent model of the owner's class."""
+    """Plan every obfuscation in turn, each on another independent model of the owner's class."""
     planned = []
-    for number in range(scale.attacked if homologous else 0):
+    for number in range(counts.attacked if homologous else 0):
         entry = OBFUSCATIONS[supported[number % len(supported)]]
         strengths = entry.suspect_strengths
         name = f"{entry.family}-{number}"
@@ -252,7 +259,7 @@ def _attacked(
 
 
 def _finds_something(entry: Attack, owner: nn.Module, task: Task) -> bool:
-    """Whether an attack that only rewrites weights can do so; others are not tried, since they train."""
+    """Return whether an attack that only rewrites weights can do so; others are not tried, since they train."""
     if entry.needs_training:
         return True
     try:

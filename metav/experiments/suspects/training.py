@@ -31,8 +31,10 @@ ATTACK_FORMAT = 1
 class SuspectContext:
     """What all suspects are made from: a zoo's context, and what only attacks need.
 
-    `transfer`: data of another origin. `queries`: the leaked fingerprint's, None where there is none. `folder`: the
-    cache, where attacked independents find their base.
+    transfer: data of another origin.
+    queries: the leaked fingerprint's, (n, *input); None where there is none.
+    folder: the cache, where attacked independent models find their base.
+    digests: of `transfer` and `queries`.
     """
 
     zoo: ZooContext
@@ -77,10 +79,11 @@ class SuspectContext:
         else:
             model = build(zoo.architectures[planned.architecture], derive_seed(planned.seed, "initial weights"))
         missing = set(state) - set(tensor_state(model.state_dict()))
-        if "matrix" in missing and planned.family in ("permute_latent", "rotate_latent"):
+        attack = _attack_of(planned) if isinstance(planned, PlannedAttack) else None
+        if attack is not None and attack.maps_latent and "matrix" in missing:
             model = MappedLatent(model, state["matrix"])
         if set(tensor_state(model.state_dict())) != set(state):
-            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one.")
+            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
         # Not strict: extra state that is no tensor stays the template's.
         model.load_state_dict(dict(state), strict=False)
         for parameter in model.parameters():
@@ -89,10 +92,15 @@ class SuspectContext:
 
 
 def suspect_context(zoo: ZooContext, queries: Tensor | None, folder: str | None, seed: int) -> SuspectContext:
-    """Return the context of a zoo with a leaked fingerprint's queries (n, *input) and data of another origin: the
-    zoo's other task, or changed data of the thief where there is none. InputError for queries of another shape."""
+    """Return the context of a zoo, with data of another origin: its other task, else changed data of the thief.
+
+    queries: of a leaked fingerprint, (n, *input).
+    folder: the cache.
+
+    Raises InputError for queries of another shape.
+    """
     if queries is not None and tuple(queries.shape[1:]) != tuple(zoo.task.input_shape):
-        raise InputError(f"queries must have shape (n, *{tuple(zoo.task.input_shape)}), got {tuple(queries.shape)}.")
+        raise InputError(f"queries must have shape (n, *{tuple(zoo.task.input_shape)}), got {tuple(queries.shape)}")
     transfer = zoo.other_task or varied(zoo.thief_task, derive_seed(seed, "transfer"))
     leaked = None if queries is None else queries.detach().cpu().float().clone()
     digests = {
@@ -105,8 +113,9 @@ def suspect_context(zoo: ZooContext, queries: Tensor | None, folder: str | None,
 def train_suspect(planned: PlannedModel | PlannedAttack, context: SuspectContext) -> bytes:
     """Train a planned suspect and return it packed; a plain one as a zoo does.
 
-    An attack is done once at its strength: whether the result is still of use is reported, not mended. Raises
-    ModelError, naming the run, when a training diverges.
+    An attack is done once at its strength: whether the result is still of use is reported, not mended.
+
+    Raises ModelError, naming the run, where a training diverges.
     """
     if isinstance(planned, PlannedModel):
         return train_planned(planned, context.zoo)

@@ -1,18 +1,20 @@
-"""Run by test_core_extension_points.py against a build that has the view `power` and the verifier kind `linear`."""
+"""Run by test_extension_points.py against a build that has the view `power` and the verifier kind `linear`."""
 
 import sys
 
 import numpy as np
 import pytest
+import torch
 
+import metav
 from metav import _core
-from metav.verifiers import VERIFIER_KINDS
+from metav.verifiers.kinds import VERIFIER_KINDS
 
 assert _core.__file__.startswith(sys.argv[1]), f"this is another build: {_core.__file__}"
 
 assert list(_core.views())[-1] == "power"
 assert _core.views()["power"] == {"parameter": True, "reads_classes": False, "reads_labels": False}
-assert list(_core.verifier_kinds())[-1] == VERIFIER_KINDS[-1] == "linear"
+assert list(_core.verifier_kinds())[-1] == list(VERIFIER_KINDS)[-1] == "linear"
 assert _core.verifier_kinds()["linear"] == {"closed_form": False, "preferred": False, "pairs_with_owner": True}
 assert _core.parameter_shapes("linear", 4, 3) == {"weight": (4, 3), "bias": (1,), "shift": (4, 3), "scale": (3,)}
 
@@ -46,3 +48,16 @@ np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-6)
 copy = _core.Verifier("linear", 4, 3, view="power(2)", seed=1)
 copy.load_parameters(own)
 np.testing.assert_array_equal(copy.scores(responses), verifier.scores(responses))
+
+# and as users have them: named in the options, stored in the file, asked for a verdict
+options = metav.OptimizationOptions(queries=6, view="power(2)", verifier="linear", steps=4, refit_steps=50, repeats=2)
+inputs = generator.normal(size=(60, 3)).astype(np.float32)
+task = metav.Regression(inputs, inputs @ np.ones((3, 1), np.float32), epochs=3)
+owner = task.train(torch.nn.Linear(3, 1), seed=0)
+zoo = metav.build_zoo(owner, task, positives=6, negatives=6, families=["weight_noise", "finetune_all"], snapshots=0)
+made = metav.fingerprint(owner, task, zoo=zoo, options=options, target_fpr=0.4)
+made.save("power.metav")
+again = metav.load("power.metav")
+assert again.task.view == "power(2)"
+assert {kind.partition(":")[0] for kind in again.meta_verifier.kinds} == {"linear"}
+assert metav.verify(again, owner).score == metav.verify(made, owner).score

@@ -6,21 +6,21 @@ All are scaled by one `width`, so that the same experiment runs in seconds or at
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.experiments.scenarios.architectures import Mixer, Residual, Tokens
-from metav.models.architectures import Architecture
+from metav.experiments.scenarios.architectures.building_blocks import Mixer, Residual, Tokens, normed_convolution
 
-SKIN_CLASSES = 7
-SKIN_CHANNELS = 3
+CLASSES = 7
+CHANNELS = 3
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm around a shortcut (He et al., 2016, figure 5 left)."""
+
+    identity_name = "metav/BasicBlock"
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -45,9 +45,11 @@ class ResNet(nn.Module):
     blocks: per stage, each with twice the channels and half the size of the one before. width: channels of the first.
     """
 
+    identity_name = "metav/ResNet"
+
     def __init__(self, blocks: tuple[int, ...], width: int, classes: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(SKIN_CHANNELS, width, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(CHANNELS, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         layers: list[nn.Module] = []
@@ -69,6 +71,8 @@ class ResNet(nn.Module):
 class DenseLayer(nn.Module):
     """Appends `growth` new channels to the maps (Huang et al., 2017)."""
 
+    identity_name = "metav/DenseLayer"
+
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(inputs)
@@ -79,95 +83,95 @@ class DenseLayer(nn.Module):
 
 
 def skin_resnet18(width: int) -> nn.Module:
-    """ResNet-18 (He et al., 2016), 11.2 million parameters at width 64: the owner's."""
-    return ResNet((2, 2, 2, 2), width, SKIN_CLASSES)
+    """Build a ResNet-18 (He et al., 2016), 11.2 million parameters at width 64: the owner's."""
+    return ResNet((2, 2, 2, 2), width, CLASSES)
 
 
 def skin_resnet10(width: int) -> nn.Module:
-    """The owner's shape with one block a stage."""
-    return ResNet((1, 1, 1, 1), width, SKIN_CLASSES)
+    """Build the owner's shape with one block a stage."""
+    return ResNet((1, 1, 1, 1), width, CLASSES)
 
 
 def skin_plain_cnn(width: int) -> nn.Module:
-    """Five convolutions with batch norm and pooling, as VGG (Simonyan and Zisserman, 2015)."""
+    """Build five convolutions with batch norm and pooling, as VGG (Simonyan and Zisserman, 2015)."""
     return nn.Sequential(
-        *_normed(SKIN_CHANNELS, width),
+        *normed_convolution(CHANNELS, width),
         nn.MaxPool2d(2),
-        *_normed(width, 2 * width),
-        *_normed(2 * width, 2 * width),
+        *normed_convolution(width, 2 * width),
+        *normed_convolution(2 * width, 2 * width),
         nn.MaxPool2d(2),
-        *_normed(2 * width, 4 * width),
-        *_normed(4 * width, 4 * width),
+        *normed_convolution(2 * width, 4 * width),
+        *normed_convolution(4 * width, 4 * width),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(4 * width, SKIN_CLASSES),
+        nn.Linear(4 * width, CLASSES),
     )
 
 
 def skin_mobile(width: int) -> nn.Module:
-    """Inverted residual blocks of depthwise convolutions (Sandler et al., 2018)."""
+    """Build inverted residual blocks of depthwise convolutions (Sandler et al., 2018)."""
     return nn.Sequential(
-        *_normed(SKIN_CHANNELS, width, stride=2),
+        *normed_convolution(CHANNELS, width, stride=2),
         Residual(*_inverted(width, width, stride=1)),
         *_inverted(width, 2 * width, stride=2),
         Residual(*_inverted(2 * width, 2 * width, stride=1)),
-        *_normed(2 * width, 4 * width, size=1),
+        *normed_convolution(2 * width, 4 * width, size=1),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(4 * width, SKIN_CLASSES),
+        nn.Linear(4 * width, CLASSES),
     )
 
 
 def skin_mlp(width: int) -> nn.Module:
-    """Fully connected on the pixels averaged in pairs, two hidden layers with batch norm."""
+    """Build a fully connected network on the pixels averaged in pairs, two hidden layers with batch norm."""
     return nn.Sequential(
         nn.AvgPool2d(2),
         nn.Flatten(),
-        nn.Linear(SKIN_CHANNELS * 14 * 14, 8 * width),
+        nn.Linear(CHANNELS * 14 * 14, 8 * width),
         nn.BatchNorm1d(8 * width),
         nn.ReLU(),
         nn.Linear(8 * width, 4 * width),
         nn.BatchNorm1d(4 * width),
         nn.ReLU(),
-        nn.Linear(4 * width, SKIN_CLASSES),
+        nn.Linear(4 * width, CLASSES),
     )
 
 
 def skin_mixer(width: int) -> nn.Module:
-    """MLP-Mixer on 49 patches of 4x4 pixels, two blocks (Tolstikhin et al., 2021)."""
+    """Build an MLP-Mixer on 49 patches of 4x4 pixels, two blocks (Tolstikhin et al., 2021)."""
     channels = 4 * width
     return nn.Sequential(
-        nn.Conv2d(SKIN_CHANNELS, channels, 4, stride=4),
+        nn.Conv2d(CHANNELS, channels, 4, stride=4),
         Tokens(),
         Mixer(49, channels, 2 * channels),
         Mixer(49, channels, 2 * channels),
         nn.LayerNorm(channels),
         nn.Flatten(),
-        nn.Linear(49 * channels, SKIN_CLASSES),
+        nn.Linear(49 * channels, CLASSES),
     )
 
 
 def skin_dense(width: int) -> nn.Module:
-    """Two densely connected blocks of three layers, with a halving between them (Huang et al., 2017)."""
+    """Build two densely connected blocks of three layers, with a halving between them (Huang et al., 2017)."""
     start, growth = 2 * width, width
     return nn.Sequential(
-        *_normed(SKIN_CHANNELS, start, stride=2),
+        *normed_convolution(CHANNELS, start, stride=2),
         *(DenseLayer(start + number * growth, growth) for number in range(3)),
-        *_normed(start + 3 * growth, start, size=1),
+        *normed_convolution(start + 3 * growth, start, size=1),
         nn.AvgPool2d(2),
         *(DenseLayer(start + number * growth, growth) for number in range(3)),
         nn.BatchNorm2d(start + 3 * growth),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(start + 3 * growth, SKIN_CLASSES),
+        nn.Linear(start + 3 * growth, CLASSES),
     )
 
 
 def skin_convnext(width: int) -> nn.Module:
-    """Patches, then depthwise 5x5 convolutions with layer norm and GELU (Liu et al., 2022)."""
+    """Build patches, then depthwise 5x5 convolutions with layer norm and GELU (Liu et al., 2022)."""
     return nn.Sequential(
-        nn.Conv2d(SKIN_CHANNELS, 2 * width, 2, stride=2),
+        nn.Conv2d(CHANNELS, 2 * width, 2, stride=2),
         Residual(*_convnext_body(2 * width)),
         nn.Conv2d(2 * width, 4 * width, 2, stride=2),
         Residual(*_convnext_body(4 * width)),
@@ -175,49 +179,29 @@ def skin_convnext(width: int) -> nn.Module:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.LayerNorm(4 * width),
-        nn.Linear(4 * width, SKIN_CLASSES),
+        nn.Linear(4 * width, CLASSES),
     )
 
 
 def skin_smooth_cnn(width: int) -> nn.Module:
-    """Four strided convolutions with SiLU and group norm, no pooling."""
+    """Build four strided convolutions with SiLU and group norm, no pooling."""
     layers: list[nn.Module] = []
-    channels = SKIN_CHANNELS
+    channels = CHANNELS
     for outputs in (width, 2 * width, 4 * width):
         layers += [nn.Conv2d(channels, outputs, 3, stride=2, padding=1), nn.GroupNorm(2, outputs), nn.SiLU()]
         channels = outputs
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels, SKIN_CLASSES))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels, CLASSES))
 
 
-@dataclass(frozen=True, slots=True)
-class Scaled:
-    """An architecture at one width: each call returns a fresh model."""
-
-    make: Callable[[int], nn.Module]
-    width: int
-
-    def __call__(self) -> nn.Module:
-        return self.make(self.width)
-
-
-SKIN_ZOO: tuple[Callable[[int], nn.Module], ...] = (skin_resnet10, skin_plain_cnn, skin_mobile, skin_mlp)
-SKIN_SUSPECTS: tuple[Callable[[int], nn.Module], ...] = (skin_mixer, skin_dense, skin_convnext, skin_smooth_cnn)
-
-
-def at_width(makers: tuple[Callable[[int], nn.Module], ...], width: int) -> tuple[Architecture, ...]:
-    """The architectures of a list at one width."""
-    return tuple(Scaled(make, width) for make in makers)
-
-
-def _normed(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
-    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+OWNER: Callable[[int], nn.Module] = skin_resnet18
+ZOO: tuple[Callable[[int], nn.Module], ...] = (skin_resnet10, skin_plain_cnn, skin_mobile, skin_mlp)
+SUSPECTS: tuple[Callable[[int], nn.Module], ...] = (skin_mixer, skin_dense, skin_convnext, skin_smooth_cnn)
 
 
 def _inverted(inputs: int, outputs: int, *, stride: int) -> tuple[nn.Module, ...]:
     hidden = 3 * inputs
     return (
-        *_normed(inputs, hidden, size=1),
+        *normed_convolution(inputs, hidden, size=1),
         nn.Conv2d(hidden, hidden, 3, stride=stride, padding=1, groups=hidden, bias=False),
         nn.BatchNorm2d(hidden),
         nn.ReLU(),
