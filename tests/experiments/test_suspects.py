@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import metav.experiments.suspects.training
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from small_models import HeadFirst, ResidualCNN, bits, digits, owner_of, task_of
 from torch import Tensor, nn
 
 import metav
+import metav.experiments.suspects.training
 from metav.errors import InputError, ModelError
 from metav.experiments.attacks.registry import ATTACKS
 from metav.experiments.scenarios.architectures.digits import digits_smooth_cnn
