@@ -59,6 +59,15 @@ typedef struct mv_kernels {
     void (*log_softmax_gradient)(size_t rows, size_t outputs, float probability_floor, const float *r, const float *g,
                                  float *response_gradient);
 
+    /* c = share * (r - its row's mean) of (rows, outputs); the same may be both */
+    void (*centre)(size_t rows, size_t outputs, double share, const float *r, float *c);
+    /* values *= factor */
+    void (*scale_by)(size_t count, double factor, float *values);
+    /* sum a * b */
+    double (*dot)(size_t count, const float *a, const float *b);
+    /* c = own * (g - its row's mean) - others * c of (rows, outputs) */
+    void (*project)(size_t rows, size_t outputs, double own, double others, const float *g, float *c);
+
     /* AdamW in place */
     void (*adam)(const mv_adam_step *step, size_t count, const float *gradient, float *parameters, float *first_moment,
                  float *second_moment);

@@ -16,6 +16,7 @@ extern const mv_view_kind mv_view_logprob;
 extern const mv_view_kind mv_view_round;
 extern const mv_view_kind mv_view_topk;
 extern const mv_view_kind mv_view_label;
+extern const mv_view_kind mv_view_relative;
 
 static const mv_view_kind *const VIEWS[] = {
     &mv_view_identity,       /* answers as they are */
@@ -24,6 +25,7 @@ static const mv_view_kind *const VIEWS[] = {
     &mv_view_round,          /* of rounded probabilities */
     &mv_view_topk,           /* of the best few alone */
     &mv_view_label,          /* the best class */
+    &mv_view_relative,       /* log-probabilities, whatever the temperature */
 };
 
 enum { VIEW_COUNT = sizeof VIEWS / sizeof *VIEWS };
@@ -136,8 +138,13 @@ mv_view_features(const mv_kernels *kernels, mv_view view, size_t queries, size_t
     const mv_view_kind *kind = view.kind;
     mv_row row = make_row(view, outputs, scratch);
     row.is_distribution = kind->reads_classes && mv_are_probabilities(responses, queries, outputs);
+    const mv_rows rows = {kernels, queries, outputs, row.is_distribution};
+    if (kind->model_features) {
+        kind->model_features(&rows, responses, features);
+        return;
+    }
     if (!row.is_distribution && kind->logit_features) {
-        kind->logit_features(&(mv_rows){kernels, queries, outputs}, responses, features);
+        kind->logit_features(&rows, responses, features);
         return;
     }
     for (size_t n = 0; n < queries; n++) { /* (N, K) */
@@ -154,8 +161,13 @@ mv_view_response_gradient(const mv_kernels *kernels, mv_view view, size_t querie
     const mv_view_kind *kind = view.kind;
     mv_row row = make_row(view, outputs, scratch);
     row.is_distribution = kind->reads_classes && mv_are_probabilities(responses, queries, outputs);
+    const mv_rows rows = {kernels, queries, outputs, row.is_distribution};
+    if (kind->model_gradient) {
+        kind->model_gradient(&rows, responses, feature_gradient, response_gradient);
+        return;
+    }
     if (!row.is_distribution && kind->logit_gradient) {
-        kind->logit_gradient(&(mv_rows){kernels, queries, outputs}, responses, feature_gradient, response_gradient);
+        kind->logit_gradient(&rows, responses, feature_gradient, response_gradient);
         return;
     }
     for (size_t n = 0; n < queries; n++) { /* (N, K) */

@@ -27,6 +27,7 @@ typedef struct mv_row {
 typedef struct mv_rows {
     const mv_kernels *kernels;
     size_t queries, outputs;
+    bool is_distribution; /* as in mv_row */
 } mv_rows;
 
 /* What a view is. A view is one file that fills this, and a row in the table of mv_view.c. */
@@ -42,6 +43,10 @@ struct mv_view_kind {
     /* The same of all rows of a model that answers logits, for views that are faster so; else NULL. */
     void (*logit_features)(const mv_rows *rows, const float *r, float *f);
     void (*logit_gradient)(const mv_rows *rows, const float *r, const float *feature_gradient,
+                           float *response_gradient);
+    /* All rows of a model, in either form: instead of those above, for views that do not read a row by itself. */
+    void (*model_features)(const mv_rows *rows, const float *r, float *f);
+    void (*model_gradient)(const mv_rows *rows, const float *r, const float *feature_gradient,
                            float *response_gradient);
 };
 

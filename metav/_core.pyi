@@ -37,7 +37,8 @@ def views() -> dict[str, dict[str, bool]]:
 def apply_view(responses: Tensor, view: str, /, *, out: Tensor | None = None) -> NDArray[np.float32]:
     """Return the features (M, N, K) of raw responses (M, N, K) under a view.
 
-    view: "identity", "identity_round(d)", "logprob", "round(d)", "topk(k)" or "label"; views() tells what each reads.
+    view: "identity", "identity_round(d)", "logprob", "round(d)", "topk(k)", "label" or "relative"; views() tells what
+        each reads. "relative" reads all answers of a model together, the others each answer by itself.
     """
 
 def view_gradient(

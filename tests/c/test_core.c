@@ -79,6 +79,7 @@ test_views_are_parsed(void)
         {"round(0)", MV_OK, 0},
         {"topk(12)", MV_OK, 12},
         {"label", MV_OK, 0},
+        {"relative", MV_OK, 0},
         {"", MV_ERROR_VIEW_NAME, 0},
         {"(", MV_ERROR_VIEW_NAME, 0},
         {"round", MV_ERROR_VIEW_NAME, 0},
@@ -241,7 +242,7 @@ slope(mv_verifier *verifier, const mv_step_options *options, const float *respon
 }
 
 static void
-test_gradients_equal_finite_differences(void)
+test_gradients_equal_finite_differences(const char *view)
 {
     const char *names[MV_MAX_KINDS];
     const size_t kinds = mv_kind_list(names);
@@ -251,7 +252,7 @@ test_gradients_equal_finite_differences(void)
         float gradient[COUNT];
         fill(responses, COUNT, 3);
         fill(direction, COUNT, 4);
-        mv_verifier *verifier = make_verifier(names[k], "logprob", responses);
+        mv_verifier *verifier = make_verifier(names[k], view, responses);
         mv_step_options options = plain;
         options.update = false;
         options.mix = 0.4;
@@ -616,7 +617,8 @@ main(void)
     test_a_refused_step_writes_nothing();
     test_every_status_has_a_text();
     test_impossible_sizes_are_refused();
-    test_gradients_equal_finite_differences();
+    test_gradients_equal_finite_differences("logprob");
+    test_gradients_equal_finite_differences("relative");
     test_a_copy_is_independent_and_equal();
     test_products_equal_plain_sums();
     test_the_pool_does_every_item_once();

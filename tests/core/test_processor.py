@@ -52,14 +52,36 @@ def run_steps(kind: str, view: str, models: int, queries: int, outputs: int, hid
     return [str(losses).encode(), *(array.tobytes() for array in arrays)]
 
 
+@pytest.mark.parametrize("view", ["logprob", "relative"])
 @pytest.mark.parametrize("kind", ["mlp", "local", "matched"])
 @pytest.mark.parametrize("shape", [(3, 40, 500, 70), (70, 100, 40, 33), (130, 3, 700, 128)])
-def test_results_are_the_same_bit_for_bit_for_any_number_of_threads(kind, shape):
+def test_results_are_the_same_bit_for_bit_for_any_number_of_threads(view, kind, shape):
     metav.set_num_threads(1)
-    alone = run_steps(kind, "logprob", *shape)
+    alone = run_steps(kind, view, *shape)
     for threads in (2, 3, 8):
         metav.set_num_threads(threads)
-        assert run_steps(kind, "logprob", *shape) == alone
+        assert run_steps(kind, view, *shape) == alone
+
+
+@pytest.mark.parametrize("isa", metav.cpu_info().isas)
+def test_a_view_of_all_rows_is_the_same_on_every_instruction_set(isa, tmp_path):
+    """In the rows' whole vectors and in what is left over of them; test_views compares the set in use with float64."""
+    code = """
+import numpy as np
+from metav import _core
+found = []
+for outputs in (2, 3, 10, 33, 129):
+    logits, weights = np.random.default_rng(outputs).normal(size=(2, 2, 5, outputs)).astype(np.float32)
+    for responses in (logits, np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)):
+        found += [_core.apply_view(responses, "relative"), _core.view_gradient(responses, weights, "relative")]
+np.save(PATH, np.concatenate([array.ravel() for array in found]))
+"""
+    paths = [tmp_path / "chosen.npy", tmp_path / "usual.npy"]
+    for path, environment in zip(paths, ({"METAV_ISA": isa}, {}), strict=True):
+        ran = run(code.replace("PATH", repr(str(path))), **environment)
+        assert ran.returncode == 0, ran.stderr
+    chosen, usual = map(np.load, paths)
+    np.testing.assert_allclose(chosen, usual, rtol=1e-5, atol=1e-6)
 
 
 @given(

@@ -58,7 +58,7 @@ def twin_loss(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("view", ["identity", "logprob", "label"])
+@pytest.mark.parametrize("view", ["identity", "logprob", "label", "relative"])
 def test_scores_and_logits_equal_the_float64_twin(kind: _core.VerifierKind, view: str) -> None:
     responses = make_responses()
     verifier = make_verifier(kind, responses, view=view)
@@ -119,7 +119,9 @@ def test_closed_form_with_full_shrinkage_is_a_diagonal_filter() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("view", ["identity", "identity_round(1)", "logprob", "round(2)", "topk(1)", "label"])
+@pytest.mark.parametrize(
+    "view", ["identity", "identity_round(1)", "logprob", "round(2)", "topk(1)", "label", "relative"]
+)
 def test_response_gradient_equals_finite_differences_of_the_twin(kind: _core.VerifierKind, view: str) -> None:
     responses = make_responses()
     verifier = make_verifier(kind, responses, view=view)

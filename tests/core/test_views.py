@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import reference
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from metav import _core
 
 VIEWS = ["identity", "identity_round(2)", "logprob", "round(2)", "round(0)", "topk(1)", "topk(3)", "topk(9)", "label"]
+VIEWS += ["relative"]
 CLASS_VIEWS = [view for view in VIEWS if not view.startswith("identity")]
 FORMS = ["logits", "probabilities"]
 
@@ -55,7 +56,7 @@ def test_logprob_gradient_is_zero_where_the_floor_holds() -> None:
     seed=st.integers(0, 2**32 - 1),
     outputs=st.integers(2, 12),
     shift=st.floats(-20, 20),
-    view=st.sampled_from(["logprob", "topk(1)", "topk(2)", "label"]),
+    view=st.sampled_from(["logprob", "topk(1)", "topk(2)", "label", "relative"]),
 )
 def test_logits_log_probabilities_and_probabilities_give_the_same_features(
     seed: int, outputs: int, shift: float, view: str
@@ -68,6 +69,98 @@ def test_logits_log_probabilities_and_probabilities_give_the_same_features(
     np.testing.assert_allclose(features[1], features[2], rtol=1e-4, atol=1e-4)
 
 
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities of the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return result
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    queries=st.integers(1, 5),
+    outputs=st.integers(2, 20),
+    temperature=st.floats(0.2, 1000),
+    form=st.sampled_from(FORMS),
+)
+def test_relative_features_are_the_same_at_every_temperature(
+    seed: int, queries: int, outputs: int, temperature: float, form: str
+) -> None:
+    """As far as float32 holds the answers: a high temperature makes them alike."""
+    logits = np.random.default_rng(seed).normal(scale=3.0, size=(1, queries, outputs))
+    spread = (logits - logits.mean(axis=2, keepdims=True)).std()
+    coldest = softmax(logits / min(1.0, temperature))
+    assume(spread / temperature > 1e-5 and (form == "logits" or coldest.min() > reference.RELATIVE_FLOOR))
+    answers = [logits, logits / temperature] if form == "logits" else [softmax(logits), softmax(logits / temperature)]
+    warm, cold = (_core.apply_view(numbers.astype(np.float32), "relative") for numbers in answers)
+    rounding = 4e-7 * (np.abs(logits).max() + max(1.0, temperature)) / spread
+    np.testing.assert_allclose(cold, warm, rtol=1e-6, atol=max(rounding, 1e-6))
+
+
+@pytest.mark.parametrize("factor", [2.0**-20, 0.5, 4.0, 2.0**100])
+def test_relative_features_of_multiplied_logits_are_the_same_bit_for_bit(factor: float) -> None:
+    """A power of two changes no digit of a logit, so that nothing is rounded differently."""
+    responses = make_responses("logits", seed=7)
+    np.testing.assert_array_equal(
+        _core.apply_view(responses * np.float32(factor), "relative"), _core.apply_view(responses, "relative")
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), queries=st.integers(1, 9), outputs=st.integers(2, 40))
+def test_relative_features_are_centred_and_of_unit_size(seed: int, queries: int, outputs: int) -> None:
+    features = _core.apply_view(make_responses("logits", (3, queries, outputs), seed), "relative").astype(np.float64)
+    np.testing.assert_allclose(features.sum(axis=2), 0, atol=1e-6 * outputs)
+    np.testing.assert_allclose((features**2).mean(axis=(1, 2)), 1, rtol=1e-6)
+
+
+def test_relative_gradient_neither_shifts_nor_stretches_logits() -> None:
+    """What leaves the features as they are has no slope: a number added to a row, a factor of all logits."""
+    responses = make_responses("logits", seed=8)
+    gradient = _core.view_gradient(responses, make_responses("logits", seed=9), "relative").astype(np.float64)
+    np.testing.assert_allclose(gradient.sum(axis=2), 0, atol=1e-6)
+    np.testing.assert_allclose((gradient * responses).sum(axis=(1, 2)), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 10), (2, 4, 33), (2, 3, 129), (1, 1, 2)])
+@pytest.mark.parametrize("form", FORMS)
+def test_relative_gradient_equals_autograd(form: str, shape: tuple[int, int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    responses = make_responses(form, shape, seed=10)
+    weights = make_responses("logits", shape, seed=11)
+    r = torch.tensor(responses, dtype=torch.float64, requires_grad=True)
+    logs = torch.log_softmax(r, dim=2) if form == "logits" else torch.log(r / r.sum(dim=2, keepdim=True))
+    centred = logs - logs.mean(dim=2, keepdim=True)
+    features = centred / centred.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    (features * torch.tensor(weights)).sum().backward()
+    actual = _core.view_gradient(responses, weights, "relative")
+    np.testing.assert_allclose(_core.apply_view(responses, "relative"), features.detach().numpy(), rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(actual, r.grad.numpy(), rtol=1e-4, atol=1e-6 * max(1.0, float(r.grad.abs().max())))
+
+
+@pytest.mark.parametrize("outputs", [2, 3, 10, 33])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_constant_model_has_relative_features_of_zero(form: str, outputs: int) -> None:
+    value = 1 / outputs if form == "probabilities" else -7.1
+    responses = np.full((2, 5, outputs), value, dtype=np.float32)
+    assert (_core.apply_view(responses, "relative") == 0).all()
+    gradient = _core.view_gradient(responses, make_responses("logits", responses.shape), "relative")
+    assert np.isfinite(gradient).all()
+    assert gradient.any()
+
+
+def test_relative_counts_tiny_probabilities_as_its_floor() -> None:
+    responses = np.array([[[1.0, 0.0, 1e-38], [0.5, 0.25, 0.25]]], dtype=np.float32)
+    floor = float(np.log(reference.RELATIVE_FLOOR))
+    centred = np.array([[-2 * floor, floor, floor], [2 * np.log(2), -np.log(2), -np.log(2)]]) / 3
+    expected = centred / np.sqrt((centred**2).mean())
+    np.testing.assert_allclose(_core.apply_view(responses, "relative")[0], expected, rtol=1e-6)
+    gradient = _core.view_gradient(responses, make_responses("logits", responses.shape), "relative")
+    assert (gradient[0, 0, 1:] == 0).all()
+    assert (gradient[0, 1] != 0).all()
+
+
 def test_rounded_probabilities_still_count_as_probabilities() -> None:
     p = make_responses("probabilities", (1, 5, 10), seed=3)
     rounded = np.round(p, 2)
@@ -75,11 +168,16 @@ def test_rounded_probabilities_still_count_as_probabilities() -> None:
     np.testing.assert_allclose(_core.apply_view(rounded, "logprob"), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_one_row_that_is_no_distribution_makes_the_model_answer_logits() -> None:
+@pytest.mark.parametrize("view", ["logprob", "relative"])
+def test_one_row_that_is_no_distribution_makes_the_model_answer_logits(view: str) -> None:
     responses = make_responses("probabilities", (2, 3, 4), seed=4)
     responses[1, 2] *= 3
-    features = _core.apply_view(responses, "logprob")
-    np.testing.assert_allclose(features, reference.apply_view(responses, "logprob"), rtol=1e-5)
+    features = _core.apply_view(responses, view)
+    np.testing.assert_allclose(features, reference.apply_view(responses, view), rtol=1e-5)
+    if view == "relative":
+        spread = responses[1] - responses[1].mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(features[1], spread / np.sqrt((spread**2).mean()), rtol=1e-5)
+        return
     assert not np.allclose(np.exp(features[1, 0]), responses[1, 0], atol=1e-3)
     np.testing.assert_allclose(np.exp(features[0]), responses[0], rtol=1e-4, atol=1e-5)
 
@@ -153,7 +251,7 @@ def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
 
 def test_the_table_tells_what_each_view_reads() -> None:
     table = _core.views()
-    assert list(table) == ["identity", "identity_round", "logprob", "round", "topk", "label"]
+    assert list(table) == ["identity", "identity_round", "logprob", "round", "topk", "label", "relative"]
     assert {name for name, view in table.items() if view["parameter"]} == {"identity_round", "round", "topk"}
     assert {name for name, view in table.items() if not view["reads_classes"]} == {"identity", "identity_round"}
     assert {name for name, view in table.items() if view["reads_labels"]} == {"label"}

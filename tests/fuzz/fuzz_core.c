@@ -49,7 +49,8 @@ fill(input *in, float *values, size_t count)
 static mv_view
 next_view(input *in)
 {
-    static const char *const texts[] = {"identity", "identity_round(2)", "logprob", "round(3)", "topk(2)", "label"};
+    static const char *const texts[] = {"identity", "identity_round(2)", "logprob", "round(3)", "topk(2)",
+                                        "label",    "relative"};
     char text[24] = {0};
     mv_view view = {0};
     if (next(in, 8) == 7) {
@@ -58,7 +59,7 @@ next_view(input *in)
         }
     }
     else {
-        strcpy(text, texts[next(in, 6)]);
+        strcpy(text, texts[next(in, sizeof texts / sizeof *texts)]);
     }
     (void)mv_view_parse(text, &view);
     return view;

@@ -119,4 +119,18 @@ ENTRIES = [
         lambda handle, t: handle.update(t["gradient"], t["queries"]),
         any_rank=("gradient", "queries"),
     ),
+    Entry(
+        "apply_view, all rows together",
+        {"responses": RESPONSES, "out": RESPONSES},
+        ("out",),
+        lambda: None,
+        lambda _, t: _core.apply_view(t["responses"], "relative", out=t["out"]),
+    ),
+    Entry(
+        "view_gradient, all rows together",
+        {"responses": RESPONSES, "feature_gradient": RESPONSES, "out": RESPONSES},
+        ("out",),
+        lambda: None,
+        lambda _, t: _core.view_gradient(t["responses"], t["feature_gradient"], "relative", out=t["out"]),
+    ),
 ]

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 Array: TypeAlias = NDArray[Any]
 
 PROBABILITY_FLOOR = 1e-5
+RELATIVE_FLOOR = 1e-30
+SPREAD_FLOOR = 1e-6
 SCORE_MARGIN = 1e-7
 LENGTH_EPSILON = 1e-6
 VARIANCE_EPSILON = 1e-9
@@ -55,6 +57,14 @@ def spread_rest(p: Array, marked: NDArray[np.bool_]) -> Array:
     return np.where(marked, p, rest / np.maximum(others, 1))
 
 
+def relative(model: Array, given: bool) -> Array:
+    """Log-probabilities (N, K) of one model, centred in each row, in units of their root mean square."""
+    logs = np.log(np.maximum(model, RELATIVE_FLOOR)) if given else model
+    centred = logs - logs.mean(axis=1, keepdims=True)
+    result: Array = centred / max(np.sqrt((centred**2).mean()), SPREAD_FLOOR)
+    return result
+
+
 def apply_view(responses: ArrayLike, view: str) -> Array:
     """Features (M, N, K) of raw responses (M, N, K)."""
     return np.stack([_view_model(model, view) for model in np.asarray(responses, dtype=np.float64)])
@@ -69,6 +79,8 @@ def _view_model(model: Array, view: str) -> Array:
     if name == "label":
         result: Array = np.eye(model.shape[1])[model.argmax(axis=1)]
         return result
+    if name == "relative":
+        return relative(model, is_probabilities(model))
     p = probabilities(model, is_probabilities(model))
     if name == "round":
         return np.log(np.maximum(np.round(p, number), 0.5 * 10.0**-number))
@@ -87,6 +99,8 @@ def surrogate_view(responses: ArrayLike, view: str) -> Callable[[Array], Array]:
     def one(model: Array, index: int) -> Array:
         if name.startswith("identity"):
             return model
+        if name == "relative":
+            return relative(model, given[index])
         p = probabilities(model, given[index])
         if name == "round":
             return np.log(np.maximum(p, 0.5 * 10.0**-number))
