@@ -66,6 +66,7 @@ class Scaled:
     width: int
 
     def __call__(self) -> nn.Module:
+        """Return a fresh model."""
         return self.make(self.width)
 
 
