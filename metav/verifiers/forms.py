@@ -5,6 +5,7 @@ A form is decided over all rows: a few rows or entries that do not fit are told 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -257,21 +258,34 @@ def _clipping(p: Numbers, decimals: int | None, spare: int) -> tuple[float, floa
     high, high_rows = _piled(-p.max(axis=1), spare)
     lower, upper = (low if FLOOR < low < 1 else 0.0), (-high if 0 < -high < 1 - FLOOR else 1.0)
     low_rows, high_rows = low_rows if lower > 0 else 0, high_rows if upper < 1 else 0
+    if decimals is not None:
+        return _rounded_clipping(p, decimals, lower, upper)
     if max(low_rows, high_rows) < max(3, CLIPPED_SHARE * len(p)):
         return None
     sums = p[(p == lower).any(axis=1) | (p == upper).any(axis=1)].sum(axis=1)
-    if p.shape[1] > 2:
-        # rounding alone moves the mean of the sums by much less than this
-        by_rounding = 0.0 if decimals is None else 0.87 * 10.0**-decimals * np.sqrt(p.shape[1] / len(p))
-        mean = float(np.mean(sums)) - 1
-        if (abs(mean) if decimals is None else mean) <= max(1e-4, by_rounding):
-            return None
-    elif decimals is not None:
-        # two classes sum to one in any case; the pile must stand out among the numbers that rounding leaves
-        beside = np.abs(p.min(axis=1) - (lower + 10.0**-decimals)) < 0.1 * 10.0**-decimals
-        if lower > 0.05 or low_rows < max(FEW, len(p) / 4, 3 * int(beside.sum())):
-            return None
-    return lower, upper
+    return (lower, upper) if p.shape[1] == 2 or abs(float(sums.mean()) - 1) > 1e-4 else None
+
+
+def _rounded_clipping(p: Numbers, decimals: int, lower: float, upper: float) -> tuple[float, float] | None:
+    """Return the bounds among rounded numbers, where any number occurs often.
+
+    The sign: a small number that many rows have and none is below, far more often than its neighbour on the grid, and
+    rows that sum to more than one (two classes always sum to one).
+    """
+    step = 10.0**-decimals
+    low_rows = int((p.min(axis=1) == lower).sum())
+    if not 0 < lower <= 0.05 or low_rows < max(FEW, len(p) / 4) or not _stands_out(p, lower, lower + step):
+        return None
+    # rounding alone moves the mean of the sums by a third of this, one standard deviation
+    by_rounding = 3 * math.sqrt(p.shape[1] / 12 / len(p)) * step
+    if p.shape[1] > 2 and float(p.sum(axis=1).mean()) - 1 <= by_rounding:
+        return None
+    return lower, upper if _stands_out(p.max(axis=1), upper, upper - step) else 1.0
+
+
+def _stands_out(numbers: Numbers, value: float, beside: float) -> bool:
+    count, neighbours = (int(np.isclose(numbers, near, rtol=1e-6, atol=1e-9).sum()) for near in (value, beside))
+    return count >= 3 * max(neighbours, 1)
 
 
 def _piled(extremes: Numbers, spare: int) -> tuple[float, int]:
