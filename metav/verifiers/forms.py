@@ -172,7 +172,7 @@ def _scales(rows: Numbers, spare: int) -> Iterator[float]:
     sums = rows.sum(axis=1)
     scale = float(np.median(sums))
     if scale > 0 and int((np.abs(sums - scale) > 1e-4 * scale).sum()) <= spare:
-        yield scale
+        yield float(f"{scale:.6g}")
 
 
 def _read_distribution(rows: Numbers, scale: float, spare: int) -> Form | None:
@@ -185,6 +185,9 @@ def _read_distribution(rows: Numbers, scale: float, spare: int) -> Form | None:
     clipped = _clipping(p, decimals, spare)
     top, complete = (None, True) if clipped else _top(p, decimals, spare)
     bad = outside | ~_possible(p, decimals, clipped, top)
+    if scale != 1.0 and decimals is None and clipped is None and top is None:
+        # logits around a large number have nearly equal sums as well
+        bad |= np.abs(p.sum(axis=1) - 1) > max(2 * TINY, 0.01 * float(np.median(np.ptp(p, axis=1))))
     if int(bad.sum()) > spare:
         return None
     slight = int((raw < 0)[~outside].sum())
@@ -256,8 +259,11 @@ def _clipping(p: Numbers, decimals: int | None, spare: int) -> tuple[float, floa
     """
     low, low_rows = _piled(p.min(axis=1), spare)
     high, high_rows = _piled(-p.max(axis=1), spare)
-    lower, upper = (low if FLOOR < low < 1 else 0.0), (-high if 0 < -high < 1 - FLOOR else 1.0)
+    lower = low if FLOOR < low <= max(0.05, 1 / p.shape[1]) else 0.0
+    upper = -high if 0.5 <= -high < 1 - FLOOR else 1.0
     low_rows, high_rows = low_rows if lower > 0 else 0, high_rows if upper < 1 else 0
+    if lower > 0 and int((p.max(axis=1) > 1 - lower + TINY).sum()) <= spare:
+        upper = 1 - lower  # bounds come in pairs, and too few rows may reach the upper one to show it
     if decimals is not None:
         return _rounded_clipping(p, decimals, lower, upper)
     if max(low_rows, high_rows) < max(3, CLIPPED_SHARE * len(p)):
@@ -274,13 +280,13 @@ def _rounded_clipping(p: Numbers, decimals: int, lower: float, upper: float) -> 
     """
     step = 10.0**-decimals
     low_rows = int((p.min(axis=1) == lower).sum())
-    if not 0 < lower <= 0.05 or low_rows < max(FEW, len(p) / 4) or not _stands_out(p, lower, lower + step):
+    if not 0 < lower <= 0.05 or low_rows < max(FEW, len(p) / 3) or not _stands_out(p, lower, lower + step):
         return None
     # rounding alone moves the mean of the sums by a third of this, one standard deviation
     by_rounding = 3 * math.sqrt(p.shape[1] / 12 / len(p)) * step
     if p.shape[1] > 2 and float(p.sum(axis=1).mean()) - 1 <= by_rounding:
         return None
-    return lower, upper if _stands_out(p.max(axis=1), upper, upper - step) else 1.0
+    return lower, upper if lower + upper == 1 or _stands_out(p.max(axis=1), upper, upper - step) else 1.0
 
 
 def _stands_out(numbers: Numbers, value: float, beside: float) -> bool:
@@ -303,6 +309,9 @@ def _top(p: Numbers, decimals: int | None, spare: int) -> tuple[int | None, bool
     outputs = p.shape[1]
     told = _usual(np.count_nonzero(p, axis=1), outputs, spare)
     if told is not None:
+        kept = np.where(p > 0, p, 1.0).min(axis=1)
+        if int((kept > FLOOR).sum()) <= spare:
+            return None, True  # what is not told is smaller still: zeros of single precision
         if decimals is not None:
             # zeros may come from rounding; where they can, they do
             needed = int((~_possible(p, decimals, None, None)).sum()) > spare
