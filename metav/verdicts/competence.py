@@ -1,0 +1,223 @@
+"""Competence: how well a suspect does the task itself, measured where the true answers are known.
+
+Two things are told apart by it without any verifier: models of this task, and things that answer something (noise,
+constants, untrained networks, classes in another order). All measures are skills: 1 is perfect, 0 is what answers have
+that know nothing of the query, whatever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from metav.errors import InputError
+from metav.support.json_values import plain
+from metav.verifiers.forms import Numbers
+
+MARGIN = 0.1
+"""Skill that a model may lie below the calibration models in any case: with 50 queries one standard error of an
+accuracy of 0.8 is 0.06, and thieves damage what they take."""
+SPREADS = 3.0
+"""The same in robust standard deviations of the calibration models' skills, where these differ more."""
+LEFT_OUT = 0.05
+"""Share of calibration models that may be worse than the line: one that failed would let everything pass."""
+CHANCE = 0.01
+"""Largest chance of a skill as high from answers that know nothing of the queries."""
+SHUFFLES = 999
+"""How often the true answers are shuffled to see what chance gives; the smallest chance that shows is 0.001."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Competence:
+    """How well a suspect does the task, beside the models that calibrated.
+
+    metric: what `value`, `lowest` and `highest` are: "accuracy" or "skill".
+    value: the suspect's.
+    lowest, highest: of the models that calibrated, on the same queries.
+    models: how many those are.
+    skill: the suspect's, 0 for knowing nothing, 1 for perfect.
+    required: skill from which a model counts as competent.
+    chance: share of shuffled true answers under which the suspect does as well.
+    is_competent: whether it does this task.
+    """
+
+    metric: str
+    value: float
+    lowest: float
+    highest: float
+    models: int
+    skill: float
+    required: float
+    chance: float
+    is_competent: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a plain dictionary, ready for JSON."""
+        values: dict[str, Any] = plain({field.name: getattr(self, field.name) for field in fields(self)})
+        return values
+
+    def __str__(self) -> str:
+        known = f"{self.models} calibration models: {self.lowest:.2f} to {self.highest:.2f}"
+        missed = "" if self.is_competent else "; it does not do this task"
+        return f"{self.metric} {self.value:.2f} on the natural queries ({known}){missed}"
+
+
+# Measures ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How well models of one kind of task do it.
+
+    metric: name of what people are told.
+    value: f(responses (..., N, K), truth (N, ...)) -> what people are told, (...).
+    skill: the same as a skill.
+    """
+
+    metric: str
+    value: Callable[[Numbers, Any], Numbers]
+    skill: Callable[[Numbers, Any], Numbers]
+
+
+def class_shares(responses: Numbers) -> Numbers:
+    """Return (..., N, K): 1 for the best class of a row, shared among classes that tie."""
+    best = (responses == responses.max(axis=-1, keepdims=True)).astype(np.float64)
+    shares: Numbers = best / best.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def accuracies(responses: Numbers, truth: Any) -> Numbers:
+    """Return the share of right classes (...), a tie of n classes counting 1/n where the right one is among them."""
+    shares = class_shares(responses)
+    found: Numbers = shares[..., np.arange(len(truth)), truth].mean(axis=-1)
+    return found
+
+
+def kappas(responses: Numbers, truth: Any) -> Numbers:
+    """Return Cohen's kappa (...): accuracy beyond what the same answers would have in any order (Cohen, 1960)."""
+    shares = class_shares(responses)
+    known = np.bincount(truth, minlength=responses.shape[-1]) / len(truth)
+    by_chance = shares.mean(axis=-2) @ known
+    right = shares[..., np.arange(len(truth)), truth].mean(axis=-1)
+    room = 1 - by_chance
+    # all queries of one class: whoever says so knows nothing
+    skill: Numbers = np.where(room > 1e-9, (right - by_chance) / np.where(room > 1e-9, room, 1.0), 0.0)
+    return skill
+
+
+def robust_skills(responses: Numbers, truth: Any) -> Numbers:
+    """Return 1 - median error / median error of the best constant (...), the mean over outputs, each at least -1."""
+    target = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
+    around = np.abs(target - np.median(target, axis=0))
+    error = np.abs(responses - target)
+    constant = np.median(around, axis=0)
+    # where half of the true answers are equal, medians tell nothing
+    flat = constant <= 0
+    constant = np.where(flat, around.mean(axis=0), constant)
+    own = np.where(flat, error.mean(axis=-2), np.median(error, axis=-2))
+    skill: Numbers = np.maximum(1 - own / np.where(constant > 0, constant, np.inf), -1.0).mean(axis=-1)
+    return skill
+
+
+MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        "classification": Measure("accuracy", accuracies, kappas),
+        "regression": Measure("skill", robust_skills, robust_skills),
+    }
+)
+"""Measures by name of the task; a task without one (generation) has no true answers."""
+
+
+def measure_competence(responses: ArrayLike, truth: ArrayLike, kind: str) -> tuple[Numbers, Numbers] | None:
+    """Return (values, skills) of models, each (M,), or of one model, each (); None where there are no true answers.
+
+    responses: to the natural queries, their form undone, (M, N, K) or (N, K).
+    truth: the true classes (N,), or values (N, K).
+    kind: name of the task.
+
+    Raises InputError where they do not fit each other.
+    """
+    measure = MEASURES.get(kind)
+    if measure is None:
+        return None
+    answers, known = np.asarray(responses, dtype=np.float64), _known(truth, kind)
+    if answers.ndim not in (2, 3) or answers.shape[-2] != len(known) or not len(known):
+        raise InputError(
+            f"answers must have shape (..., {len(known)}, outputs), one row per true one, got {answers.shape}"
+        )
+    if kind == "classification" and (known.min() < 0 or known.max() >= answers.shape[-1]):
+        raise InputError(f"true classes must lie in 0..{answers.shape[-1] - 1}, got {known.min()} to {known.max()}")
+    return measure.value(answers, known), measure.skill(answers, known)
+
+
+def _known(truth: ArrayLike, kind: str) -> Any:
+    known = np.asarray(truth)
+    return known.reshape(-1).astype(np.intp) if kind == "classification" else known.astype(np.float64)
+
+
+# The rule ------------------------------------------------------------------------------------------------------------
+
+
+def judge_competence(
+    answers: ArrayLike, truth: ArrayLike, kind: str, *, calibration: ArrayLike, seed: int = 0
+) -> Competence | None:
+    """Return how well a suspect does the task; None where there are no true answers.
+
+    answers: of the suspect to the natural queries, (N, K), their form undone.
+    truth: as in `measure_competence`.
+    kind: name of the task.
+    calibration: answers (M, N, K) of the models that calibrated, under the same access; trained models only, no noise,
+        constants or untrained copies.
+    seed: of the shuffles.
+
+    Not competent is what lies far below them (`required_skill`), and what does no better than chance where they do.
+    """
+    own = measure_competence(answers, truth, kind)
+    others = measure_competence(calibration, truth, kind)
+    if own is None or others is None:
+        return None
+    value, skill = float(own[0]), float(own[1])
+    values, skills = others
+    line = required_skill(skills)
+    by_chance = _by_chance(np.asarray(answers, np.float64), truth, kind, seed)
+    chance = (1 + int((by_chance >= skill - 1e-12).sum())) / (1 + len(by_chance))
+    # models no better than chance say that these queries cannot show competence
+    showing = _usual_lowest(skills) > float(np.quantile(by_chance, 1 - CHANCE))
+    return Competence(
+        metric=MEASURES[kind].metric,
+        value=value,
+        lowest=float(values.min()),
+        highest=float(values.max()),
+        models=len(values),
+        skill=skill,
+        required=line,
+        chance=chance,
+        is_competent=skill >= line and (chance <= CHANCE or not showing),
+    )
+
+
+def required_skill(skills: Numbers) -> float:
+    """Return the skill from which a model counts as competent, beside calibration models of skills (M,).
+
+    It is below the lowest of them (LEFT_OUT aside) by MARGIN or SPREADS robust standard deviations, whichever is more,
+    and never above half of it, where a model is nearer to knowing nothing than to the lowest: honest weak families pass
+    beside strong models, damaged thieves too.
+    """
+    lowest = _usual_lowest(skills)
+    spread = 1.4826 * float(np.median(np.abs(skills - np.median(skills))))
+    return min(lowest - max(MARGIN, SPREADS * spread), lowest / 2)
+
+
+def _usual_lowest(skills: Numbers) -> float:
+    return float(np.quantile(skills, LEFT_OUT, method="lower"))
+
+
+def _by_chance(answers: Numbers, truth: ArrayLike, kind: str, seed: int) -> Numbers:
+    known, random = _known(truth, kind), np.random.default_rng(seed)
+    skill = MEASURES[kind].skill
+    return np.array([float(skill(answers, known[random.permutation(len(known))])) for _ in range(SHUFFLES)])

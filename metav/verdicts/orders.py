@@ -1,0 +1,285 @@
+"""Orders and units: what the natural queries' true answers show of how a suspect's answers are written.
+
+Classes in other columns, rows from last to first, values in another unit, images in another range or layout. Each is
+undone only where it turns answers that are useless as they came into good ones, by more than chance could.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import pearsonr
+
+from metav.errors import InputError
+from metav.verdicts.competence import MEASURES, class_shares
+from metav.verifiers.forms import Numbers, as_probabilities
+
+ENOUGH = 0.5
+"""Accuracy, or skill, from which another order counts as found; a classifier of two classes needs more, by GAIN."""
+GAIN = 0.3
+"""By how much it must be better than the answers as they came."""
+SHUFFLES = 199
+"""How often the true answers are shuffled: no shuffle may do as well in the best order found for it."""
+EXPLAINED = 0.5
+"""Share of the variance that an affine map must explain, as it does for any model of some use."""
+SIGNIFICANT = 1e-3
+"""Largest chance of such a correlation among unrelated numbers, divided by the number of outputs."""
+AS_GOOD = 1.1
+"""A power of ten stands for a fitted scale where its median error is at most this many times the fit's."""
+FITTING = 6.0
+"""Mean and deviation of images fit where they lie within this many spreads of the calibration models'."""
+BETTER = 2.0
+"""How many times nearer to them another form of images must bring the answers."""
+LEAST_SPREAD = 0.05
+"""Spread, as a share of the range of images, below which differences between calibration models are not believed."""
+SMOOTHER = 0.8
+"""Channels lie last where differences between neighbouring pixels shrink to this share when they are read so."""
+
+RANGES = {"0..1": (0.0, 1.0), "-1..1": (-1.0, 1.0), "0..255": (0.0, 255.0)}
+"""Ranges that images come in, (black, white)."""
+
+
+# Classifiers ---------------------------------------------------------------------------------------------------------
+
+
+def find_class_order(answers: ArrayLike, truth: ArrayLike, *, seed: int = 0) -> NDArray[np.intp] | None:
+    """Return the columns that hold the classes 0, 1, ... in turn, so that answers[:, order] is in order; or None.
+
+    answers: to the natural queries, (N, K), their form undone.
+    truth: true classes (N,).
+    seed: of the shuffles.
+
+    Found where the columns' best assignment to classes is right ENOUGH and by GAIN more than the columns as they are,
+    and no shuffle of the true classes allows as much. Two classes in each other's place among many are not found.
+    """
+    rows, known = _classes(answers, truth)
+    shares = class_shares(rows)
+    before = float(shares[np.arange(len(known)), known].mean())
+    if before > 1 - GAIN:
+        return None
+    order, after = _assigned(shares, rows, known)
+    if after < ENOUGH or after < before + GAIN:
+        return None
+    random = np.random.default_rng(seed)
+    for _ in range(SHUFFLES):
+        if _assigned(shares, rows, random.permutation(known))[1] >= after:
+            return None
+    return order
+
+
+def _classes(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, NDArray[np.intp]]:
+    rows, known = np.asarray(answers, dtype=np.float64), np.asarray(truth).reshape(-1).astype(np.intp)
+    if (
+        rows.ndim != 2
+        or len(rows) != len(known)
+        or not len(known)
+        or not 0 <= known.min() <= known.max() < rows.shape[1]
+    ):
+        raise InputError(f"expected answers (N, K) and true classes (N,) in 0..K-1, got {rows.shape} and {known.shape}")
+    return rows, known
+
+
+def _assigned(shares: Numbers, rows: Numbers, known: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
+    """Return the best assignment of columns to classes, and its accuracy."""
+    classes = np.eye(rows.shape[1])[known]
+    confusion = classes.T @ shares  # (class, column)
+    # classes that are never the best, or never true, are placed by their probabilities
+    hint = classes.T @ as_probabilities(rows)
+    _, order = linear_sum_assignment(confusion + 1e-3 * hint, maximize=True)
+    return order.astype(np.intp), float(confusion[np.arange(len(order)), order].sum() / len(known))
+
+
+def find_row_order(
+    answers: ArrayLike, truth: ArrayLike, natural: ArrayLike, kind: str, *, seed: int = 0
+) -> NDArray[np.intp] | None:
+    """Return the rows in the order of the queries, so that answers[order] fits them; None where they fit as they are.
+
+    answers: to all queries, (N, K), their form undone.
+    truth: true answers of the natural queries.
+    natural: numbers of these queries among all.
+    kind: name of the task, as in MEASURES.
+    seed: of the shuffles.
+
+    Only rows from last to first are tried: with N! orders, another one always exists that fits by chance.
+    """
+    rows, known, places = np.asarray(answers, dtype=np.float64), np.asarray(truth), np.asarray(natural, dtype=np.intp)
+    measure = MEASURES.get(kind)
+    if measure is None or not len(places):
+        return None
+    known = known.astype(np.intp) if kind == "classification" else known.astype(np.float64)
+    turned = np.arange(len(rows))[::-1]
+    before, after = float(measure.skill(rows[places], known)), float(measure.skill(rows[turned][places], known))
+    if after < ENOUGH or after < before + GAIN:
+        return None
+    random = np.random.default_rng(seed)
+    shuffled = (float(measure.skill(rows[turned][places], random.permutation(known))) for _ in range(SHUFFLES))
+    return None if any(skill >= after for skill in shuffled) else turned
+
+
+# Values --------------------------------------------------------------------------------------------------------------
+
+
+def find_affine(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, Numbers] | None:
+    """Return (scale, offset), each (K,), so that answers * scale + offset are in the true answers' unit; or None.
+
+    answers: to the natural queries, (N, K).
+    truth: their true answers, (N, K).
+
+    An output is mapped where it is worse than the best constant as it came, and an affine map explains EXPLAINED of
+    the variance; the others keep scale 1 and offset 0. Least squares give the map, outliers weighted down (Huber), or
+    a power of ten, with or without a change of sign, where it is AS_GOOD.
+    """
+    rows = np.asarray(answers, dtype=np.float64)
+    known = np.asarray(truth, dtype=np.float64).reshape(len(rows), -1)
+    if rows.ndim != 2 or known.shape != rows.shape:
+        raise InputError(f"expected answers and true answers of one shape (N, K), got {rows.shape} and {known.shape}")
+    maps = [_affine(rows[:, k], known[:, k], SIGNIFICANT / rows.shape[1]) for k in range(rows.shape[1])]
+    if all(found is None for found in maps):
+        return None
+    scale, offset = zip(*(found or (1.0, 0.0) for found in maps), strict=True)
+    return np.array(scale), np.array(offset)
+
+
+def _affine(answers: Numbers, truth: Numbers, significant: float) -> tuple[float, float] | None:
+    spread = float(np.median(np.abs(truth - np.median(truth)))) or float(np.abs(truth - truth.mean()).mean())
+    useful = float(np.median(np.abs(answers - truth))) < spread
+    if useful or len(truth) < 5 or np.ptp(answers) <= 0 or spread <= 0:
+        return None
+    scale, offset, weights = _huber(answers, truth)
+    residuals = truth - (scale * answers + offset)
+    explained = 1 - np.average(residuals**2, weights=weights) / np.average(
+        (truth - np.average(truth, weights=weights)) ** 2, weights=weights
+    )
+    # ranks of a heavy tail would let one point decide: the correlation is that of the points that count
+    counted = weights > 0.5
+    if explained < EXPLAINED or counted.sum() < 5 or np.ptp(answers[counted]) <= 0:
+        return None
+    if float(pearsonr(answers[counted], truth[counted]).pvalue) > significant:
+        return None
+    simple = float(np.sign(scale) * 10.0 ** np.round(np.log10(abs(scale))))
+    as_good = np.median(np.abs(truth - simple * answers)) <= AS_GOOD * np.median(np.abs(residuals))
+    return (simple, 0.0) if as_good else (scale, offset)
+
+
+def _huber(answers: Numbers, truth: Numbers) -> tuple[float, float, Numbers]:
+    """Return slope, intercept and weights of least squares with residuals beyond 1.345 deviations weighted down."""
+    center, unit = float(np.median(answers)), float(answers.std())
+    design = np.stack([(answers - center) / unit, np.ones_like(answers)], axis=1)
+    weights = np.ones_like(truth)
+    slope = intercept = 0.0
+    for _ in range(30):
+        root = np.sqrt(weights)
+        slope, intercept = np.linalg.lstsq(design * root[:, None], truth * root, rcond=None)[0]
+        residuals = np.abs(truth - design @ np.array([slope, intercept]))
+        limit = 1.345 * max(1.4826 * float(np.median(residuals)), 1e-12 * float(np.abs(truth).max()))
+        weights = np.minimum(1.0, limit / np.maximum(residuals, 1e-300))
+    return float(slope / unit), float(intercept - slope * center / unit), weights
+
+
+# Images --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageForm:
+    """How a generator's images are written, beside those of the calibration models.
+
+    range: of RANGES, the suspect's.
+    expected: of RANGES, the calibration models'.
+    channels_last: whether the suspect puts channels behind rows and columns.
+    """
+
+    range: str
+    expected: str
+    channels_last: bool
+
+    def __str__(self) -> str:
+        parts = [f"images in {self.range} instead of {self.expected}"] if self.range != self.expected else []
+        return ", ".join([*parts, *(["channels last"] if self.channels_last else [])]) or "images as expected"
+
+    def undo(self, answers: ArrayLike, shape: tuple[int, ...]) -> Numbers:
+        """Return answers (N, D) as the calibration models write theirs; shape: (channels, rows, columns)."""
+        rows = _moved(np.asarray(answers, dtype=np.float64), self.range, self.expected)
+        return _channels_first(rows, shape) if self.channels_last else rows
+
+
+def find_image_form(answers: ArrayLike, calibration: ArrayLike, shape: tuple[int, ...]) -> ImageForm | None:
+    """Return in what other range or layout a generator's images come; None where they are as expected or unlike any.
+
+    answers: flattened, (N, D).
+    calibration: answers of the models that calibrated, (M, N, D).
+    shape: of one image, (channels, rows, columns), or (D,) for what is no image.
+
+    Mean and deviation of the answers decide between ranges, differences between neighbouring pixels between layouts.
+    """
+    rows, models = np.asarray(answers, dtype=np.float64), np.asarray(calibration, dtype=np.float64)
+    if rows.ndim != 2 or models.ndim != 3 or models.shape[2] != rows.shape[1] or int(np.prod(shape)) != rows.shape[1]:
+        raise InputError(f"expected answers (N, D) and (M, N, D), D of {shape}, got {rows.shape} and {models.shape}")
+    expected = _range_of(models)
+    found = expected
+    if expected is not None:
+        distances = {name: _distance(_moved(rows, name, expected), models, expected) for name in _holding(rows)}
+        nearest = min(distances, key=lambda name: distances[name], default=expected)
+        as_it_is = _distance(rows, models, expected)
+        if nearest != expected and distances[nearest] <= FITTING and as_it_is >= BETTER * distances[nearest]:
+            found = nearest
+    last = _has_channels_last(rows, models, shape)
+    if found == expected and not last:
+        return None
+    name = expected or "0..1"
+    return ImageForm(range=found or name, expected=name, channels_last=last)
+
+
+def _range_of(models: Numbers) -> str | None:
+    """Return the narrowest range that holds nearly all numbers, None where none does."""
+    low, high = (float(np.quantile(models, share)) for share in (0.001, 0.999))
+    return next((name for name, (black, white) in RANGES.items() if _holds(low, high, black, white)), None)
+
+
+def _holding(rows: Numbers) -> list[str]:
+    low, high = (float(np.quantile(rows, share)) for share in (0.001, 0.999))
+    return [name for name, (black, white) in RANGES.items() if _holds(low, high, black, white)]
+
+
+def _holds(low: float, high: float, black: float, white: float) -> bool:
+    slack = 0.01 * (white - black)
+    return low >= black - slack and high <= white + slack
+
+
+def _moved(rows: Numbers, source: str, target: str) -> Numbers:
+    (black, white), (new_black, new_white) = RANGES[source], RANGES[target]
+    return rows if source == target else (rows - black) / (white - black) * (new_white - new_black) + new_black
+
+
+def _distance(rows: Numbers, models: Numbers, expected: str) -> float:
+    """Return how far mean and deviation lie from the models' medians, in their robust spreads."""
+    black, white = RANGES[expected]
+    least = LEAST_SPREAD * (white - black)
+    total = 0.0
+    for own, others in ((rows.mean(), models.mean(axis=(1, 2))), (rows.std(), models.std(axis=(1, 2)))):
+        middle = float(np.median(others))
+        spread = max(1.4826 * float(np.median(np.abs(others - middle))), least)
+        total += ((float(own) - middle) / spread) ** 2
+    return float(np.sqrt(total))
+
+
+def _channels_first(rows: Numbers, shape: tuple[int, ...]) -> Numbers:
+    channels, height, width = shape
+    return rows.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(len(rows), -1)
+
+
+def _roughness(rows: Numbers, shape: tuple[int, ...]) -> float:
+    images = rows.reshape(-1, *shape)
+    return float(np.abs(np.diff(images, axis=2)).mean() + np.abs(np.diff(images, axis=3)).mean())
+
+
+def _has_channels_last(rows: Numbers, models: Numbers, shape: tuple[int, ...]) -> bool:
+    if len(shape) != 3 or shape[0] == 1 or min(shape[1:]) < 2:
+        return False
+    before, after = _roughness(rows, shape), _roughness(_channels_first(rows, shape), shape)
+    # images that are themselves no smoother in their own layout tell nothing
+    own = _roughness(models.reshape(-1, models.shape[2]), shape)
+    other = _roughness(_channels_first(models.reshape(-1, models.shape[2]), shape), shape)
+    return own < SMOOTHER * other and after < SMOOTHER * before
