@@ -8,7 +8,7 @@ task's data do not allow it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,9 @@ LEAST_SHARE = 0.6
 """Share of the examples that a model gets at least: each is fitted on others, as strangers' models are."""
 TREES = 30
 """Trees of a forest."""
-MOST_CLASSES = 100
+FOLDS = 3
+"""Parts of the examples in which a support vector machine finds its probabilities: as many of each class."""
+MOST_OUTPUTS = 100
 """Outputs at most, for scikit-learn's models: their time grows with them."""
 SMOOTHING = 1e-9
 """Part of the largest variance that Gaussian naive Bayes adds to each, as scikit-learn does."""
@@ -326,14 +328,12 @@ def centroid_weights(inputs: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return centroids.T / variance, torch.where(counts > 0, bias, torch.full_like(bias, -1e4))
 
 
-def nearest_neighbors(neighbors: int) -> Callable[..., nn.Module | None]:
-    """Return the maker of models that ask this many neighbours."""
-
-    def make(material: Material, _: Sources, number: int, generator: torch.Generator) -> nn.Module | None:
-        examples = draw_examples(material, number, generator)
-        return None if examples is None else NearestNeighbors(material, examples, neighbors)
-
-    return make
+def nearest_neighbors(
+    material: Material, _: Sources, number: int, generator: torch.Generator, *, neighbors: int
+) -> nn.Module | None:
+    """Return the votes of this many neighbours."""
+    examples = draw_examples(material, number, generator)
+    return None if examples is None else NearestNeighbors(material, examples, neighbors)
 
 
 def kernel_votes(material: Material, _: Sources, number: int, generator: torch.Generator) -> nn.Module | None:
@@ -403,63 +403,55 @@ def remembered_samples(material: Material, _: Sources, number: int, generator: t
     return None if samples is None else RememberedSamples(material, samples, generator)
 
 
-def estimator_of(name: str) -> Callable[..., nn.Module | None]:
-    """Return the maker of models from scikit-learn; name: in ESTIMATORS."""
-
-    def make(material: Material, _: Sources, number: int, generator: torch.Generator) -> nn.Module | None:
-        examples = draw_examples(material, number, generator, most=SLOW_EXAMPLES)
-        if examples is None or material.outputs > MOST_CLASSES:
-            return None
-        present = examples.rows.sum(dim=0)
-        # three folds, in which a support vector machine finds its probabilities, need three of each class
-        if examples.answers_classes and (int((present > 0).sum()) < 2 or int(present[present > 0].min()) < 3):
-            return None
-        seed = int(torch.randint(2**31, (1,), generator=generator))
-        estimator = ESTIMATORS[name](0 if examples.answers_classes else material.outputs, seed)
-        targets = examples.targets
-        if not examples.answers_classes:
-            targets = (targets - material.center) / material.scale
-            targets = targets[:, 0] if material.outputs == 1 else targets
-        return FittedEstimator(material, examples, estimator.fit(examples.inputs.numpy(), targets.numpy()))
-
-    return make
-
-
-def _decision_tree(numbers: int, seed: int) -> Any:
+def decision_tree(material: Material, _: Sources, number: int, generator: torch.Generator) -> nn.Module | None:
+    """Return a decision tree of scikit-learn."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-    return (DecisionTreeRegressor if numbers else DecisionTreeClassifier)(random_state=seed)
+    return _fitted(material, number, generator, DecisionTreeClassifier(), DecisionTreeRegressor())
 
 
-def _random_forest(numbers: int, seed: int) -> Any:
+def random_forest(material: Material, _: Sources, number: int, generator: torch.Generator) -> nn.Module | None:
+    """Return a random forest of scikit-learn."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-    return (RandomForestRegressor if numbers else RandomForestClassifier)(TREES, random_state=seed)
+    return _fitted(material, number, generator, RandomForestClassifier(TREES), RandomForestRegressor(TREES))
 
 
-def _extra_trees(numbers: int, seed: int) -> Any:
+def extra_trees(material: Material, _: Sources, number: int, generator: torch.Generator) -> nn.Module | None:
+    """Return a forest of extremely random trees of scikit-learn."""
     from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
-    return (ExtraTreesRegressor if numbers else ExtraTreesClassifier)(TREES, random_state=seed)
+    return _fitted(material, number, generator, ExtraTreesClassifier(TREES), ExtraTreesRegressor(TREES))
 
 
-def _support_vectors(numbers: int, seed: int) -> Any:
+def support_vectors(material: Material, _: Sources, number: int, generator: torch.Generator) -> nn.Module | None:
+    """Return a support vector machine of scikit-learn, for classes with calibrated probabilities."""
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.multioutput import MultiOutputRegressor
     from sklearn.svm import SVC, SVR
 
-    if numbers:
-        return SVR() if numbers == 1 else MultiOutputRegressor(SVR())
-    return CalibratedClassifierCV(SVC(), ensemble=False, cv=3)
+    regressor = SVR() if material.outputs == 1 else MultiOutputRegressor(SVR())
+    return _fitted(material, number, generator, CalibratedClassifierCV(SVC(), ensemble=False, cv=FOLDS), regressor)
 
 
-ESTIMATORS: dict[str, Callable[[int, int], Any]] = {
-    "decision_tree": _decision_tree,
-    "random_forest": _random_forest,
-    "extra_trees": _extra_trees,
-    "support_vectors": _support_vectors,
-}
-"""Functions (numbers that are answered, 0 for classes; seed) -> an estimator of scikit-learn, not fitted."""
+def _fitted(
+    material: Material, number: int, generator: torch.Generator, classifier: Any, regressor: Any
+) -> nn.Module | None:
+    """Return the classifier or the regressor, whichever suits the task, after its fit; None without enough data."""
+    examples = draw_examples(material, number, generator, most=SLOW_EXAMPLES)
+    if examples is None or material.outputs > MOST_OUTPUTS:
+        return None
+    estimator, targets = classifier, examples.targets
+    if not examples.answers_classes:
+        estimator, targets = regressor, (targets - material.center) / material.scale
+        targets = targets[:, 0] if material.outputs == 1 else targets
+    else:
+        present = targets.bincount()
+        if int((present > 0).sum()) < 2 or int(present[present > 0].min()) < FOLDS:
+            return None
+    if "random_state" in estimator.get_params():
+        estimator.set_params(random_state=int(torch.randint(2**31, (1,), generator=generator)))
+    return FittedEstimator(material, examples, estimator.fit(examples.inputs.numpy(), targets.numpy()))
 
 
 def _samples(material: Material, generator: torch.Generator) -> Tensor | None:

@@ -38,7 +38,9 @@ class Material:
     device: where the models run.
     natural: natural inputs (n, *input_shape).
     input_center, input_scale: mean and scale of each input feature, (features,).
+    lower, upper: bounds of each input feature, (features,).
     center, scale: mean and scale of each output, (outputs,); 0 and 1 for classes.
+    span: the smallest and the largest number in a sample; infinite for other answers.
     examples: of the training part, (n, features), or samples to imitate; None where none are in memory.
     targets: their classes (n,), or numbers (n, outputs); None for samples.
     """
@@ -51,8 +53,11 @@ class Material:
     natural: Tensor
     input_center: Tensor
     input_scale: Tensor
+    lower: Tensor
+    upper: Tensor
     center: Tensor
     scale: Tensor
+    span: tuple[float, float]
     examples: Tensor | None
     targets: Tensor | None
 
@@ -87,14 +92,16 @@ def material_of(task: Task, zoo_models: Sequence[ZooModel], architectures: Seque
     outputs = math.prod(output_shape)
     answers = _answers(task, outputs)
     models = [entry.model for entry in zoo_models if not entry.is_positive and entry.fraction == 1.0] or [probe]
-    center, scale = torch.zeros(outputs), torch.ones(outputs)
+    center, scale, span = torch.zeros(outputs), torch.ones(outputs), (-math.inf, math.inf)
     if answers != "classes":
         known = numeric_targets(task)
         if known is None or known.flatten(1).shape[1] != outputs:
             known = torch.cat([predict(model, natural) for model in models])
         center, scale = center_and_scale(known.flatten(1))
+        span = (float(known.min()), float(known.max())) if answers == "samples" else span
     examples, targets = _training_part(task, answers, outputs)
-    input_center, input_scale = _range_of(task, natural)
+    lower, upper = (bound.float().expand(natural.shape[1:]).flatten() for bound in (task.lower, task.upper))
+    input_center, input_scale = _range_of(natural, lower, upper)
     return Material(
         task=task,
         architectures=architectures,
@@ -104,8 +111,11 @@ def material_of(task: Task, zoo_models: Sequence[ZooModel], architectures: Seque
         natural=natural,
         input_center=input_center,
         input_scale=input_scale,
+        lower=lower,
+        upper=upper,
         center=center,
         scale=scale,
+        span=span,
         examples=examples,
         targets=targets,
     )
@@ -117,11 +127,10 @@ def _answers(task: Task, outputs: int) -> str:
     return "classes" if task.kind.answers_classes and outputs > 1 else "numbers"
 
 
-def _range_of(task: Task, natural: Tensor) -> tuple[Tensor, Tensor]:
+def _range_of(natural: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and scale of each input feature, from the bounds of inputs where too few inputs are known."""
     if len(natural) >= ENOUGH_INPUTS:
         return center_and_scale(natural.flatten(1))
-    lower, upper = task.lower.flatten().float(), task.upper.flatten().float()
     return (lower + upper) / 2, torch.where(upper > lower, (upper - lower) / 4, torch.ones_like(lower))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -40,6 +41,8 @@ ROUND = (
 """The families of one round: the shares "select" and "calibrate" get one round each, so that each has all families."""
 FREE_FAMILIES = frozenset(ROUND)
 """The families of free negatives."""
+
+SKLEARN = "sklearn"
 
 Maker = Callable[[Material, Sequence[nn.Module], int, torch.Generator], nn.Module | None]
 
@@ -97,22 +100,31 @@ FREE_NEGATIVES: tuple[FreeNegative, ...] = (
     FreeNegative(name="temperature", family=RESCALED, make=nonsense.temperature, answers=_CLASSES, sources=1),
     FreeNegative(name="other_unit", family=RESCALED, make=nonsense.other_unit, answers=_NUMBERS, sources=1),
     FreeNegative(name="other_contrast", family=RESCALED, make=nonsense.other_contrast, answers=_SAMPLES, sources=1),
+    FreeNegative(
+        name="random_forest", family=CLASSICAL, make=classical.random_forest, answers=_TARGETS, library=SKLEARN
+    ),
     FreeNegative(name="gaussian_naive_bayes", family=CLASSICAL, make=classical.gaussian_naive_bayes, answers=_CLASSES),
+    FreeNegative(
+        name="neighbors_3", family=CLASSICAL, make=partial(classical.nearest_neighbors, neighbors=3), answers=_TARGETS
+    ),
     FreeNegative(name="ridge", family=CLASSICAL, make=classical.ridge, answers=_TARGETS),
-    *(
-        FreeNegative(name=f"neighbors_{count}", family=CLASSICAL, make=maker, answers=_TARGETS)
-        for count in (1, 3, 9)
-        for maker in [classical.nearest_neighbors(count)]
+    FreeNegative(
+        name="support_vectors", family=CLASSICAL, make=classical.support_vectors, answers=_TARGETS, library=SKLEARN
+    ),
+    FreeNegative(
+        name="decision_tree", family=CLASSICAL, make=classical.decision_tree, answers=_TARGETS, library=SKLEARN
     ),
     FreeNegative(name="softmax_regression", family=CLASSICAL, make=classical.softmax_regression, answers=_CLASSES),
     FreeNegative(name="nearest_centroid", family=CLASSICAL, make=classical.nearest_centroid, answers=_CLASSES),
-    FreeNegative(name="kernel_votes", family=CLASSICAL, make=classical.kernel_votes, answers=_TARGETS),
-    FreeNegative(name="random_features", family=CLASSICAL, make=classical.random_features, answers=_TARGETS),
-    *(
-        FreeNegative(name=name, family=CLASSICAL, make=maker, answers=_TARGETS, library="sklearn")
-        for name in classical.ESTIMATORS
-        for maker in [classical.estimator_of(name)]
+    FreeNegative(
+        name="neighbors_1", family=CLASSICAL, make=partial(classical.nearest_neighbors, neighbors=1), answers=_TARGETS
     ),
+    FreeNegative(name="random_features", family=CLASSICAL, make=classical.random_features, answers=_TARGETS),
+    FreeNegative(name="extra_trees", family=CLASSICAL, make=classical.extra_trees, answers=_TARGETS, library=SKLEARN),
+    FreeNegative(
+        name="neighbors_9", family=CLASSICAL, make=partial(classical.nearest_neighbors, neighbors=9), answers=_TARGETS
+    ),
+    FreeNegative(name="kernel_votes", family=CLASSICAL, make=classical.kernel_votes, answers=_TARGETS),
     FreeNegative(name="principal_components", family=CLASSICAL, make=classical.principal_components, answers=_SAMPLES),
     FreeNegative(name="remembered_samples", family=CLASSICAL, make=classical.remembered_samples, answers=_SAMPLES),
 )

@@ -65,8 +65,8 @@ class Hash(nn.Module):
         """Return numbers (n, outputs), uniform in (0, 1), float64; they have no gradient."""
         flat = (inputs.detach().flatten(1).double() - self.center) / self.scale
         keys = (1e3 * torch.sin(flat @ self.keys)).frac()
-        uniform: Tensor = (1e3 * torch.sin(keys @ self.mixing + self.phases)).frac().abs()
-        return uniform.clamp(1e-6, 1 - 1e-6)
+        uniform: Tensor = (1e3 * torch.sin(keys @ self.mixing + self.phases)).frac().abs().clamp(1e-6, 1 - 1e-6)
+        return uniform
 
 
 class HashedNoise(FreeModel):
@@ -82,7 +82,7 @@ class HashedNoise(FreeModel):
 
     def __init__(self, material: Material, kind: str, amount: float, generator: torch.Generator) -> None:
         super().__init__(material.output_shape)
-        self.kind, self.amount = kind, amount
+        self.kind, self.amount, self.span = kind, amount, material.span
         self.hash = Hash(material.input_center, material.input_scale, material.outputs, generator)
         self.keep(center=material.center, scale=material.scale)
 
@@ -93,9 +93,10 @@ class HashedNoise(FreeModel):
             # normalised powers of exponential variables: exactly Dirichlet for a concentration of 1
             return log_of(torch.softmax((-uniform.log()).log() / self.amount, dim=1))
         if self.kind == "uniform":
-            return self.center + math.sqrt(12) * (uniform - 0.5) * self.amount * self.scale
-        normal = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
-        return self.center + self.amount * self.scale * normal
+            noise = math.sqrt(12) * (uniform - 0.5)
+        else:
+            noise = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
+        return torch.clamp(self.center + self.amount * self.scale * noise, *self.span)
 
 
 class RandomNetwork(FreeModel):
@@ -213,8 +214,8 @@ class ShuffledRows(FreeModel):
         self.keep(
             anchors=(flat - material.input_center) / material.input_scale,
             moves=flat[_partners(material, source, generator)] - flat,
-            lower=torch.minimum(material.task.lower.flatten().float(), flat.amin(dim=0)),
-            upper=torch.maximum(material.task.upper.flatten().float(), flat.amax(dim=0)),
+            lower=torch.minimum(material.lower, flat.amin(dim=0)),
+            upper=torch.maximum(material.upper, flat.amax(dim=0)),
             input_center=material.input_center,
             input_scale=material.input_scale,
         )
