@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +26,37 @@ SPEEDUP_WANTED = 1.15
 """How many times faster than the loop vmap has to be: by more than timing noise."""
 MEASUREMENTS = 5
 """How often each of the two ways is timed."""
+RUNS_ALONE = "runs_alone"
+"""The attribute by which a module says, with True, that it is never run together with others (vmap): it holds more than
+its weights and its `repr` tell, such as a fitted tree."""
 
 
 def run_model(model: nn.Module, queries: Tensor) -> Tensor:
     """Return the raw responses (queries, outputs) of one model, asked on its own device; float32 on the CPU.
 
-    All outputs to one query are flattened into one row.
+    All outputs to one query are flattened into one row. A model whose answers do not follow the queries smoothly (a
+    table, a tree, noise) has the gradient 0.
     """
     outputs: Tensor = model(queries.to(device_of(model)))
-    return outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
+    answers = outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
+    if torch.is_grad_enabled() and queries.requires_grad and not answers.requires_grad:
+        return _WithoutGradient.apply(answers, queries)  # type: ignore[no-any-return, no-untyped-call]
+    return answers
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """Answers as they are, with a gradient of 0 to the queries, where autograd would fail for want of any."""
+
+    @staticmethod
+    def forward(context: Any, answers: Tensor, queries: Tensor) -> Tensor:
+        """Return the answers, and keep what the gradient has to look like."""
+        context.like = queries.detach()
+        return answers.view_as(answers)
+
+    @staticmethod
+    def backward(context: Any, *_: Any) -> tuple[None, Tensor]:
+        """Return no gradient to the answers, and zeros to the queries."""
+        return None, torch.zeros_like(context.like)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +107,8 @@ class Ensemble:
             return
         by_architecture: dict[str, list[int]] = {}
         for index, model in enumerate(self.models):
+            if getattr(model, RUNS_ALONE, False):
+                continue
             by_architecture.setdefault(_signature(model), []).append(index)
         for signature, indices in by_architecture.items():
             if len(indices) < 2:

@@ -21,16 +21,16 @@ def plain_architectures(owner: nn.Module, task: Task, *, unusual: bool = False) 
 
     Their scales come from the task's inputs and, for tasks without classes, its targets or samples.
     """
-    inputs = _inputs_of(task)
+    inputs = natural_inputs(task)
     answers = predict(owner, inputs[:2])
     output_shape = tuple(answers.shape[1:])
-    targets = _targets_of(task)
+    targets = numeric_targets(task)
     outputs = math.prod(output_shape)
     if targets is None or targets.flatten(1).shape[1] != outputs:
         output_center, output_scale = torch.zeros(1), torch.ones(1)
     else:
-        output_center, output_scale = _statistics(targets.flatten(1))
-    center, scale = _statistics(inputs.flatten(1))
+        output_center, output_scale = center_and_scale(targets.flatten(1))
+    center, scale = center_and_scale(inputs.flatten(1))
     plans = [((96, 48), "gelu"), ((200, 100, 50), "tanh")] if unusual else [((128,), "relu"), ((128, 64), "relu")]
     return [
         PlainArchitecture(
@@ -59,21 +59,22 @@ def check_architectures(architectures: Sequence[Architecture], task: Task) -> No
             raise ModelError(f"architectures[{index}] does not fit the task: {error}") from error
 
 
-def _inputs_of(task: Task) -> Tensor:
-    """Return up to 512 natural inputs."""
+def natural_inputs(task: Task) -> Tensor:
+    """Return up to 512 natural inputs (n, *input_shape); two of a task that does not say how many it has."""
     if task.examples is None and not task.kind.inputs_are_latents:
         return task.natural_queries(2, seed=0)
     return task.natural_queries(512 if task.natural_count is None else min(512, task.natural_count), seed=0)
 
 
-def _targets_of(task: Task) -> Tensor | None:
+def numeric_targets(task: Task) -> Tensor | None:
+    """Return the numbers (n, ...) that models shall answer: targets, or samples to imitate; None for classes."""
     targets = task.examples if task.kind.inputs_are_latents else task.targets
     if targets is None or not targets.is_floating_point():
         return None
     return targets if targets.ndim > 1 else targets[:, None]
 
 
-def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
+def center_and_scale(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation per feature; a scale of 1 for constant features."""
     deviation = values.std(dim=0)
     return values.mean(dim=0), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))

@@ -21,6 +21,7 @@ from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, plain_architectures
 from metav.zoo.cache import TrainedModel, ZooCache, tensor_state, unpack
+from metav.zoo.free_negatives import free_negatives as make_free_negatives
 from metav.zoo.plan import HOMOLOGOUS, PlannedModel, plan_zoo
 from metav.zoo.training import ZooContext, context_digests, identity_of, train_missing
 from metav.zoo.zoo import Zoo, ZooModel
@@ -58,6 +59,7 @@ def build_zoo(
     negatives: int = 48,
     snapshots: int = 2,
     shares: Mapping[str, tuple[float, float, float]] | None = None,
+    free_negatives: bool = True,
     **options: Unpack[BuildOptions],
 ) -> Zoo:
     """Train the surrogate models of an owner's model; the result does not depend on `jobs` or on what was cached.
@@ -66,6 +68,7 @@ def build_zoo(
     snapshots: copies that are kept of each run of the share "optimize", at most, at 35-85 % of its training and beside
         the finished model; none for a task whose `train` has no `on_epoch`.
     shares: per "positive" and "negative" three fractions, of "optimize", "select" and "calibrate", that add up to 1.
+    free_negatives: whether negatives that cost no training (`metav.zoo.free_negatives`) are added, as `Zoo.free`.
     options: see `BuildOptions`.
 
     Since nobody knows a thief's data, a part of the positives, and of the negatives that are not homologous (of the
@@ -78,7 +81,8 @@ def build_zoo(
 
     Raises ZooError, ModelError, InputError or CacheError where a zoo cannot be built from these arguments.
     """
-    return _build(owner, task, sizes=(positives, negatives, snapshots), shares=shares, suspects=False, **options)
+    sizes = (positives, negatives, snapshots)
+    return _build(owner, task, sizes=sizes, shares=shares, free=free_negatives, suspects=False, **options)
 
 
 def build_suspects(
@@ -97,7 +101,8 @@ def build_suspects(
 
     Raises what `build_zoo` does.
     """
-    return _build(owner, task, sizes=(positives, negatives, snapshots), shares=None, suspects=True, **options)
+    sizes = (positives, negatives, snapshots)
+    return _build(owner, task, sizes=sizes, shares=None, free=False, suspects=True, **options)
 
 
 def _build(
@@ -106,6 +111,7 @@ def _build(
     *,
     sizes: tuple[int, int, int],
     shares: Mapping[str, tuple[float, float, float]] | None,
+    free: bool,
     suspects: bool,
     architectures: Sequence[Architecture] | None = None,
     seed: int = 0,
@@ -142,6 +148,7 @@ def _build(
         seed=seed,
         metric_name=task.metric_name,
         owner_metric=owner_metric,
+        free=make_free_negatives(task, models, context.architectures, seed=seed) if free else (),
     )
 
 

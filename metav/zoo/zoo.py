@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class ZooModel:
     run: name of the training run; snapshots of one run share it and count as one model.
     fraction: share of the training that a snapshot had seen, in (0, 1]; 1.0 for the finished model.
     share: "optimize", "select", "calibrate", or "test" for suspects.
-    architecture: index into the architectures used; 0 is the owner's own class.
+    architecture: index into the architectures used; 0 is the owner's own class, -1 none of them.
     metric: the task's, on the owner's data.
     attack: the obfuscation that an independent surrogate went through; None for none.
     """
@@ -56,6 +56,8 @@ class Zoo:
     seed: that they were made with.
     metric_name: what the models' metric measures.
     owner_metric: the metric of the owner's model; None where it was not measured.
+    free: negatives that cost no training (`metav.zoo.free_negatives`). They are no part of `models`, nor of any count
+        of independent models: nobody trained them to compete with the owner's.
     """
 
     models: tuple[ZooModel, ...]
@@ -64,6 +66,7 @@ class Zoo:
     seed: int
     metric_name: str = "metric"
     owner_metric: float | None = None
+    free: tuple[ZooModel, ...] = ()
 
     def __iter__(self) -> Iterator[ZooModel]:
         return iter(self.models)
@@ -81,14 +84,16 @@ class Zoo:
         """The independent models, snapshots included."""
         return tuple(entry for entry in self.models if not entry.is_positive)
 
-    def share(self, name: str) -> tuple[ZooModel, ...]:
+    def share(self, name: str, *, free: bool = False) -> tuple[ZooModel, ...]:
         """Return the models of one share: "optimize", "select", "calibrate" or "test".
+
+        free: whether the free negatives of the share follow them.
 
         Raises ZooError for another name.
         """
         if name not in ("optimize", "select", "calibrate", "test"):
             raise ZooError(f"share must be optimize, select, calibrate or test, got {name!r}")
-        return tuple(entry for entry in self.models if entry.share == name)
+        return tuple(entry for entry in (*self.models, *(self.free if free else ())) if entry.share == name)
 
     def summary(self) -> dict[str, Any]:
         """Return counts of runs and snapshots per family and share, with the range of metrics; fit for JSON."""
@@ -116,13 +121,15 @@ class Zoo:
             "task": self.task_digest,
             "seed": self.seed,
             "families": families,
+            "free": _counted(self.free),
         }
 
     def __repr__(self) -> str:
         summary = self.summary()
         return (
             f"Zoo({summary['positives']} derived + {summary['negatives']} independent models of "
-            f"{len(summary['families'])} families, {summary['snapshots']} snapshots)"
+            f"{len(summary['families'])} families, {summary['snapshots']} snapshots"
+            f"{f', {len(self.free)} free negatives' if self.free else ''})"
         )
 
     def _repr_html_(self) -> str:
@@ -131,4 +138,15 @@ class Zoo:
             kind = "derived" if row["is_positive"] else "independent"
             metric = " to ".join(f"{value:.4g}" for value in dict.fromkeys(row["metric"]))
             rows.append((family, kind, row["runs"], row["snapshots"], metric))
+        for family, shares in self.summary()["free"]["families"].items():
+            rows.append((family, "free", sum(shares.values()), 0, ""))
         return html_table([repr(self)], rows, head=("family", "kind", "models", "snapshots", self.metric_name))
+
+
+def _counted(free: Sequence[ZooModel]) -> dict[str, Any]:
+    """Return how many free negatives there are, in all and per family and share."""
+    families: dict[str, dict[str, int]] = {}
+    for entry in free:
+        shares = families.setdefault(entry.family, {})
+        shares[entry.share] = shares.get(entry.share, 0) + 1
+    return {"models": len(free), "families": families}
