@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
 from metav.verifiers.views import view_of
 from metav.zoo.building import build_zoo
+from metav.zoo.told_recipes import Recipe
 from metav.zoo.zoo import Zoo
 
 
@@ -41,6 +42,8 @@ def fingerprint(
     target_fpr: float = 0.05,
     seed: int = 0,
     options: OptimizationOptions | None = None,
+    recipe: Recipe | None = None,
+    independent: Sequence[nn.Module] = (),
     architectures: Sequence[Architecture] | None = None,
     cache: str | os.PathLike[str] | None = None,
     jobs: int = 1,
@@ -55,7 +58,8 @@ def fingerprint(
     target_fpr: wanted false-positive rate, in (0, 1).
     seed: of every random choice; the same seed gives the same fingerprint, bit for bit, on the same machine.
     options: of the optimisation; None for the defaults.
-    architectures, cache, jobs: as for `build_zoo`, for a zoo that is still to be built.
+    recipe, independent, architectures, cache, jobs: as for `build_zoo`, for a zoo that is still to be built. Tell the
+        recipe wherever the owner's model was not trained by `task.train`.
     progress: None shows a bar on a terminal, False never, True always.
 
     Warns where the zoo has too few independent models to support target_fpr.
@@ -65,13 +69,22 @@ def fingerprint(
     """
     _check_arguments(owner, zoo, target_fpr, seed)
     task = as_task(task)
-    if zoo is not None and architectures is not None:
-        raise InputError("architectures are for a zoo that is still to be built; pass them to build_zoo, or no zoo")
+    _check_no_zoo_options(zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None})
     chosen = OptimizationOptions() if options is None else options
     view_of(chosen.view or task.view)  # before surrogates are trained
     chosen = chosen if queries is None else replace(chosen, queries=whole_number("queries", queries, least=1))
     if zoo is None:
-        zoo = build_zoo(owner, task, architectures=architectures, seed=seed, cache=cache, jobs=jobs, progress=progress)
+        zoo = build_zoo(
+            owner,
+            task,
+            architectures=architectures,
+            recipe=recipe,
+            independent=independent,
+            seed=seed,
+            cache=cache,
+            jobs=jobs,
+            progress=progress,
+        )
     with isolated_rng(derive_seed(seed, "fingerprint")):
         clone = copied(owner)
         task.check_model(clone)
@@ -90,6 +103,16 @@ def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object
     whole_number("seed", seed)
     if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
+
+
+def _check_no_zoo_options(zoo: Zoo | None, options: Mapping[str, object]) -> None:
+    """Raise InputError where a zoo comes with options for building one."""
+    given = [name for name, value in options.items() if value is not None]
+    if zoo is not None and given:
+        verb = "is" if given == ["recipe"] else "are"
+        raise InputError(
+            f"{' and '.join(given)} {verb} for a zoo that is still to be built; pass them to build_zoo, or no zoo"
+        )
 
 
 def _check_zoo(zoo: Zoo, owner: nn.Module, task: Task) -> None:

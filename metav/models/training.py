@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +19,39 @@ OnEpoch = Callable[[float, nn.Module], None]
 """Called after each epoch with the share of the training that is done, in (0, 1], and the model."""
 
 
+OPTIMIZERS = ("adamw", "adam", "sgd")
+"""Names of the optimisers: Adam with decoupled decay, Adam, and gradient descent with MOMENTUM."""
+MOMENTUM = 0.9
+SCHEDULES = ("warm_up_cosine", "cosine", "constant")
+"""Names of the ways in which the learning rate changes in the course of a training."""
+AUGMENTATIONS = ("shift", "noise")
+"""Names of the random changes of each batch that need no code of the user's (`metav.tasks.augmentations`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """The numbers that say how a task trains.
+    """How a task trains.
 
     epochs: > 0, fractions allowed.
     batch_size: examples per step, > 1.
-    learning_rate: of Adam, > 0.
-    weight_decay: decoupled, >= 0.
+    learning_rate: > 0.
+    weight_decay: >= 0; decoupled for "adamw".
+    optimizer: one of OPTIMIZERS.
+    schedule: of the learning rate, one of SCHEDULES.
+    smoothing: share of each label that is spread over all classes, in [0, 1); of classifiers only.
+    augmentation: one of AUGMENTATIONS; None for none.
 
-    Raises InputError for numbers outside these ranges.
+    Raises InputError for values outside these ranges.
     """
 
     epochs: float
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    schedule: str = "warm_up_cosine"
+    smoothing: float = 0.0
+    augmentation: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, lowest in (
@@ -45,6 +63,21 @@ class TrainingOptions:
                 raise InputError(f"{name} must be a finite number above {lowest}, got {value!r}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0.0):
             raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}")
+        if not 0.0 <= self.smoothing < 1.0:
+            raise InputError(f"smoothing must lie in [0, 1), got {self.smoothing!r}")
+        augmentations = (None, *AUGMENTATIONS)
+        for name, chosen, known in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("augmentation", self.augmentation, augmentations),
+        ):
+            if chosen not in known:
+                raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {chosen!r}")
+
+    def unusual(self) -> dict[str, Any]:
+        """Return those of optimiser, schedule, smoothing and augmentation that are not the defaults, by name."""
+        usual = {"optimizer": "adamw", "schedule": "warm_up_cosine", "smoothing": 0.0, "augmentation": None}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
 
 def fit(
@@ -58,7 +91,7 @@ def fit(
     extra_parameters: Iterable[Tensor] = (),
     on_epoch: OnEpoch | None = None,
 ) -> None:
-    """Minimise `batch_loss(indices)` over shuffled batches of `count` examples with Adam (decoupled weight decay).
+    """Minimise `batch_loss(indices)` over shuffled batches of `count` examples.
 
     batch_loss: from the indices of one batch to a scalar loss.
     parameters: of the model, to train.
@@ -66,14 +99,12 @@ def fit(
     on_epoch: called after each epoch with (share done, model); it sees a random state of its own, so that it cannot
         disturb the training.
 
-    The rate rises over the first tenth of the steps and falls along a cosine. A last batch of one example is dropped
-    (batch norm needs two).
+    A last batch of one example is dropped (batch norm needs two).
 
     Raises ModelError when the loss stops being finite.
     """
-    optimizer = torch.optim.AdamW(
-        [*parameters, *extra_parameters], lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-    )
+    optimizer = _optimizer([*parameters, *extra_parameters], options)
+    factor = _RATE_FACTORS[options.schedule]
     generator = torch.Generator().manual_seed(derive_seed(seed, "shuffle"))
     total = max(1, round(options.epochs * batches_per_epoch(count, options.batch_size)))
     device, step = device_of(model), 0
@@ -81,7 +112,7 @@ def fit(
         loss = torch.zeros(())
         for indices in shuffled_batches(count, options.batch_size, generator):
             for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * rate_factor(step, total)
+                group["lr"] = options.learning_rate * factor(step, total)
             loss = batch_loss(indices.to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -95,12 +126,31 @@ def fit(
                 on_epoch(step / total, model)
 
 
+def _optimizer(parameters: list[Tensor], options: TrainingOptions) -> torch.optim.Optimizer:
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=MOMENTUM, weight_decay=decay, fused=True)
+    chosen = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
+    return chosen(parameters, lr=rate, weight_decay=decay, fused=True)
+
+
 def rate_factor(step: int, total: int) -> float:
     """Return the learning rate's factor in (0, 1]: linear warm-up over a tenth of the steps, then half a cosine."""
     warm_up = max(1, total // 10)
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+
+def _cosine_factor(step: int, total: int) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * step / total))
+
+
+_RATE_FACTORS: dict[str, Callable[[int, int], float]] = {
+    "warm_up_cosine": rate_factor,
+    "cosine": _cosine_factor,
+    "constant": lambda step, total: 1.0,
+}
 
 
 def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metav.errors import InputError
 from metav.models.identity import class_name, source_identity, tensor_digest
+from metav.models.recipe import DrawnRecipe
 from metav.models.training import TrainingOptions
 from metav.support.randomness import derive_seed
 from metav.tasks.arrays import balanced_order, split_indices
@@ -65,18 +66,25 @@ class ArrayTask(Task):
                 f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}"
             )
         targets = None if self.targets is None else self.targets[chosen]
-        return self._rebuilt(self.examples[chosen], targets)
+        return self._like(self.examples[chosen], targets)
 
     def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
         """Return a task of the same kind and options on other data (within wider bounds if needed)."""
-        return self._rebuilt(examples, targets)
+        return self._like(examples, targets)
 
     def with_epochs(self, epochs: float) -> Self:
         """Return the same task, trained for another number of epochs."""
+        return self._with_options(replace(self.options, epochs=epochs))
+
+    def with_recipe(self, recipe: DrawnRecipe) -> Self:
+        """Return the task that trains by a recipe; of a training loop of its own only length and data change."""
+        part = super().with_recipe(recipe)
+        return part if self.has_own_loop else part._with_options(recipe.options(part.options))
+
+    def validated_on(self, indices: Tensor) -> Self:
+        """Return the same task with other examples in the validation part, to measure models on them."""
         other = copy.copy(self)
-        # the digest covers the number of epochs: the one kept by the original does not hold for this task
-        other._digest = None
-        other.options = replace(self.options, epochs=epochs)
+        other._digest, other.validation_indices = None, indices
         return other
 
     def bootstrap(self, seed: int, fraction: float = 0.5) -> Self:
@@ -109,7 +117,8 @@ class ArrayTask(Task):
 
     def _described(self) -> dict[str, Any]:
         augment = None if self.augment is None else source_identity(self.augment)
-        return {"name": self.name, **self._shared_options(), "bounds": None, "augment": augment}
+        described = {"name": self.name, **self._shared_options(), "bounds": None, "augment": augment}
+        return {**described, **self.options.unusual()}
 
     def _shared_options(self) -> dict[str, Any]:
         """Return the options that all constructors take, to make a task of the same kind."""
@@ -123,6 +132,17 @@ class ArrayTask(Task):
             "learning_rate": options.learning_rate,
             "weight_decay": options.weight_decay,
         }
+
+    def _with_options(self, options: TrainingOptions) -> Self:
+        other = copy.copy(self)
+        # the digest covers the options: the one kept by the original does not hold for this task
+        other._digest, other.options = None, options
+        return other
+
+    def _like(self, examples: Tensor, targets: Tensor | None) -> Self:
+        """Return a task of the same kind on other data, that trains in the same way."""
+        task, unusual = self._rebuilt(examples, targets), self.options.unusual()
+        return task._with_options(replace(task.options, **unusual)) if unusual else task
 
     def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:
         raise NotImplementedError

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
 from metav.models.identity import source_identity
+from metav.models.recipe import DrawnRecipe
 from metav.models.running import Teacher, predict
 from metav.models.training import OnEpoch, TrainingOptions, training_mode
 from metav.support.randomness import isolated_rng, single_thread
@@ -85,6 +86,16 @@ class Task:
         return DEFAULT_EPOCHS if self.options is None else self.options.epochs
 
     @property
+    def has_own_loop(self) -> bool:
+        """Whether the task has a training loop of its own, of which no more than length and data can be changed."""
+        return type(self).train is not Task.train
+
+    @property
+    def states_epochs(self) -> bool:
+        """Whether the task says how many epochs one training takes."""
+        return self.options is not None or type(self).epochs is not Task.epochs
+
+    @property
     def natural_count(self) -> int | None:
         """How many different natural inputs there are; None for as many as are wanted."""
         return None if self.examples is None or self.kind.inputs_are_latents else len(self.examples)
@@ -128,6 +139,11 @@ class Task:
     def with_epochs(self, epochs: float) -> Self:
         """Return the task with another number of epochs; one with a training loop of its own is returned as it is."""
         return self
+
+    def with_recipe(self, recipe: DrawnRecipe) -> Self:
+        """Return the task on a recipe's share of the data and, where it states its epochs, with those of the recipe."""
+        part = self if recipe.part == 1.0 else self.bootstrap(recipe.seed, recipe.part)
+        return part.with_epochs(recipe.epochs) if self.states_epochs else part
 
     def train(
         self,

@@ -75,6 +75,14 @@ class Classification(SupervisedTask):
         taught = functional.log_softmax(log_probabilities(answers) / TEMPERATURE, dim=1)
         return TEMPERATURE**2 * functional.kl_div(student, taught, log_target=True, reduction="batchmean")
 
+    def _true_loss(self, outputs: Tensor, targets: Tensor, options: TrainingOptions) -> Tensor:
+        """Return the loss with smoothed labels (Szegedy et al. 2016, section 7)."""
+        loss = self.loss(outputs, targets)
+        if options.smoothing == 0.0:
+            return loss
+        spread = -log_probabilities(outputs).mean()
+        return (1.0 - options.smoothing) * loss + options.smoothing * spread
+
     def metric(self, model: nn.Module) -> float:
         """Return the accuracy on the validation part, in [0, 1]."""
         indices = self._measured()

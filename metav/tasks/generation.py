@@ -96,7 +96,7 @@ class Generation(ArrayTask):
 
     def with_latents(self, latents: Tensor) -> Self:
         """Return this task with a fixed set of latents (m, *latent), such as all that a thief has asked about."""
-        task = self._rebuilt(self.examples, None)
+        task = self._like(self.examples, None)
         task._latents = as_float_tensor("latents", latents, minimum_dimensions=2)
         return task
 

@@ -13,6 +13,7 @@ from metav.models.training import OnEpoch, TrainingOptions, fit
 from metav.support.randomness import derive_seed
 from metav.tasks.array_task import ArrayTask
 from metav.tasks.arrays import balanced_order
+from metav.tasks.augmentations import augmentation_of
 
 
 class SupervisedTask(ArrayTask):
@@ -48,20 +49,23 @@ class SupervisedTask(ArrayTask):
         on_epoch: OnEpoch | None,
     ) -> None:
         inputs, targets = self.examples[self.training_indices], self.targets[self.training_indices]
+        augment = augmentation_of(options.augmentation, inputs, self.augment)
         # The teacher answers once for all epochs, unless augmentation makes new inputs each time.
-        taught = predict(teacher, inputs) if teacher is not None and self.augment is None else None
+        taught = predict(teacher, inputs) if teacher is not None and augment is None else None
         device = device_of(model)
         inputs, targets = inputs.to(device), targets.to(device)
         taught = None if taught is None else taught.to(device)
 
         def batch_loss(indices: Tensor) -> Tensor:
-            batch = inputs[indices] if self.augment is None else self.augment(inputs[indices])
+            batch = inputs[indices] if augment is None else augment(inputs[indices])
             outputs = model(batch)
             if teacher is None:
-                return self.loss(outputs, targets[indices])
+                return self._true_loss(outputs, targets[indices], options)
             answers = taught[indices] if taught is not None else predict(teacher, batch).to(device)
             loss = self.teacher_loss(outputs, answers)
-            return loss if truth == 0.0 else (1.0 - truth) * loss + truth * self.loss(outputs, targets[indices])
+            if truth == 0.0:
+                return loss
+            return (1.0 - truth) * loss + truth * self._true_loss(outputs, targets[indices], options)
 
         fit(
             model,
@@ -72,6 +76,10 @@ class SupervisedTask(ArrayTask):
             parameters=chosen,
             on_epoch=on_epoch,
         )
+
+    def _true_loss(self, outputs: Tensor, targets: Tensor, options: TrainingOptions) -> Tensor:
+        """Return the loss against the true targets, as it is minimised in training."""
+        return self.loss(outputs, targets)
 
     def _options_for(self, examples: Tensor) -> dict[str, Any]:
         """Return the shared options, with bounds widened where examples of another origin lie outside."""

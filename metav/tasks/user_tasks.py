@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ class UserTask(Task):
 
     def __init__(self, given: Any) -> None:
         self.given = given
+        self._epochs: float | None = None
         self.train_options = options_taken(given.train)
         self.takes_other_data = callable(getattr(given, "with_data", None))
         self.metric_name = str(getattr(given, "metric_name", "metric"))
@@ -66,7 +68,18 @@ class UserTask(Task):
     @property
     def epochs(self) -> float:
         """Epochs of one training from scratch."""
-        return float(getattr(self.given, "epochs", super().epochs))
+        return float(getattr(self.given, "epochs", super().epochs)) if self._epochs is None else self._epochs
+
+    @property
+    def states_epochs(self) -> bool:
+        """Whether the user's object says how many epochs one training takes."""
+        return self._epochs is not None or hasattr(self.given, "epochs")
+
+    def with_epochs(self, epochs: float) -> Self:
+        """Return the task whose loop is asked for another number of epochs."""
+        other = copy.copy(self)
+        other._epochs = epochs
+        return other
 
     def identity(self) -> str:
         """Return a text that changes with the code of the user's class."""
@@ -93,7 +106,8 @@ class UserTask(Task):
 
     def digest(self) -> str:
         """Return the user's digest."""
-        return str(self.given.digest())
+        digest = str(self.given.digest())
+        return digest if self._epochs is None else f"{digest} epochs {self._epochs!r}"
 
     def bootstrap(self, seed: int, fraction: float = 0.5) -> Any:
         """Return the user's task on a part of its examples."""
@@ -129,6 +143,7 @@ class UserTask(Task):
 
         For the arguments see `Task.train`.
         """
+        epochs = self._epochs if epochs is None else epochs
         options = {"teacher": teacher, "parameters": parameters, "epochs": epochs, "on_epoch": on_epoch}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if truth:

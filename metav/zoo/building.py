@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from metav.errors import InputError, ModelError, ZooError
 from metav.models.architectures import Architecture, OwnerArchitecture, build
 from metav.models.identity import state_digest
-from metav.models.running import copied, device_of
+from metav.models.running import copied
 from metav.support.arguments import whole_number
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
@@ -20,11 +21,28 @@ from metav.support.signatures import show_options
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, plain_architectures
-from metav.zoo.cache import TrainedModel, ZooCache, tensor_state, unpack
+from metav.zoo.cache import TrainedModel, ZooCache, unpack
+from metav.zoo.classical import classical_model, takes_classical
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
-from metav.zoo.plan import HOMOLOGOUS, PlannedModel, plan_zoo
+from metav.zoo.plan import (
+    ANOTHER_ARCHITECTURE_OR_DATA,
+    CLASSICAL,
+    GIVEN,
+    HOMOLOGOUS,
+    KINDRED,
+    OTHER_RECIPE,
+    PlannedModel,
+    assigned_shares,
+    plan_zoo,
+    wanted_shares,
+)
+from metav.zoo.stages import TrainedZoo, train_in_stages
+from metav.zoo.told_recipes import DistinctCopies, Recipe, check_given, check_recipe
 from metav.zoo.training import ZooContext, context_digests, identity_of, train_missing
 from metav.zoo.zoo import Zoo, ZooModel
+
+FOREIGN_ARCHITECTURE = -1
+"""Stands for an architecture that is none of those that the zoo was built with."""
 
 
 class BuildOptions(TypedDict, total=False):
@@ -38,6 +56,10 @@ class BuildOptions(TypedDict, total=False):
     thief_task: the data that a thief trains on; None: the task's.
     other_task: data of another source for independent models; None: changed parts of the task's.
     families: names of the obfuscations to use; None: all that suit the task.
+    recipe: a callable from a seed to a fresh model of the owner's class, trained as the owner's model was; its models
+        are at least half of the independent ones, the hard ones. None: recipes are drawn at random. It is worth giving
+        wherever the owner was not trained by `task.train`.
+    independent: trained models that the user has and that do not derive from the owner's, on top of `negatives`.
     progress: None shows a bar on a terminal, False never, True always.
     """
 
@@ -48,6 +70,8 @@ class BuildOptions(TypedDict, total=False):
     thief_task: Task | None
     other_task: Task | None
     families: Sequence[str] | None
+    recipe: Recipe | None
+    independent: Sequence[nn.Module]
     progress: bool | None
 
 
@@ -74,8 +98,10 @@ def build_zoo(
     Since nobody knows a thief's data, a part of the positives, and of the negatives that are not homologous (of the
     owner's architecture and data), trains on changed data (`metav.tasks.data_variations`). From 96 negatives on, a
     fifth of the homologous ones goes through an obfuscation, so that the traces of obfuscations are not taken for a
-    proof of origin. A positive that has become useless (its metric is less than halfway between that of a constant
-    answer and the owner's) is made again with half the strength.
+    proof of origin. Each independent model is trained by a recipe (optimiser, rate, length, ...): by the owner's where
+    `recipe` tells it, else by one drawn at random from a range that is stretched towards the owner where it stands out
+    (`Zoo.standing`). So are half of the derived models that need training. A positive that has become useless (its
+    metric is less than halfway between that of a constant answer and the owner's) is made again with half the strength.
 
     The owner's model and the global random state are untouched.
 
@@ -94,10 +120,14 @@ def build_suspects(
     snapshots: int = 0,
     **options: Unpack[BuildOptions],
 ) -> Zoo:
-    """Train test suspects: as `build_zoo`, but with seeds, strengths and default architectures that no zoo has.
+    """Train test suspects: as `build_zoo`, but with seeds, strengths, recipes and architectures that no zoo has.
 
     positives, negatives, snapshots, options: as for `build_zoo`. Seeds differ from those of every zoo even where `seed`
         is the same.
+
+    Half of the independent ones are of the owner's class, with recipes from another range than those of a zoo, or by
+    the recipe that is told. The others train in the task's own way, have other architectures or other data, or are
+    scikit-learn's, where it is installed and inputs are vectors or small images.
 
     Raises what `build_zoo` does.
     """
@@ -120,13 +150,22 @@ def _build(
     thief_task: Task | None = None,
     other_task: Task | None = None,
     families: Sequence[str] | None = None,
+    recipe: Recipe | None = None,
+    independent: Sequence[nn.Module] = (),
     progress: bool | None = None,
 ) -> Zoo:
     task = checked_arguments(owner, task, jobs)
+    identity = "" if recipe is None else check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), single_thread():
-        context = zoo_context(owner, task, (thief_task, other_task), architectures, suspects)
+        context = replace(
+            zoo_context(owner, task, (thief_task, other_task), architectures, suspects),
+            recipe=recipe,
+            recipe_identity=identity,
+        )
         owner_metric = float(task.metric(context.owner))
+        given = check_given(independent, context.owner, task, context.least_useful)
+    leading, others = _independent_families(task, recipe is not None, suspects)
     plan = plan_zoo(
         task,
         positives=sizes[0],
@@ -137,19 +176,53 @@ def _build(
         families=families,
         shares=shares,
         suspects=suspects,
+        leading=leading,
+        others=others,
     )
-    trained = train_all(plan, context, store, jobs, progress)
-    models = tuple(entry for planned in plan for entry in _zoo_models(planned, trained[planned.run], context))
+    result = _trained(plan, context, store, jobs, progress, suspects)
+    models = [entry for planned in result.plan for entry in _zoo_models(planned, result.trained[planned.run], context)]
+    models += [_fitted(planned, context) for planned in plan if planned.family == CLASSICAL]
+    models += _given(given, "suspects" if suspects else "zoo", shares)
     _warn_of_weak(models, context)
     return Zoo(
-        models=models,
+        models=tuple(models),
         owner_digest=context.digests["owner"],
         task_digest=task.digest(),
         seed=seed,
         metric_name=task.metric_name,
         owner_metric=owner_metric,
         free=make_free_negatives(task, models, context.architectures, seed=seed) if free else (),
+        standing=result.standing,
     )
+
+
+def _trained(
+    plan: Sequence[PlannedModel],
+    context: ZooContext,
+    store: ZooCache | None,
+    jobs: int,
+    progress: bool | None,
+    suspects: bool,
+) -> TrainedZoo:
+    """Train all planned models but those of another library, which are fitted in moments."""
+    plan = [planned for planned in plan if planned.family != CLASSICAL]
+    distinct = DistinctCopies()
+    with progress_bar(total=len(plan), description="zoo", enabled=progress) as bar:
+
+        def train(stage: Sequence[PlannedModel]) -> Mapping[str, TrainedModel]:
+            return _train_stage(stage, context, store, jobs, bar, distinct=distinct)
+
+        return train_in_stages(plan, context, train, suspects=suspects)
+
+
+def _independent_families(task: Task, told: bool, suspects: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the families of the independent models: those of every second one, and those of the rest."""
+    if not suspects:
+        first = (HOMOLOGOUS,) if told else ()
+        return (KINDRED,) if told else (HOMOLOGOUS,), (*first, *ANOTHER_ARCHITECTURE_OR_DATA)
+    classical = (CLASSICAL,) if takes_classical(task) else ()
+    leading = (KINDRED, OTHER_RECIPE) if told else (OTHER_RECIPE,)
+    return leading, (HOMOLOGOUS, *ANOTHER_ARCHITECTURE_OR_DATA, *classical)
 
 
 for _function in (build_zoo, build_suspects):
@@ -231,37 +304,52 @@ def train_all(
 
     Raises ZooError where a model vanishes from the cache meanwhile.
     """
+    with progress_bar(total=len(plan), description="zoo", enabled=progress) as bar:
+        return _train_stage(plan, context, store, jobs, bar, train=train)
+
+
+def _train_stage(
+    plan: Sequence[Any],
+    context: Any,
+    store: ZooCache | None,
+    jobs: int,
+    bar: Any,
+    *,
+    train: Callable[[Any, Any], bytes] | None = None,
+    distinct: DistinctCopies | None = None,
+) -> dict[str, TrainedModel]:
+    """Do what `train_all` does for a part of a zoo, with one progress bar for all parts.
+
+    distinct: is shown the models of the told recipe as soon as each is there; None for none.
+    """
     trained: dict[str, TrainedModel] = {}
+
+    def keep(planned: Any, found: TrainedModel) -> None:
+        trained[planned.run] = found
+        if distinct is not None and planned.family == KINDRED:
+            distinct(planned.seed, found.states[-1])
+
     for planned in plan:
         found = None if store is None else store.load(context.key(planned))
         if found is not None:
-            trained[planned.run] = found
+            keep(planned, found)
     missing = {planned.run: planned for planned in plan if planned.run not in trained}
-    with progress_bar(total=len(plan), description="zoo", enabled=progress) as bar:
-        bar.update(len(trained))
-        for run, content in train_missing(missing, context, store, jobs, train):
-            key = context.key(missing[run])
-            found = unpack(content, key) if content is not None else store.load(key) if store is not None else None
-            if found is None:
-                raise ZooError(f"the model {run} vanished from the cache while the zoo was built; build it again")
-            trained[run] = found
-            bar.set_postfix_str(missing[run].family, refresh=False)
-            bar.update()
+    bar.update(len(trained))
+    for run, content in train_missing(missing, context, store, jobs, train):
+        key = context.key(missing[run])
+        found = unpack(content, key) if content is not None else store.load(key) if store is not None else None
+        if found is None:
+            raise ZooError(f"the model {run} vanished from the cache while the zoo was built; build it again")
+        keep(missing[run], found)
+        bar.set_postfix_str(missing[run].family, refresh=False)
+        bar.update()
     return trained
 
 
 def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContext) -> Iterator[ZooModel]:
-    device = device_of(context.owner)
     for state, fraction, metric in zip(trained.states, trained.fractions, trained.metrics, strict=True):
-        model = context.template(planned)
-        if set(tensor_state(model.state_dict())) != set(state):
-            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
-        # not strict: entries of the state that are no tensors were not stored, and stay as in the fresh model
-        model.load_state_dict(dict(state), strict=False)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
         yield ZooModel(
-            model=model.to(device).eval(),
+            model=context.model(planned, state),
             is_positive=planned.is_positive,
             family=planned.family,
             strength=trained.strength,
@@ -275,6 +363,53 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
         )
 
 
+def _fitted(planned: PlannedModel, context: ZooContext) -> ZooModel:
+    """Return a planned suspect of another library; it is fitted here, in moments, and not cached."""
+    number = int(planned.run.rpartition("/")[2])
+    with isolated_rng(planned.seed), single_thread():
+        model = classical_model(context.task, number, planned.seed)
+        metric = float(context.task.metric(model))
+    return _independent_model(planned, model, metric)
+
+
+def _given(
+    given: Sequence[tuple[nn.Module, float]], purpose: str, shares: Mapping[str, tuple[float, float, float]] | None
+) -> list[ZooModel]:
+    """Return the models that the user has as independent ones, spread over the shares of a zoo."""
+    drafts = [
+        PlannedModel(
+            is_positive=False,
+            family=GIVEN,
+            strength=None,
+            seed=index,
+            run=f"{purpose}/{GIVEN}/{index}",
+            share="test",
+            architecture=FOREIGN_ARCHITECTURE,
+            snapshots=(),
+        )
+        for index in range(len(given))
+    ]
+    if purpose == "zoo":
+        names = assigned_shares(drafts, wanted_shares(shares, is_positive=False))
+        drafts = [replace(draft, share=name) for draft, name in zip(drafts, names, strict=True)]
+    return [_independent_model(draft, *entry) for draft, entry in zip(drafts, given, strict=True)]
+
+
+def _independent_model(planned: PlannedModel, model: nn.Module, metric: float) -> ZooModel:
+    return ZooModel(
+        model=model.eval(),
+        is_positive=False,
+        family=planned.family,
+        strength=None,
+        seed=planned.seed,
+        run=planned.run,
+        fraction=1.0,
+        share=planned.share,
+        architecture=FOREIGN_ARCHITECTURE,
+        metric=metric,
+    )
+
+
 def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
     """Warn when homologous models learned little: then the zoo says nothing about real competitors."""
     every = [entry for entry in models if entry.family == HOMOLOGOUS and entry.fraction == 1.0]
@@ -283,7 +418,7 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
     if 2 * len(weak) > len(full):
         warnings.warn(
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
-            f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs or another learning_rate, "
-            "so that it trains as the owner was trained",
+            f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs, another learning_rate "
+            "or a recipe=, so that they are trained as the owner was",
             stacklevel=4,
         )

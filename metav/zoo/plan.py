@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metav.errors import ObfuscationError, ZooError
+from metav.models.recipe import DrawnRecipe
 from metav.obfuscations.registry import OBFUSCATIONS, Obfuscation
 from metav.support.arguments import whole_number
 from metav.support.randomness import derive_seed
@@ -21,6 +22,10 @@ DEFAULT_SHARES: Mapping[str, tuple[float, float, float]] = {
 HOMOLOGOUS = "independent_same_data"
 OTHER_ARCHITECTURE = "independent_other_architecture"
 OTHER_DATA = "independent_other_data"
+KINDRED = "independent_same_recipe"
+OTHER_RECIPE = "independent_other_recipe"
+CLASSICAL = "independent_classical"
+GIVEN = "independent_given"
 VARIED_POSITIVES = 0.6
 """Share of the derived surrogates whose thief trains on changed data instead of the task's."""
 VARIED_OTHER_ARCHITECTURES = 0.5
@@ -32,9 +37,14 @@ If only derived models were obfuscated, the verifier could learn to recognise th
 the owner's model, and would accuse independent models that were, for example, pruned or distilled.
 """
 FEWEST_WITH_ATTACKED = 96
-"""Negatives from which on a zoo has such attacked models: with them in a zoo of 48, copies extracted from the owner's
-model were missed."""
-NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
+"""Negatives from which on a zoo has such attacked models: in one with 48, copies extracted from the owner's model were
+missed because of them."""
+WHOLE = (KINDRED, CLASSICAL)
+"""Families of which no snapshots are taken, since other code than metav's trains them."""
+ANOTHER_ARCHITECTURE_OR_DATA = (OTHER_ARCHITECTURE, OTHER_DATA)
+"""Families of the independent models that differ from the owner's in more than how they are trained."""
+VARIED: Mapping[str, float] = {OTHER_ARCHITECTURE: VARIED_OTHER_ARCHITECTURES, OTHER_DATA: 1.0}
+"""Share of the independent surrogates of each family that train on changed data; of families not named, none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +61,7 @@ class PlannedModel:
     snapshots: the fractions of the training at which a copy is kept.
     varied: whether it trains on changed data, as of another source, instead of the data as they are.
     attack: the obfuscation that an independent model goes through after its training, and its strength; None for none.
+    recipe: how it is trained, or how the thief trains; None for the task's own way.
     """
 
     is_positive: bool
@@ -63,6 +74,7 @@ class PlannedModel:
     snapshots: tuple[float, ...]
     varied: bool = False
     attack: tuple[str, float] | None = None
+    recipe: DrawnRecipe | None = None
 
 
 def plan_zoo(
@@ -76,6 +88,8 @@ def plan_zoo(
     families: Sequence[str] | None,
     shares: Mapping[str, tuple[float, float, float]] | None,
     suspects: bool,
+    leading: Sequence[str] = (HOMOLOGOUS,),
+    others: Sequence[str] = ANOTHER_ARCHITECTURE_OR_DATA,
 ) -> tuple[PlannedModel, ...]:
     """Return the plan of a zoo, positives first; the same arguments give the same plan.
 
@@ -85,6 +99,9 @@ def plan_zoo(
     families: names of the obfuscations; None for all that suit the task.
     shares: see `build_zoo`; None for DEFAULT_SHARES.
     suspects: whether test suspects are planned instead of surrogates.
+    leading: families of the independent models that every second one belongs to, in turn. Kindred ones are at least
+        half of the independent models of every share.
+    others: families of the rest, in turn; of other architectures only where there are some.
 
     A model's seed depends on its family and number alone, so that a larger zoo contains the smaller one.
 
@@ -101,16 +118,18 @@ def plan_zoo(
         if suspects or negatives < FEWEST_WITH_ATTACKED
         else tuple(entry for entry in chosen if entry.own_architecture)
     )
-    drafts += _negatives(negatives, architectures, seed, purpose, attacks)
+    wanted = {is_positive: wanted_shares(shares, is_positive) for is_positive in (True, False)}
+    order = _family_order(negatives, architectures, leading, others, None if suspects else wanted[False])
+    drafts += _negatives(order, architectures, seed, purpose, attacks)
     fractions = _snapshot_fractions(snapshots)
     plan: list[PlannedModel] = []
     for is_positive in (True, False):
         group = [draft for draft in drafts if draft.is_positive == is_positive]
-        names = ["test"] * len(group) if suspects else _assigned(group, _wanted(shares, is_positive))
+        names = ["test"] * len(group) if suspects else assigned_shares(group, wanted[is_positive])
         for draft, share in zip(group, names, strict=True):
             trains = not is_positive or OBFUSCATIONS[draft.family].needs_training
-            wanted = fractions if trains and share in ("optimize", "test") else ()
-            plan.append(replace(draft, share=share, snapshots=wanted))
+            kept = fractions if trains and draft.family not in WHOLE and share in ("optimize", "test") else ()
+            plan.append(replace(draft, share=share, snapshots=kept))
     return tuple(plan)
 
 
@@ -154,23 +173,51 @@ def _positive(
         share="",
         architecture=architecture,
         snapshots=(),
-        varied=entry.needs_training and not suspects and _drawn(own_seed, "varied", VARIED_POSITIVES),
+        varied=entry.needs_training and not suspects and is_drawn(own_seed, "varied", VARIED_POSITIVES),
     )
 
 
-def _negatives(
-    count: int, architectures: int, seed: int, purpose: str, attacks: Sequence[Obfuscation]
-) -> list[PlannedModel]:
-    """Return the independent models: every second one, and the first, is homologous; some of these are attacked."""
-    others = (OTHER_ARCHITECTURE, OTHER_DATA) if architectures > 1 else (OTHER_DATA,)
-    numbers = dict.fromkeys(NEGATIVE_FAMILIES, 0)
-    drafts = []
+def _family_order(
+    count: int,
+    architectures: int,
+    leading: Sequence[str],
+    others: Sequence[str],
+    wanted: tuple[float, float, float] | None,
+) -> list[str]:
+    """Return the families of the independent models in order: the first and every second one is a leading one.
+
+    wanted: fractions of the shares, each of which holds at least half kindred models where there are any; None for
+        suspects.
+    """
+    others = [family for family in others if family != OTHER_ARCHITECTURE or architectures > 1]
+    first = (count + 1) // 2
+    if KINDRED in leading and wanted is not None:
+        first = sum(_kindred_sizes(share_sizes(count, wanted)).values())
+    order: list[str] = []
     for index in range(count):
-        family = HOMOLOGOUS if index % 2 == 0 else others[(index // 2) % len(others)]
+        place, rest = index // 2, count - first
+        if index % 2 == 0 or place >= rest:
+            order.append(leading[(place if place < rest else index - rest) % len(leading)])
+        else:
+            order.append(others[place % len(others)])
+    return order
+
+
+def _kindred_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return how many kindred models each share gets: half of its independent models, rounded up."""
+    return {name: (size + 1) // 2 for name, size in sizes.items()}
+
+
+def _negatives(
+    order: Sequence[str], architectures: int, seed: int, purpose: str, attacks: Sequence[Obfuscation]
+) -> list[PlannedModel]:
+    """Return the independent models, of the families in `order`; some of the homologous ones are attacked."""
+    numbers = dict.fromkeys(order, 0)
+    drafts = []
+    for family in order:
         number = numbers[family]
         numbers[family] += 1
         own_seed = derive_seed(seed, purpose, family, number)
-        share_varied = {HOMOLOGOUS: 0.0, OTHER_ARCHITECTURE: VARIED_OTHER_ARCHITECTURES, OTHER_DATA: 1.0}[family]
         drafts.append(
             PlannedModel(
                 is_positive=False,
@@ -181,8 +228,8 @@ def _negatives(
                 share="",
                 architecture=1 + number % (architectures - 1) if family == OTHER_ARCHITECTURE else 0,
                 snapshots=(),
-                varied=purpose == "zoo" and _drawn(own_seed, "varied", share_varied),
-                attack=_attack(own_seed, attacks) if attacks and family == HOMOLOGOUS else None,
+                varied=purpose == "zoo" and is_drawn(own_seed, "varied", VARIED.get(family, 0.0)),
+                attack=_attack(own_seed, attacks) if attacks and family in (HOMOLOGOUS, KINDRED) else None,
             )
         )
     return drafts
@@ -190,7 +237,7 @@ def _negatives(
 
 def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | None:
     """Return the obfuscation of an independent model and its strength, chosen at random; None for most models."""
-    if not _drawn(seed, "attacked", ATTACKED_HOMOLOGOUS):
+    if not is_drawn(seed, "attacked", ATTACKED_HOMOLOGOUS):
         return None
     # no obfuscation leaves a stronger trace than training on another model's answers: half of the attacked models are
     # such students
@@ -200,12 +247,18 @@ def _attack(seed: int, attacks: Sequence[Obfuscation]) -> tuple[str, float] | No
     return entry.family, entry.zoo_strengths[derive_seed(seed, "attack strength") % len(entry.zoo_strengths)]
 
 
-def _drawn(seed: int, purpose: str, share: float) -> bool:
+def is_drawn(seed: int, purpose: str, share: float) -> bool:
     """Return whether a run belongs to a random share of all runs, drawn anew for each purpose."""
     return derive_seed(seed, purpose) % 1000 < 1000 * share
 
 
-def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive: bool) -> tuple[float, float, float]:
+def wanted_shares(
+    shares: Mapping[str, tuple[float, float, float]] | None, is_positive: bool
+) -> tuple[float, float, float]:
+    """Return the fractions of the three shares for one class of models, in the order of SHARES, after a check.
+
+    shares: see `build_zoo`; None for DEFAULT_SHARES.
+    """
     side = "positive" if is_positive else "negative"
     wanted = tuple((shares or {}).get(side, DEFAULT_SHARES[side]))
     if len(wanted) != 3 or any(part < 0 for part in wanted) or not math.isclose(sum(wanted), 1.0, abs_tol=1e-6):
@@ -213,9 +266,26 @@ def _wanted(shares: Mapping[str, tuple[float, float, float]] | None, is_positive
     return wanted
 
 
-def _assigned(group: Sequence[PlannedModel], wanted: tuple[float, float, float]) -> list[str]:
-    """Return the share of each model: sizes as wanted, every share with as many families as it can hold."""
-    left = share_sizes(len(group), wanted)
+def assigned_shares(group: Sequence[PlannedModel], wanted: tuple[float, float, float]) -> list[str]:
+    """Return the share of each model of one class: sizes as wanted, kindred models at least half of each share.
+
+    wanted: fractions of the three shares, in the order of SHARES.
+    """
+    sizes = share_sizes(len(group), wanted)
+    kindred = [model for model in group if model.family == KINDRED]
+    if not kindred:
+        return _assigned(group, sizes, wanted)
+    own = _kindred_sizes(sizes)
+    rest = {name: size - own[name] for name, size in sizes.items()}
+    others = [model for model in group if model.family != KINDRED]
+    names = {model.run: name for model, name in zip(kindred, _assigned(kindred, own, wanted), strict=True)}
+    names |= {model.run: name for model, name in zip(others, _assigned(others, rest, wanted), strict=True)}
+    return [names[model.run] for model in group]
+
+
+def _assigned(group: Sequence[PlannedModel], sizes: Mapping[str, int], wanted: tuple[float, float, float]) -> list[str]:
+    """Return the share of each model: sizes as given, every share with as many families as it can hold."""
+    left = dict(sizes)
     order = {"optimize": 0, "calibrate": 1, "select": 2}
     seen: dict[str, set[str]] = {name: set() for name in SHARES}
     names: list[str] = []

@@ -7,12 +7,12 @@ import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
 from metav.models.architectures import Architecture, build
@@ -23,7 +23,8 @@ from metav.support.randomness import derive_seed, isolated_rng, single_thread
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.data_variations import varied
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
-from metav.zoo.plan import OTHER_DATA, PlannedModel
+from metav.zoo.plan import KINDRED, OTHER_DATA, PlannedModel
+from metav.zoo.told_recipes import Recipe, check_useful, recipe_seed, told_model
 
 ATTEMPTS = 3
 """How often a derived model is made, with less and less strength, until it is useful."""
@@ -42,6 +43,8 @@ class ZooContext:
     architectures: callables that return fresh models; the first is the owner's own class.
     least_useful: the metric with which a thief would still use a model; None where none is known.
     digests: identities of all of these, which go into every cache key.
+    recipe: how the owner's model was trained; None where the user does not tell.
+    recipe_identity: goes into the cache keys of the models made by it.
     """
 
     owner: nn.Module
@@ -51,6 +54,8 @@ class ZooContext:
     architectures: tuple[Architecture, ...]
     least_useful: float | None
     digests: dict[str, str]
+    recipe: Recipe | None = None
+    recipe_identity: str = ""
 
     def key(self, planned: PlannedModel) -> str:
         """Return the cache key of a planned model."""
@@ -65,6 +70,8 @@ class ZooContext:
                 "is_positive": planned.is_positive,
                 "varied": planned.varied,
                 **({} if planned.attack is None else {"attack": planned.attack}),
+                **({} if planned.recipe is None else {"recipe": asdict(planned.recipe)}),
+                **({"told recipe": self.recipe_identity} if planned.family == KINDRED else {}),
             }
         )
 
@@ -84,6 +91,18 @@ class ZooContext:
         if planned.architecture == 0:
             return copied(self.owner)
         return build(self.architectures[planned.architecture], derive_seed(planned.seed, "initial weights"))
+
+    def model(self, planned: PlannedModel, state: Mapping[str, Tensor]) -> nn.Module:
+        """Return a model of the planned architecture with trained weights, in eval mode on the owner's device.
+
+        Raises ModelError for weights of another architecture.
+        """
+        model = self.template(planned)
+        if set(tensor_state(model.state_dict())) != set(state):
+            raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
+        # not strict: entries of the state that are no tensors were not stored, and stay as in the fresh model
+        model.load_state_dict(dict(state), strict=False)
+        return model.requires_grad_(False).to(device_of(self.owner)).eval()
 
 
 class SnapshotRecorder:
@@ -109,30 +128,25 @@ class SnapshotRecorder:
 def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
     """Train a planned model and return it packed.
 
-    A positive that is no longer useful is made again with half the strength, at most twice: a thief would not use a
-        broken model.
+    A model that diverges or stays useless by a drawn recipe is trained in the task's own way. A positive that is no
+        longer useful is made again with half the strength, at most twice: a thief would not use a broken model.
 
-    Raises ModelError when an independent model diverges.
+    Raises ModelError when an independent model diverges, and what `told_model` does.
     """
     with single_thread(), isolated_rng(planned.seed):
-        strength = planned.strength
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+        attempts = list(_attempts(planned))
+        for attempt in attempts:
+            last = attempt is attempts[-1]
             recorder = SnapshotRecorder(planned.snapshots)
             try:
-                model = (
-                    _positive(planned, context, strength, recorder)
-                    if strength
-                    else _negative(planned, context, recorder)
-                )
+                model = (_positive if planned.is_positive else _negative)(attempt, context, recorder)
             except ModelError as error:
-                if last or strength is None:
+                if last:
                     raise ModelError(f"{planned.run}: {error}") from error
-            else:
-                metric = float(context.task.metric(model))
-                if last or strength is None or context.is_useful(metric):
-                    break
-            strength = strength / 2
+                continue
+            metric = float(context.task.metric(model))
+            if last or context.is_useful(metric):
+                break
         snapshots = [(share, copy_, float(context.task.metric(copy_))) for share, copy_ in recorder.snapshots]
         snapshots.append((1.0, model, metric))
     for share, snapshot, _ in snapshots:
@@ -141,9 +155,21 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
         states=tuple(tensor_state(snapshot.state_dict()) for _, snapshot, _ in snapshots),
         fractions=tuple(share for share, _, _ in snapshots),
         metrics=tuple(metric for _, _, metric in snapshots),
-        strength=strength,
+        strength=attempt.strength,
     )
     return pack(trained, context.key(planned))
+
+
+def _attempts(planned: PlannedModel) -> Iterator[PlannedModel]:
+    """Yield what is tried in turn until the model is useful."""
+    if planned.recipe is not None:
+        yield planned
+    own = replace(planned, recipe=None)
+    if planned.strength is None:
+        yield own
+        return
+    for halvings in range(ATTEMPTS):
+        yield replace(own, strength=planned.strength / 2**halvings)
 
 
 def train_missing(
@@ -180,8 +206,8 @@ def train_missing(
             file.write_bytes(cloudpickle.dumps(context))
         except Exception as error:
             raise InputError(
-                f"owner, task or architectures cannot be sent to worker processes ({type(error).__name__}: {error}); "
-                "use jobs=1, or remove hooks and attributes that cannot be pickled"
+                "owner, task, architectures or recipe cannot be sent to worker processes "
+                f"({type(error).__name__}: {error}); use jobs=1, or remove hooks and attributes that cannot be pickled"
             ) from error
         workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         target = None if store is None else str(store.folder.absolute())
@@ -225,7 +251,7 @@ def _load_context(path: str) -> Any:
     return cloudpickle.loads(Path(path).read_bytes())
 
 
-def _positive(planned: PlannedModel, context: ZooContext, strength: float, recorder: SnapshotRecorder) -> nn.Module:
+def _positive(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
     entry = OBFUSCATIONS[planned.family]
     options: dict[str, Any] = {}
     if planned.architecture:
@@ -233,25 +259,17 @@ def _positive(planned: PlannedModel, context: ZooContext, strength: float, recor
     if planned.snapshots and entry.needs_training:
         options["on_epoch"] = recorder
     task = varied(context.thief_task, planned.seed) if planned.varied else context.thief_task
+    task = task if planned.recipe is None else task.with_recipe(planned.recipe)
     with evaluating(context.owner), torch.enable_grad():
-        return entry.function(context.owner, task, strength=strength, seed=planned.seed, **options)
+        return entry.function(context.owner, task, strength=planned.strength, seed=planned.seed, **options)
 
 
 def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
-    task = context.task
-    if planned.family == OTHER_DATA and context.other_task is not None:
-        task = context.other_task
-    elif planned.varied:
-        task = varied(task, planned.seed)
-    elif planned.family == OTHER_DATA:
-        task = task.bootstrap(derive_seed(planned.seed, "data"), 0.5)
-    start = derive_seed(planned.seed, "initial weights")
-    model = build(context.architectures[planned.architecture], start).to(device_of(context.owner))
+    task = _data_of(planned, context)
     watched: dict[str, Any] = {"on_epoch": recorder} if planned.snapshots else {}
-    training_seed = derive_seed(planned.seed, "training")
+    model = _independent(planned, context, task, {} if planned.attack else watched)
     if planned.attack is None:
-        return train_as_it_can(task, model, seed=training_seed, **watched)
-    model = train_as_it_can(task, model, seed=training_seed)
+        return model
     family, strength = planned.attack
     entry = OBFUSCATIONS[family]
     with evaluating(model), torch.enable_grad():
@@ -262,6 +280,37 @@ def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotReco
             seed=derive_seed(planned.seed, "attacked"),
             **(watched if entry.needs_training else {}),
         )
+
+
+def _data_of(planned: PlannedModel, context: ZooContext) -> Task:
+    """Return the task on whose data an independent model is trained."""
+    if planned.family == OTHER_DATA and context.other_task is not None:
+        return context.other_task
+    if planned.varied:
+        return varied(context.task, planned.seed)
+    if planned.family == OTHER_DATA:
+        return context.task.bootstrap(derive_seed(planned.seed, "data"), 0.5)
+    return context.task
+
+
+def _independent(planned: PlannedModel, context: ZooContext, task: Task, watched: dict[str, Any]) -> nn.Module:
+    """Return an independent model: by the recipe that was told, by a drawn one, or by the task's own.
+
+    watched: options of its training.
+    """
+    if planned.family == KINDRED and context.recipe is not None:
+        model = told_model(context.recipe, planned.seed, context.owner, context.task)
+        name = f"the model of recipe({recipe_seed(planned.seed)})"
+        check_useful(name, float(context.task.metric(model)), context.task, context.least_useful)
+        return model.to(device_of(context.owner))
+    start = derive_seed(planned.seed, "initial weights")
+    model = build(context.architectures[planned.architecture], start).to(device_of(context.owner))
+    if planned.recipe is not None:
+        task = task.with_recipe(planned.recipe)
+        # a loop of the user's own may not look at the task's epochs, but takes them as an argument
+        stated = task.has_own_loop and task.states_epochs
+        watched = {**watched, "epochs": planned.recipe.epochs} if stated else watched
+    return train_as_it_can(task, model, seed=derive_seed(planned.seed, "training"), **watched)
 
 
 def check_weights(model: nn.Module, run: str, share: float) -> None:

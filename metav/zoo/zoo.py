@@ -10,6 +10,7 @@ from torch import nn
 
 from metav.errors import ZooError
 from metav.support.html_tables import html_table
+from metav.zoo.standing import OwnerStanding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,7 +27,7 @@ class ZooModel:
     run: name of the training run; snapshots of one run share it and count as one model.
     fraction: share of the training that a snapshot had seen, in (0, 1]; 1.0 for the finished model.
     share: "optimize", "select", "calibrate", or "test" for suspects.
-    architecture: index into the architectures used; 0 is the owner's own class, -1 none of them.
+    architecture: index into the architectures used; 0 is the owner's own class, -1 one that was not used.
     metric: the task's, on the owner's data.
     attack: the obfuscation that an independent surrogate went through; None for none.
     """
@@ -58,6 +59,7 @@ class Zoo:
     owner_metric: the metric of the owner's model; None where it was not measured.
     free: negatives that cost no training (`metav.zoo.free_negatives`). They are no part of `models`, nor of any count
         of independent models: nobody trained them to compete with the owner's.
+    standing: where the owner's model stands among the independent ones; None where it was not measured.
     """
 
     models: tuple[ZooModel, ...]
@@ -67,6 +69,7 @@ class Zoo:
     metric_name: str = "metric"
     owner_metric: float | None = None
     free: tuple[ZooModel, ...] = ()
+    standing: OwnerStanding | None = None
 
     def __iter__(self) -> Iterator[ZooModel]:
         return iter(self.models)
@@ -120,6 +123,7 @@ class Zoo:
             "owner": self.owner_digest,
             "task": self.task_digest,
             "seed": self.seed,
+            "standing": None if self.standing is None else self.standing.to_dict(),
             "families": families,
             "free": _counted(self.free),
         }

@@ -1,0 +1,102 @@
+"""Test suspects of another library: scikit-learn's models, fitted on the task's data, as modules without weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metav.errors import InputError
+from metav.support.randomness import derive_seed
+from metav.tasks.array_task import ArrayTask
+from metav.tasks.base import Task
+
+MOST_FEATURES = 1024
+"""Features of one input up to which scikit-learn's models are fitted."""
+MOST_EXAMPLES = 2000
+"""Examples that each is fitted on, at most."""
+
+
+class ClassicalModel(nn.Module):
+    """A fitted scikit-learn estimator as a module: classifiers answer probabilities (n, classes).
+
+    estimator: fitted on flattened inputs, float32.
+    output_shape: of one answer.
+    """
+
+    def __init__(self, estimator: Any, output_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.estimator, self.output_shape = estimator, output_shape
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the answers (n, ...) to inputs (n, ...)."""
+        rows = inputs.detach().flatten(1).cpu().numpy()
+        if hasattr(self.estimator, "predict_proba"):
+            answers = np.zeros((len(rows), math.prod(self.output_shape)), dtype=np.float32)
+            answers[:, self.estimator.classes_] = self.estimator.predict_proba(rows)
+        else:
+            answers = np.asarray(self.estimator.predict(rows), dtype=np.float32)
+        return torch.from_numpy(answers).reshape(len(rows), *self.output_shape).to(inputs.device)
+
+    def extra_repr(self) -> str:
+        """Return the estimator, so that models of different ones have different identities."""
+        return repr(self.estimator)
+
+
+def takes_classical(task: Task) -> bool:
+    """Return whether scikit-learn is installed, and the inputs are vectors or small images, so that it can be used."""
+    if not isinstance(task, ArrayTask) or task.targets is None or task.kind.inputs_are_latents:
+        return False
+    return math.prod(task.input_shape) <= MOST_FEATURES and importlib.util.find_spec("sklearn") is not None
+
+
+def classical_model(task: Task, number: int, seed: int) -> ClassicalModel:
+    """Return a fitted scikit-learn model; `number` chooses its family in turn, `seed` the examples and its draws.
+
+    Raises InputError for a task that `takes_classical` refuses.
+    """
+    if not isinstance(task, ArrayTask) or task.targets is None:
+        raise InputError(f"scikit-learn's models need arrays with targets, got a {task.name} task without")
+    generator = torch.Generator().manual_seed(derive_seed(seed, "examples"))
+    part = task.training_indices
+    chosen = part[torch.randperm(len(part), generator=generator)[: min(MOST_EXAMPLES, max(2, round(0.9 * len(part))))]]
+    inputs, targets = task.examples[chosen].flatten(1).numpy(), task.targets[chosen].numpy()
+    families = _classifiers if task.kind.answers_classes else _regressors
+    estimator = families(derive_seed(seed, "estimator") % 2**32, number, len(inputs))
+    estimator.fit(inputs, targets)
+    shape = (int(task.outputs or 1),) if task.kind.answers_classes else tuple(task.targets.shape[1:])
+    return ClassicalModel(estimator, shape).eval()
+
+
+def _classifiers(seed: int, number: int, count: int) -> Any:
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return (
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
+        KNeighborsClassifier(min(5, count), weights="distance"),
+        RandomForestClassifier(60, random_state=seed),
+        ExtraTreesClassifier(60, random_state=seed),
+    )[number % 4]
+
+
+def _regressors(seed: int, number: int, count: int) -> Any:
+    from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+    from sklearn.linear_model import Ridge
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return (
+        make_pipeline(StandardScaler(), Ridge()),
+        make_pipeline(StandardScaler(), KNeighborsRegressor(min(5, count), weights="distance")),
+        RandomForestRegressor(60, random_state=seed),
+        ExtraTreesRegressor(60, random_state=seed),
+    )[number % 4]

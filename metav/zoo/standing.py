@@ -1,0 +1,157 @@
+"""Where the owner's model stands among the independent ones: whether they are as confident and as good as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metav.models.running import predict
+from metav.tasks.array_task import ArrayTask
+from metav.tasks.base import Task
+from metav.tasks.classification import log_probabilities
+from metav.tasks.recipes import RecipeRange
+
+MOST_EXAMPLES = 1000
+"""Examples of each part that the models are measured on, at most."""
+SLACK = 0.1
+"""How far outside, in widths of the range of the independent models, the owner's model still counts as inside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandingRow:
+    """One measurement of the owner's model beside those of the independent models.
+
+    quantity: "confidence" (mean of the largest log-probability), "loss" or "metric", of the task.
+    part: "training" or "validation", of the task's data.
+    owner: the value of the owner's model.
+    lowest, highest: the range of the independent models.
+    """
+
+    quantity: str
+    part: str
+    owner: float
+    lowest: float
+    highest: float
+
+    @property
+    def excess(self) -> float:
+        """How far the owner lies outside, in widths of the range: positive above, negative below, 0 inside."""
+        width = max(self.highest - self.lowest, 1e-9 + 1e-6 * abs(self.highest))
+        return max(0.0, self.owner - self.highest) / width - max(0.0, self.lowest - self.owner) / width
+
+    @property
+    def covered(self) -> bool:
+        """Whether the owner lies in the range, up to a tenth of its width."""
+        return abs(self.excess) <= SLACK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerStanding:
+    """Where the owner's model stands among independent models of its class, trained on its data.
+
+    rows: one per quantity and part.
+    models: how many independent models there are.
+    recipe: "told" where they come from the owner's own recipe, "drawn" where recipes were drawn.
+    stretches: how often the range of the recipes was stretched to reach the owner.
+    """
+
+    rows: tuple[StandingRow, ...]
+    models: int
+    recipe: str
+    stretches: int = 0
+
+    @property
+    def covered(self) -> bool:
+        """Whether the owner lies within the range of the independent models in every row."""
+        return all(row.covered for row in self.rows)
+
+    def excess(self, quantity: str, part: str) -> float:
+        """Return how far the owner lies outside in one row, see `StandingRow`; 0 where there is no such row."""
+        found = (row.excess for row in self.rows if (row.quantity, row.part) == (quantity, part))
+        return next((value if abs(value) > SLACK else 0.0 for value in found), 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values, fit for JSON."""
+        rows = [{**asdict(row), "covered": row.covered} for row in self.rows]
+        return {
+            "covered": self.covered,
+            "recipe": self.recipe,
+            "models": self.models,
+            "stretches": self.stretches,
+            "rows": rows,
+        }
+
+
+def owner_standing(
+    owner: nn.Module, independent: Sequence[nn.Module], task: Task, *, recipe: str, stretches: int = 0
+) -> OwnerStanding | None:
+    """Measure the owner's model and independent ones on the task's data; None without independent models.
+
+    Tasks without data in memory, and generation, have the metric alone.
+    """
+    if not independent:
+        return None
+    measured = [measurements(task, model) for model in independent]
+    rows = []
+    for (quantity, part), value in measurements(task, owner).items():
+        values = [entry[quantity, part] for entry in measured]
+        if all(map(math.isfinite, (value, *values))):
+            rows.append(StandingRow(quantity=quantity, part=part, owner=value, lowest=min(values), highest=max(values)))
+    return OwnerStanding(rows=tuple(rows), models=len(independent), recipe=recipe, stretches=stretches)
+
+
+def measurements(task: Task, model: nn.Module) -> dict[tuple[str, str], float]:
+    """Return confidence, loss and metric of a model by (quantity, part), as far as the task has them."""
+    if not isinstance(task, ArrayTask) or task.kind.inputs_are_latents or task.targets is None:
+        return {("metric", "validation"): float(task.metric(model))}
+    found: dict[tuple[str, str], float] = {}
+    for part, every in (("training", task.training_indices), ("validation", task.validation_indices)):
+        if len(every) == 0:
+            continue
+        indices = every[torch.linspace(0, len(every) - 1, min(len(every), MOST_EXAMPLES)).round().long()]
+        outputs, targets = predict(model, task.examples[indices]), task.targets[indices]
+        if task.kind.answers_classes:
+            found["confidence", part] = _confidence(outputs)
+        found["loss", part] = float(task.loss(outputs, targets))
+        found["metric", part] = float(task.validated_on(indices).metric(model))
+    return found
+
+
+def stretched(recipe_range: RecipeRange, standing: OwnerStanding, task: Task) -> RecipeRange:
+    """Return a range of recipes that reaches further to where the owner's model stands.
+
+    More confident, or of lower loss, than all independent models: longer trainings. Less confident without being worse
+    on what it was trained on: more smoothing and augmentation. Worse on it: shorter trainings. Better on held-back data
+    than all: longer ones, with more augmentation.
+    """
+    sign = 1.0 if task.higher_is_better else -1.0
+    confidence, loss = standing.excess("confidence", "training"), standing.excess("loss", "training")
+    known, learned = sign * standing.excess("metric", "training"), sign * standing.excess("metric", "validation")
+    longer = confidence > 0.0 or loss < 0.0 or known > 0.0
+    softer = (confidence < 0.0 or loss > 0.0) and known >= 0.0
+    shorter = known < 0.0 or (learned < 0.0 and not longer)
+    better = learned > 0.0 or standing.excess("loss", "validation") < 0.0
+    other = recipe_range
+    if longer or softer or better:
+        other = replace(other, longest=2.0 * other.longest)
+    if shorter:
+        other = replace(other, shortest=0.5 * other.shortest)
+    if softer:
+        other = replace(other, smoothed=_more(other.smoothed))
+    if softer or better:
+        other = replace(other, augmented=_more(other.augmented))
+    return other
+
+
+def _confidence(outputs: Tensor) -> float:
+    return float(log_probabilities(outputs).amax(dim=1).mean())
+
+
+def _more(share: float) -> float:
+    """Return a share halfway between a share and 1."""
+    return 0.5 * (1.0 + share)
