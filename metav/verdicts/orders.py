@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, theilslopes
 
 from metav.errors import InputError
 from metav.verdicts.competence import MEASURES, class_shares
@@ -21,8 +21,11 @@ ENOUGH = 0.5
 """Accuracy, or skill, from which another order counts as found; a classifier of two classes needs more, by GAIN."""
 GAIN = 0.3
 """By how much it must be better than the answers as they came."""
-SHUFFLES = 199
+SHUFFLES = 999
 """How often the true answers are shuffled: no shuffle may do as well in the best order found for it."""
+USELESS = 0.2
+"""Share of the variance that values may explain as they came and still be useless: a hundredth of the truth explains
+0.02, a tenth 0.19."""
 EXPLAINED = 0.5
 """Share of the variance that an affine map must explain, as it does for any model of some use."""
 SIGNIFICANT = 1e-3
@@ -128,9 +131,9 @@ def find_affine(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, Numbers]
     answers: to the natural queries, (N, K).
     truth: their true answers, (N, K).
 
-    An output is mapped where it is worse than the best constant as it came, and an affine map explains EXPLAINED of
-    the variance; the others keep scale 1 and offset 0. Least squares give the map, outliers weighted down (Huber), or
-    a power of ten, with or without a change of sign, where it is AS_GOOD.
+    An output is mapped where it is USELESS as it came, and an affine map explains EXPLAINED of the variance; the others
+    keep scale 1 and offset 0. A robust line gives the map, or a power of ten, with or without a change of sign, where
+    it is AS_GOOD: that is exact, a fitted scale is not.
     """
     rows = np.asarray(answers, dtype=np.float64)
     known = np.asarray(truth, dtype=np.float64).reshape(len(rows), -1)
@@ -144,18 +147,20 @@ def find_affine(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, Numbers]
 
 
 def _affine(answers: Numbers, truth: Numbers, significant: float) -> tuple[float, float] | None:
-    spread = float(np.median(np.abs(truth - np.median(truth)))) or float(np.abs(truth - truth.mean()).mean())
-    useful = float(np.median(np.abs(answers - truth))) < spread
-    if useful or len(truth) < 5 or np.ptp(answers) <= 0 or spread <= 0:
+    if len(truth) < 5 or np.ptp(answers) <= 0 or np.ptp(truth) <= 0:
         return None
-    scale, offset, weights = _huber(answers, truth)
+    scale, offset, weights = _robust_line(answers, truth)
     residuals = truth - (scale * answers + offset)
-    explained = 1 - np.average(residuals**2, weights=weights) / np.average(
-        (truth - np.average(truth, weights=weights)) ** 2, weights=weights
-    )
-    # ranks of a heavy tail would let one point decide: the correlation is that of the points that count
+    variance = np.average((truth - np.average(truth, weights=weights)) ** 2, weights=weights)
+    explained, raw = (1 - np.average(errors**2, weights=weights) / variance for errors in (residuals, truth - answers))
     counted = weights > 0.5
-    if explained < EXPLAINED or counted.sum() < 5 or np.ptp(answers[counted]) <= 0:
+    if (
+        raw > USELESS
+        or explained < EXPLAINED
+        or scale == 0
+        or counted.sum() < max(5, len(truth) / 2)
+        or np.ptp(answers[counted]) <= 0
+    ):
         return None
     if float(pearsonr(answers[counted], truth[counted]).pvalue) > significant:
         return None
@@ -164,19 +169,24 @@ def _affine(answers: Numbers, truth: Numbers, significant: float) -> tuple[float
     return (simple, 0.0) if as_good else (scale, offset)
 
 
-def _huber(answers: Numbers, truth: Numbers) -> tuple[float, float, Numbers]:
-    """Return slope, intercept and weights of least squares with residuals beyond 1.345 deviations weighted down."""
-    center, unit = float(np.median(answers)), float(answers.std())
+def _robust_line(answers: Numbers, truth: Numbers) -> tuple[float, float, Numbers]:
+    """Return slope, intercept and weights of an M-estimate (Tukey's bisquare) that starts at Theil and Sen's line.
+
+    Up to a quarter of the points may lie anywhere, in the answers as well.
+    """
+    center = float(np.median(answers))
+    unit = float(np.median(np.abs(answers - center))) or float(answers.std())
     design = np.stack([(answers - center) / unit, np.ones_like(answers)], axis=1)
+    line = np.array(theilslopes(truth, design[:, 0])[:2], dtype=np.float64)
     weights = np.ones_like(truth)
-    slope = intercept = 0.0
-    for _ in range(30):
+    for _ in range(20):
+        residuals = np.abs(truth - design @ line)
+        limit = 4.685 * max(1.4826 * float(np.median(residuals)), 1e-12 * float(np.abs(truth).max()))
+        weights = np.maximum(1 - (residuals / limit) ** 2, 0.0) ** 2
         root = np.sqrt(weights)
-        slope, intercept = np.linalg.lstsq(design * root[:, None], truth * root, rcond=None)[0]
-        residuals = np.abs(truth - design @ np.array([slope, intercept]))
-        limit = 1.345 * max(1.4826 * float(np.median(residuals)), 1e-12 * float(np.abs(truth).max()))
-        weights = np.minimum(1.0, limit / np.maximum(residuals, 1e-300))
-    return float(slope / unit), float(intercept - slope * center / unit), weights
+        line = np.asarray(np.linalg.lstsq(design * root[:, None], truth * root, rcond=None)[0], dtype=np.float64)
+    slope, intercept = (float(entry) for entry in line)
+    return slope / unit, intercept - slope * center / unit, weights
 
 
 # Images --------------------------------------------------------------------------------------------------------------

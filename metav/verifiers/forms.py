@@ -200,7 +200,7 @@ def _read_distribution(rows: Numbers, scale: float, spare: int) -> Form | None:
         kind=SCALES.get(scale, "probabilities"),
         outputs=rows.shape[1],
         decimals=written,
-        clipped=clipped,
+        clipped=None if clipped is None else (float(f"{clipped[0]:.6g}"), float(f"{clipped[1]:.6g}")),
         top=top,
         complete=complete,
         scale=scale,
@@ -286,7 +286,7 @@ def _rounded_clipping(p: Numbers, decimals: int, lower: float, upper: float) -> 
     by_rounding = 3 * math.sqrt(p.shape[1] / 12 / len(p)) * step
     if p.shape[1] > 2 and float(p.sum(axis=1).mean()) - 1 <= by_rounding:
         return None
-    return lower, upper if lower + upper == 1 or _stands_out(p.max(axis=1), upper, upper - step) else 1.0
+    return lower, upper if abs(lower + upper - 1) < TINY or _stands_out(p.max(axis=1), upper, upper - step) else 1.0
 
 
 def _stands_out(numbers: Numbers, value: float, beside: float) -> bool:
@@ -342,8 +342,8 @@ def _possible(p: Numbers, decimals: int | None, clipped: tuple[float, float] | N
     half = 0.0 if decimals is None else 0.5 * 10.0**-decimals
     low, high = np.maximum(p - half, 0.0), p + half
     if clipped is not None:
-        low = np.where(p <= clipped[0], 0.0, low)
-        high = np.where(p >= clipped[1], 1.0, high)
+        low = np.where(p <= clipped[0] * (1 + TINY), 0.0, low)
+        high = np.where(p >= clipped[1] * (1 - TINY), 1.0, high)
     if top is not None:
         kept = np.where(p > 0, p, np.inf).min(axis=1, keepdims=True)
         high = np.where(p > 0, high, np.where(np.isfinite(kept), kept + half, 0.0))
