@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from metav.models.identity import stated_name
 from metav.models.running import device_of, frozen_copy
 from metav.support.files import write_atomically
 
@@ -131,7 +132,7 @@ class Ensemble:
 
 def _signature(model: nn.Module) -> str:
     shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in model.state_dict().items()]
-    code = f"{type(model).__module__}.{type(model).__qualname__}"
+    code = stated_name(type(model)) or f"{type(model).__module__}.{type(model).__qualname__}"
     return hashlib.sha256(repr((code, repr(model), shapes)).encode()).hexdigest()
 
 
