@@ -24,7 +24,8 @@ SGD_RATE = 10.0
 class RecipeRange:
     """What recipes are drawn from.
 
-    shortest, longest: epochs, as multiples of the task's; half of the recipes are shorter than the task, half longer.
+    shortest, longest: epochs, as multiples of the task's.
+    longer: share of the recipes that are longer than the task; with 0.4, all together cost about as much as the task's.
     rate_factor: the largest learning rate over the smallest; the task's own lies in the middle.
     batches: smallest and largest batch, as shares of the task's or of 64, whichever is larger.
     largest_decay: of weights, in the two of three recipes that have one; the smallest is a hundredth of it.
@@ -35,6 +36,7 @@ class RecipeRange:
 
     shortest: float = 0.4
     longest: float = 4.0
+    longer: float = 0.4
     rate_factor: float = 8.0
     batches: tuple[float, float] = (0.25, 1.0)
     largest_decay: float = 1e-3
@@ -81,7 +83,11 @@ def draw_recipe(task: Task, seed: int, recipe_range: RecipeRange = USUAL_RANGE) 
     if task.has_own_loop or options is None:
         return recipe
     middle = options.learning_rate * recipe_range.rate_factor ** (rate - 0.5)
-    recipe = replace(recipe, learning_rate=middle, batch_size=_batch_size(task, options, batch, recipe_range))
+    recipe = replace(
+        recipe,
+        learning_rate=middle,
+        batch_size=_batch_size(task, options, batch, recipe_range, length < recipe_range.longer),
+    )
     if task.kind.inputs_are_latents:
         return recipe
     smoothed = task.kind.answers_classes and smooth < recipe_range.smoothed
@@ -99,15 +105,17 @@ def draw_recipe(task: Task, seed: int, recipe_range: RecipeRange = USUAL_RANGE) 
 
 def _length(number: float, recipe_range: RecipeRange) -> float:
     """Return a multiple of the task's epochs for a number in [0, 1), on a log scale on either side of 1."""
-    if number < 0.5:
-        return math.exp((1.0 - 2.0 * number) * math.log(recipe_range.shortest))
-    return math.exp((2.0 * number - 1.0) * math.log(recipe_range.longest))
+    longer = recipe_range.longer
+    if number < longer:
+        return math.exp(number / longer * math.log(recipe_range.longest))
+    return math.exp((number - longer) / (1.0 - longer) * math.log(recipe_range.shortest))
 
 
-def _batch_size(task: Task, options: TrainingOptions, number: float, recipe_range: RecipeRange) -> int:
+def _batch_size(task: Task, options: TrainingOptions, number: float, recipe_range: RecipeRange, is_long: bool) -> int:
     smallest, largest = (share * max(64, options.batch_size) for share in recipe_range.batches)
-    # on a log scale, the larger ones more often: small batches take long
-    wanted = round(math.exp(math.log(smallest) + math.sqrt(number) * math.log(largest / smallest)))
+    # on a log scale, the larger ones more often, most of all where the training is long: small batches take time
+    place = number ** (0.25 if is_long else 0.5)
+    wanted = round(math.exp(math.log(smallest) + place * math.log(largest / smallest)))
     # a batch holds at most an eighth of the data, so that an epoch is more than a few steps
     most = wanted if task.examples is None else len(task.examples) // 8
     return max(2, min(wanted, most))

@@ -18,7 +18,7 @@ from metav.tasks.recipes import RecipeRange
 
 MOST_EXAMPLES = 1000
 """Examples of each part that the models are measured on, at most."""
-SLACK = 0.1
+SLACK = 0.03
 """How far outside, in widths of the range of the independent models, the owner's model still counts as inside."""
 
 
@@ -46,7 +46,7 @@ class StandingRow:
 
     @property
     def covered(self) -> bool:
-        """Whether the owner lies in the range, up to a tenth of its width."""
+        """Whether the owner lies in the range, up to SLACK of its width."""
         return abs(self.excess) <= SLACK
 
 
@@ -138,7 +138,7 @@ def stretched(recipe_range: RecipeRange, standing: OwnerStanding, task: Task) ->
     better = learned > 0.0 or standing.excess("loss", "validation") < 0.0
     other = recipe_range
     if longer or softer or better:
-        other = replace(other, longest=2.0 * other.longest)
+        other = replace(other, longest=2.0 * other.longest, longer=0.6)
     if shorter:
         other = replace(other, shortest=0.5 * other.shortest)
     if softer:
