@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import pearsonr, theilslopes
 
 from metav.errors import InputError
 from metav.verdicts.competence import MEASURES, class_shares
@@ -28,8 +26,8 @@ USELESS = 0.2
 0.02, a tenth 0.19."""
 EXPLAINED = 0.5
 """Share of the variance that an affine map must explain, as it does for any model of some use."""
-SIGNIFICANT = 1e-3
-"""Largest chance of such a correlation among unrelated numbers, divided by the number of outputs."""
+SIGNIFICANT = 1e-4
+"""Largest chance of such a rank correlation among unrelated numbers, divided by the number of outputs."""
 AS_GOOD = 1.1
 """A power of ten stands for a fitted scale where its median error is at most this many times the fit's."""
 FITTING = 6.0
@@ -87,6 +85,8 @@ def _classes(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, NDArray[np.
 
 def _assigned(shares: Numbers, rows: Numbers, known: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
     """Return the best assignment of columns to classes, and its accuracy."""
+    from scipy.optimize import linear_sum_assignment
+
     classes = np.eye(rows.shape[1])[known]
     confusion = classes.T @ shares  # (class, column)
     # classes that are never the best, or never true, are placed by their probabilities
@@ -147,22 +147,21 @@ def find_affine(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, Numbers]
 
 
 def _affine(answers: Numbers, truth: Numbers, significant: float) -> tuple[float, float] | None:
+    from scipy.stats import spearmanr
+
     if len(truth) < 5 or np.ptp(answers) <= 0 or np.ptp(truth) <= 0:
         return None
     scale, offset, weights = _robust_line(answers, truth)
+    counted = weights > 0.5
+    if counted.sum() < max(5, len(truth) / 2) or min(np.ptp(answers[counted]), np.ptp(truth[counted])) <= 0:
+        return None  # a line through equal points tells nothing
     residuals = truth - (scale * answers + offset)
     variance = np.average((truth - np.average(truth, weights=weights)) ** 2, weights=weights)
     explained, raw = (1 - np.average(errors**2, weights=weights) / variance for errors in (residuals, truth - answers))
-    counted = weights > 0.5
-    if (
-        raw > USELESS
-        or explained < EXPLAINED
-        or scale == 0
-        or counted.sum() < max(5, len(truth) / 2)
-        or np.ptp(answers[counted]) <= 0
-    ):
+    if raw > USELESS or explained < EXPLAINED or scale == 0:
         return None
-    if float(pearsonr(answers[counted], truth[counted]).pvalue) > significant:
+    # of all points: those that the line left aside would have told against it
+    if not float(spearmanr(answers, truth).pvalue) <= significant:
         return None
     simple = float(np.sign(scale) * 10.0 ** np.round(np.log10(abs(scale))))
     as_good = np.median(np.abs(truth - simple * answers)) <= AS_GOOD * np.median(np.abs(residuals))
@@ -177,7 +176,7 @@ def _robust_line(answers: Numbers, truth: Numbers) -> tuple[float, float, Number
     center = float(np.median(answers))
     unit = float(np.median(np.abs(answers - center))) or float(answers.std())
     design = np.stack([(answers - center) / unit, np.ones_like(answers)], axis=1)
-    line = np.array(theilslopes(truth, design[:, 0])[:2], dtype=np.float64)
+    line = _median_line(design[:, 0], truth)
     weights = np.ones_like(truth)
     for _ in range(20):
         residuals = np.abs(truth - design @ line)
@@ -187,6 +186,15 @@ def _robust_line(answers: Numbers, truth: Numbers) -> tuple[float, float, Number
         line = np.asarray(np.linalg.lstsq(design * root[:, None], truth * root, rcond=None)[0], dtype=np.float64)
     slope, intercept = (float(entry) for entry in line)
     return slope / unit, intercept - slope * center / unit, weights
+
+
+def _median_line(x: Numbers, y: Numbers) -> Numbers:
+    """Return the median slope of all pairs of points, and the median intercept (Theil, 1950; Sen, 1968)."""
+    first, second = np.triu_indices(len(x), 1)
+    apart = x[first] != x[second]
+    first, second = first[apart], second[apart]
+    slope = np.median((y[second] - y[first]) / (x[second] - x[first]))
+    return np.array([slope, np.median(y - slope * x)])
 
 
 # Images --------------------------------------------------------------------------------------------------------------

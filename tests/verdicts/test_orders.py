@@ -149,6 +149,17 @@ def test_noise_and_constants_have_no_unit(outputs, queries, unit, seed):
     assert find_affine(np.full((queries, outputs), unit), truth) is None
 
 
+def test_true_answers_that_are_mostly_zero_show_no_unit_or_the_right_one():
+    for share in (0.3, 0.6, 0.9):
+        for seed in range(10):
+            random = np.random.default_rng(seed)
+            truth = np.where(random.random(50) < share, 0.0, random.exponential(1.0, 50))[:, None]
+            found = find_affine(100 * truth, truth)
+            assert found is None or found[0][0] == pytest.approx(0.01)
+            assert find_affine(random.standard_normal((50, 1)), truth) is None
+            assert find_affine(truth[::-1], np.zeros((50, 1))) is None
+
+
 @pytest.mark.parametrize("noise", [0.1, 0.5, 1.0, 3.0])
 def test_models_in_the_right_unit_are_left_however_weak(noise):
     for seed in range(20):
