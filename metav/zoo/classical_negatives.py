@@ -25,6 +25,8 @@ MOST_VALUES = 2_000_000
 """Numbers in these examples, at most: less of them where they are large."""
 SLOW_EXAMPLES = 600
 """Examples at most, for models whose fit takes more than a product of matrices."""
+SLOW_VALUES = 300_000
+"""Numbers in these examples, at most: a support vector machine reads all of them for each query."""
 LEAST_SHARE = 0.6
 """Share of the examples that a model gets at least: each is fitted on others, as strangers' models are."""
 TREES = 30
@@ -62,18 +64,23 @@ class Examples:
 
 
 def draw_examples(
-    material: Material, number: int, generator: torch.Generator, *, most: int = MOST_EXAMPLES
+    material: Material,
+    number: int,
+    generator: torch.Generator,
+    *,
+    most: int = MOST_EXAMPLES,
+    values: int = MOST_VALUES,
 ) -> Examples | None:
     """Return a random part of the task's training examples; None where the task has none in memory.
 
     number: even ones keep the unit of each feature, up to one scale for all; odd ones give each the same spread.
-    most: how many examples at most.
+    most, values: how many examples at most, and how many numbers in them.
     """
     if material.examples is None or material.targets is None:
         return None
     count, features = material.examples.shape
     share = LEAST_SHARE + (1 - LEAST_SHARE) * float(torch.rand(1, generator=generator))
-    size = max(2, min(most, math.ceil(share * count), MOST_VALUES // features))
+    size = max(2, min(most, math.ceil(share * count), values // features))
     chosen = torch.randperm(count, generator=generator)[:size]
     inputs, targets = material.examples[chosen], material.targets[chosen]
     center, deviation = inputs.mean(dim=0), inputs.std(dim=0)
@@ -438,7 +445,7 @@ def _fitted(
     material: Material, number: int, generator: torch.Generator, classifier: Any, regressor: Any
 ) -> nn.Module | None:
     """Return the classifier or the regressor, whichever suits the task, after its fit; None without enough data."""
-    examples = draw_examples(material, number, generator, most=SLOW_EXAMPLES)
+    examples = draw_examples(material, number, generator, most=SLOW_EXAMPLES, values=SLOW_VALUES)
     if examples is None or material.outputs > MOST_OUTPUTS:
         return None
     estimator, targets = classifier, examples.targets
