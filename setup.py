@@ -17,6 +17,8 @@ def flags() -> tuple[list[str], list[str]]:
         return ["/std:c11", "/experimental:c11atomics", "/O2", "/fp:precise"], []
     # Without these two, sqrtf stays a scalar call; -ffast-math would change the whole process, so never that.
     compile_flags = ["-std=c11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+    # Wherever the linker puts a kernel: the smallest steps are up to 17 % slower where its loops begin in mid-line.
+    compile_flags.append("-falign-loops=32")
     compile_flags += ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-fvisibility=hidden"]
     link_flags: list[str] = []
     if os.environ.get("METAV_WERROR") == "1":

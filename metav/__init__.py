@@ -1,4 +1,4 @@
-"""Fingerprints of trained models: was this suspect derived from mine?"""
+"""Fingerprints of trained models, to tell whether a suspect was derived from an owner's."""
 
 from __future__ import annotations
 

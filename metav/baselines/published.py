@@ -34,7 +34,7 @@ VERIFIER_RATE = 1e-2
 QUERY_RATE = 1e-1
 EVALUATE_EVERY = 2
 WEIGHTS = (0.5, 0.5, 1.0)
-"""Weights of the owner, all positives and all negatives in the loss: derived and independent models weigh the same."""
+"""Weights in the loss: the owner and all positives together weigh as much as all negatives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ from metav.fingerprints.fingerprint import Fingerprint
 
 
 def fingerprint_card(fp: Fingerprint) -> str:
-    """What a fingerprint is, for people."""
+    """Return what a fingerprint is, for people."""
     rule, zoo, shape = fp.calibration, fp.zoo, "x".join(map(str, fp.task.input_shape))
     rows = {
         "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 
 def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
-    """The task on the arrays of an .npz file; options: of its class, None stands for the default.
+    """Return the task on the arrays of an .npz file.
 
-    Arrays: classification "inputs" and "labels", regression "inputs" and "targets", generation "samples"; x, y and
-    images are understood too, in capitals as well. InputError.
+    path: of the file; which arrays it must hold stands in the row of the kind of task.
+    kind: of the task, by name.
+    options: of its class; None stands for the default.
+
+    Raises InputError for a file that cannot be read or lacks an array.
     """
     row = TASK_KINDS[kind]
     arrays = _read_arrays(path, row)

@@ -37,7 +37,7 @@ def names_a_builder(text: str) -> bool:
 
 
 def find_builder(text: str) -> Callable[[], Any]:
-    """The callable that pkg.module:build names; InputError where there is none, or its module fails."""
+    """Return the callable that pkg.module:build names; InputError where there is none, or its module fails."""
     module_name, _, name = text.partition(":")
     if not names_a_builder(text):
         raise InputError(
@@ -69,7 +69,7 @@ def find_builder(text: str) -> Callable[[], Any]:
 
 
 def build_model(text: str, weights: str | None, *, trained: bool = False) -> Any:
-    """The model that pkg.module:build returns, with its weights from a safetensors file.
+    """Return the model that pkg.module:build returns, with its weights from a safetensors file.
 
     trained: whether build() returns a trained model, so that no weights are needed. A callable that is no module, such
     as a remote model's client, is returned as it is. InputError, ModelError.
@@ -121,7 +121,7 @@ def load_weights(model: Any, path: str) -> None:
 
 
 def _first(names: Iterable[str], count: int = 5) -> str:
-    """The first few of some names, and how many more there are."""
+    """Return the first few of some names, and how many more there are."""
     listed = sorted(name.strip() for name in names)
     more = f" and {len(listed) - count} more" if len(listed) > count else ""
     return (", ".join(listed[:count]) or "nothing") + more

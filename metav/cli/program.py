@@ -49,7 +49,7 @@ class Program(click.Group):
         sys.exit(self._ended(run))
 
     def _ended(self, run: Callable[[], Any]) -> int:
-        """The exit code of a command line."""
+        """Run a command line and return its exit code."""
         try:
             code = run()
         except click.UsageError as error:
@@ -106,16 +106,16 @@ def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file:
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option --json of every command that has a result."""
+    """Give a command the option --json, as every one that has a result."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
 
 
 def weights_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option --weights of every command that takes a model."""
+    """Give a command the option --weights, as every one that takes a model."""
     return click.option("--weights", metavar="FILE", help="Weights of the model, a .safetensors file.")(command)
 
 
 def trained_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option --trained of every command that takes a model."""
+    """Give a command the option --trained, as every one that takes a model."""
     text = "build() returns a trained model; no --weights are needed."
     return click.option("--trained", is_flag=True, help=text)(command)

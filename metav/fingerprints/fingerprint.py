@@ -293,6 +293,8 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
             raise InputError(f"start, stop, hidden and outputs of {name} must be whole numbers")
         if not 0 <= start < stop <= queries:
             raise InputError(f"{name} reads the queries {start} to {stop}, expected a range within 0 to {queries}")
+        if entry["outputs"] != outputs:
+            raise InputError(f"{name} reads {entry['outputs']} outputs, expected {outputs}")
         paired = f"{name}.reference" in weights
         read = outputs * (2 if paired else 1)
         shapes = _core.parameter_shapes(entry["kind"], stop - start, read, hidden=hidden)
@@ -302,7 +304,7 @@ def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outp
         for key, shape in wanted.items():
             found = weights[f"{name}.{key}"].shape
             fits = len(found) == len(shape) and all(size in (None, own) for size, own in zip(shape, found, strict=True))
-            if entry["outputs"] != outputs or not fits:
+            if not fits:
                 raise InputError(f"{name}.{key} has shape {found}, expected {shape}")
         seen |= {key for key in weights if key.startswith(f"{name}.")}
     for key, array in weights.items():

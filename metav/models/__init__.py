@@ -1,1 +1,1 @@
-"""Models as such: how they are run, trained, copied, told apart and grouped. Nothing here knows a task."""
+"""Models, apart from any task: how they are run, trained, copied, identified and grouped."""

@@ -63,7 +63,7 @@ def _fit_verifier(
         negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
         final.fit_closed_form(own[0], np.ascontiguousarray(own[negatives]))
         return final
-    # the view is taken once for all updates: no gradient has to pass it here
+    # the view is applied once for all updates: the queries stay as they are, so no gradient has to pass through it
     own = _core.apply_view(own, view)
     verifier = _core.Verifier(kind.name, own.shape[1], own.shape[2], hidden=options.hidden, seed=seed)
     verifier.standardize(own)

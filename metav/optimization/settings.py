@@ -26,6 +26,8 @@ With 60 to 132, a pool gained nothing or did harm on the owners' models that met
 BOUNDARY_SURROGATES = 128
 """Smallest number of surrogates of each class with which a classifier's queries start on the decision boundary.
 
+Where only labels are read they always start there.
+
 On its decision boundary the owner's model differs most from any other model. But independent models also differ most
 from each other there, so that a verifier needs many of them to learn what only the owner's copies have in common. With
 24 to 60 surrogates, this start gained nothing or did harm on the owners' models that metav was developed with.

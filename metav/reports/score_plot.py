@@ -79,7 +79,7 @@ def save_plot(axes: Any, path: str | os.PathLike[str], *, dpi: int = 150) -> Non
 
 
 def _known_rows(source: object) -> list[_Row]:
-    """The rows of models of known origin: independent ones, then derived ones."""
+    """Return the rows of models of known origin: independent ones, then derived ones."""
     if isinstance(source, Evaluation):
         rows = [_family_row(source, name) for name in source.by_family]
     elif isinstance(source, Fingerprint):

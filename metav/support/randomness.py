@@ -16,7 +16,7 @@ def derive_seed(seed: int, *labels: str | int) -> int:
 
     labels: what the seed is for, so that each purpose draws numbers of its own.
     """
-    # Type and length in front of each part: ("ab", "c") and ("a", "bc"), or 1 and "1", must not collide.
+    # each part starts with its type and length: ("ab", "c") and ("a", "bc"), or 1 and "1", must not give one text
     parts = [f"{type(part).__name__}:{len(str(part))}:{part}" for part in (int(seed), *labels)]
     digest = hashlib.sha256("|".join(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -96,7 +96,7 @@ def open_suspect(thing: Any, *, accepts: Accepts | None = None) -> Suspect:
 
 
 def _kind_of_path(path: str) -> SuspectKind:
-    """The kind that reads a file; InputError for an address, and for endings that none reads."""
+    """Return the kind that reads a file; InputError for an address, and for endings that none reads."""
     ending = Path(path).suffix.lower()
     for kind in SUSPECT_KINDS:
         if ending in kind.endings or kind.recognises(path):

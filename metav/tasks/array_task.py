@@ -43,7 +43,7 @@ class ArrayTask(Task):
 
     def digest(self) -> str:
         """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""
-        # A digest of megabytes is taken once: a task is never changed after it is made.
+        # computed once, as it reads all data: a task is never changed after it is made
         if self._digest is None:
             tensors = {"examples": self.examples, "lower": self.lower, "upper": self.upper}
             if self.targets is not None:

@@ -20,8 +20,10 @@ SIMULATIONS = 64
 FLIPS_ALLOWED = 0.05
 """Share of the simulations in which the decision may change; above it, the verdict is INCONCLUSIVE."""
 ROUNDING = 1e-5
-"""Noise up to which answers count as equal, in standard deviations of the answers: adding the same numbers in another
-order, as hardware may do, makes this much."""
+"""Noise up to which answers count as equal, in standard deviations of the answers.
+
+Adding the same numbers in another order makes this much, which says nothing about the suspect.
+"""
 
 
 def verify(

@@ -32,8 +32,8 @@ If only derived models were obfuscated, the verifier could learn to recognise th
 the owner's model, and would accuse independent models that were, for example, pruned or distilled.
 """
 FEWEST_WITH_ATTACKED = 96
-"""Negatives from which on a zoo has such attacked models: in one with 48, copies extracted from the owner's model were
-missed because of them."""
+"""Negatives from which on a zoo has such attacked models: with them in a zoo of 48, copies extracted from the owner's
+model were missed."""
 NEGATIVE_FAMILIES = (HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA)
 
 

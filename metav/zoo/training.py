@@ -71,7 +71,7 @@ class ZooContext:
     def is_useful(self, metric: float) -> bool:
         """Return whether a model of this metric is worth having: at least halfway from a constant answer to the owner.
 
-        Where that point is not known, any finite metric will do.
+        metric: in the task's unit. Any finite one counts as useful where that halfway point is not known.
         """
         if not math.isfinite(metric):
             return False

@@ -158,11 +158,10 @@ def test_akh_fills_up_with_the_inputs_nearest_to_a_mistake() -> None:
 
 
 def test_akh_needs_labelled_examples() -> None:
-    class Unlabelled:
-        name = "classification"
-
+    unlabelled = copy.copy(small_task())
+    unlabelled.targets = None
     with pytest.raises(InputError, match="labelled"):
-        AKH().fit(small_owner(), Unlabelled(), small_zoo(), queries=4, seed=0)
+        AKH().fit(small_owner(), unlabelled, small_zoo(), queries=4, seed=0)
     with pytest.raises(InputError, match=r"1\.\.400"):
         AKH().fit(small_owner(), small_task(), small_zoo(), queries=401, seed=0)
 
@@ -300,20 +299,17 @@ def test_the_local_verifiers_of_liteguard_score_as_those_of_the_core() -> None:
 def test_the_pairs_of_liteguard_do_not_depend_on_each_other() -> None:
     """With half of the queries, the first half of the pairs comes out as before."""
     whole, part = (
-        LiteGuard(steps=20).fit(small_owner(), _SameStart(), small_zoo(), queries=n, seed=0) for n in (16, 8)
+        LiteGuard(steps=20).fit(small_owner(), _same_start(), small_zoo(), queries=n, seed=0) for n in (16, 8)
     )
     assert np.allclose(whole.queries[:8], part.queries, atol=1e-5)
     assert torch.allclose(whole.weight[:8], part.weight, atol=1e-5)
 
 
-class _SameStart:
+def _same_start() -> Classification:
     """The small task with queries that do not depend on how many are wanted."""
-
-    name, view = "classification", "logprob"
-    lower, upper = small_task().lower, small_task().upper
-
-    def natural_queries(self, count: int, *, seed: int) -> Tensor:
-        return small_task().examples[:count].clone()
+    task = copy.copy(small_task())
+    task.natural_queries = lambda count, *, seed: task.examples[:count].clone()
+    return task
 
 
 def test_liteguard_trains_on_snapshots_too() -> None:

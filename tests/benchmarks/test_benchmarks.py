@@ -75,8 +75,12 @@ def test_the_default_output_is_a_table() -> None:
 
 
 @pytest.mark.parametrize("case", ["3x20", "3x21x4", "0x20x4", "axbxc"])
-def test_a_malformed_case_is_a_usage_error(case: str) -> None:
-    assert run("joint_step.py", "--case", case).returncode == 2
+def test_a_malformed_case_is_a_usage_error(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["joint_step.py", *QUICK, "--case", case])
+    with pytest.raises(SystemExit, match="2"):
+        scripts["joint_step"].main()
 
 
 def test_check_fails_only_where_a_ratio_is_missed(scripts: dict[str, ModuleType]) -> None:

@@ -272,7 +272,7 @@ def test_inspect_overwrites_queries_only_when_told(simple, tmp_path):
     assert np.load(target).shape == (6, 2, 2)
 
 
-def test_queries_written_and_answers_recorded_lead_to_the_models_own_verdict(owner_file, workplace, tmp_path):
+def test_recorded_answers_lead_to_the_models_own_verdict(owner_file, workplace, tmp_path, monkeypatch):
     call("inspect", owner_file, "--queries", tmp_path / "queries.npy")
     queries = torch.from_numpy(np.load(tmp_path / "queries.npy"))
     weights = {name: torch.tensor(value) for name, value in _weights(workplace / "owner.safetensors").items()}
@@ -281,7 +281,8 @@ def test_queries_written_and_answers_recorded_lead_to_the_models_own_verdict(own
     np.savetxt(tmp_path / "answers.csv", recorded, delimiter=",", header="recorded by hand", comments="")
     done = call("verify", owner_file, tmp_path / "answers.csv", "--json")
     assert done.exit_code == 1
-    asked = shell("verify", owner_file, "models:build", "--weights", "owner.safetensors", "--json", cwd=workplace)
+    monkeypatch.chdir(workplace)
+    asked = call("verify", owner_file, "models:build", "--weights", "owner.safetensors", "--json")
     assert json.loads(done.stdout)["score"] == pytest.approx(json.loads(asked.stdout)["score"], abs=1e-4)
 
 

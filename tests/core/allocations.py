@@ -1,4 +1,4 @@
-"""Run by test_core_allocations.py in a process of its own: every allocation failing once, and every one given back.
+"""Run by test_allocations.py in a process of its own: every allocation failing once, and every one given back.
 
     python allocations.py fail      LD_PRELOAD=failing_malloc.so PYTHONMALLOC=malloc: malloc's n-th call fails
     python allocations.py testcapi  the interpreter's n-th allocation and all later ones fail (_testcapi.set_nomemory)
@@ -23,7 +23,7 @@ from hostile import Exporter, Hostile
 from metav import _core
 
 MOST = 5000  # more allocations than any call makes
-REPEATS = 50
+REPEATS = 30
 
 OTHERS = [
     Entry("apply_view, new array", {"responses": (2, 3, 4)}, (), lambda: None, lambda _, t: new_view(t)),

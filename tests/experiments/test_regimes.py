@@ -237,6 +237,15 @@ def test_noise_of_a_regressor_has_its_standard_deviation():
     assert float(answers.std()) == pytest.approx(0.5, rel=0.05)
 
 
+def test_unknown_kinds_of_channels_are_refused_with_those_that_there_are():
+    with pytest.raises(
+        InputError, match="'whisper' is not a form of answers; expected one of round, topk, label, noise"
+    ):
+        OutputAccess(kind="whisper")
+    with pytest.raises(InputError, match="'fax' is not a change of queries; expected one of 8bit, jpeg, blur, noise"):
+        InputChange(kind="fax")
+
+
 @pytest.mark.parametrize("kind", ["topk", "label"])
 def test_only_classifiers_have_top_classes(kind):
     with pytest.raises(InputError, match="needs a classifier"):

@@ -34,6 +34,7 @@ from metav.experiments.scenarios.scenario import Scenario
 from metav.experiments.scenarios.skin import skin_scenario
 from metav.experiments.scenarios.warfarin import warfarin_scenario
 from metav.models.architectures import Architecture, build
+from metav.models.identity import stated_name
 
 ROLES = {
     "digits": (digits.OWNER, digits.ZOO, digits.SUSPECTS),
@@ -185,6 +186,13 @@ def test_every_architecture_fits_its_task(task: str, architecture: Architecture)
     answers = model(torch.rand(3, *inputs))
     assert tuple(answers.shape) == (3, *outputs)
     assert torch.isfinite(answers).all()
+
+
+@pytest.mark.parametrize(("task", "architecture"), ALL_ARCHITECTURES)
+def test_no_identity_of_an_architecture_rests_on_where_its_code_stands(task: str, architecture: Architecture) -> None:
+    classes = {type(module) for module in build(architecture, 0).modules()}
+    own = [cls for cls in classes if not cls.__module__.startswith("torch.")]
+    assert all(stated_name(cls) == f"metav/{cls.__name__}" for cls in own)
 
 
 @pytest.mark.parametrize("task", ROLES)

@@ -97,6 +97,12 @@ def handmade(**changes: Any) -> Fingerprint:
     return Fingerprint(**{**options, **changes})
 
 
+def handmade_task(**changes: Any) -> TaskSpecification:
+    """The task of the hand-made fingerprint; keywords replace fields."""
+    task = handmade().task
+    return TaskSpecification(**{name: getattr(task, name) for name in task.__slots__} | changes)
+
+
 def answers_with_logit(fp: Fingerprint, logit: float, *, seed: int = 0) -> np.ndarray:
     """Answers (N, K) of a hand-made fingerprint under the view `identity` whose logit is the given one, but for
     rounding: it is linear in the first answer."""

@@ -196,7 +196,7 @@ class _Tracker(fx.Interpreter):
         return self._reshaped(n, result) if kind in _RESHAPING else self._fix(n)
 
     def _layer(self, n: fx.Node, module: Any, source: _Along | None, axis: int) -> _Along | None:
-        """A layer that reads all of its input's channels and writes new ones."""
+        """Take in a layer that reads all of its input's channels and writes new ones."""
         if source is None:
             self._fix(n)
         if id(module.weight) in self._shared:
@@ -219,7 +219,7 @@ class _Tracker(fx.Interpreter):
         return _Along(written, axis)
 
     def _grouped(self, n: fx.Node, module: Any, source: _Along | None, result: Tensor) -> _Along | None:
-        """A convolution of separate groups (depthwise: of single channels), which can only move as wholes."""
+        """Take in a convolution of separate groups (depthwise: single channels), which can only move as wholes."""
         if source is None or self._scaling or id(module.weight) in self._shared or id(module) in self._layers:
             return self._fix(n)
         source.group.coarsen(module.groups)

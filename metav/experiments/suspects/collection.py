@@ -163,16 +163,14 @@ def build_test_suspects(
 ) -> SuspectCollection:
     """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
 
-    They are all obfuscations, the attacks of `metav.experiments.attacks`, independent models (homologous, of other
-    architectures, of other data) and attacked independent ones, as many as SUSPECT_COUNTS has at `scale`. The plain ones
-    are those of `metav.build_suspects`. The owner's model and the global random state are untouched.
+    They are all obfuscations and attacks, independent models and attacked independent ones, as many as SUSPECT_COUNTS
+    has at `scale`; plain ones are those of `metav.build_suspects`. The owner and the global random state are untouched.
 
     architectures: callables that return fresh models; None: two plain networks.
     thief_task, other_task: the data of a thief, and of another source for independent models and knockoff nets.
-    test_task: the data on which usefulness is measured; None: the task's validation part.
     queries: those of a leaked fingerprint, (n, *input), to be unlearned; None: nobody does.
     families: the only ones wanted; None: all.
-    allowed_loss: the share of the owner's usefulness that a useful suspect may have lost.
+    test_task, allowed_loss: where usefulness is measured (None: the validation part), and the share that may be lost.
     cache: folder of trained models to continue from after a stop, shared with `metav.build_suspects`.
 
     Raises InputError, ModelError, ZooError and CacheError for unusable arguments, trainings, plans and caches.
@@ -181,12 +179,11 @@ def build_test_suspects(
     if not allowed_loss >= 0.0:
         raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}")
     store, measured = None if cache is None else ZooCache(cache), test_task or task
-    tasks = (task, thief_task, other_task)
-    context, plan = _planned(owner, tasks, architectures, queries, counts_of(scale), store, seed)
+    sources, counts = (task, thief_task, other_task), counts_of(scale)
+    context, plan = _planned(owner, sources, architectures, queries, counts, store, seed)
     plan = plan if families is None else plan.of_families(families)
-    owner_metric = _metric(measured, context.zoo.owner)
     trained = _train(plan, context, store, jobs, progress)
-    usefulness = _Usefulness(measured, test_task is not None, owner_metric, allowed_loss)
+    usefulness = _Usefulness(measured, test_task is not None, _metric(measured, context.zoo.owner), allowed_loss)
     suspects = tuple(_suspect(entry, trained[entry.run], context, usefulness) for entry in plan.runs)
     return SuspectCollection(
         suspects=suspects,
@@ -194,7 +191,7 @@ def build_test_suspects(
         task_digest=task.digest(),
         seed=seed,
         metric_name=measured.metric_name,
-        owner_metric=owner_metric,
+        owner_metric=usefulness.owner_metric,
         allowed_loss=allowed_loss,
     )
 

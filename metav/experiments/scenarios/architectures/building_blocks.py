@@ -25,6 +25,7 @@ class Residual(nn.Module):
         self.body = nn.Sequential(*body)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the module's outputs."""
         result: Tensor = inputs + self.body(inputs)
         return result
 
@@ -41,6 +42,7 @@ class Mixer(nn.Module):
         self.across_channels = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the module's outputs."""
         mixed = inputs + self.across_tokens(self.token_norm(inputs).transpose(1, 2)).transpose(1, 2)
         result: Tensor = mixed + self.across_channels(self.channel_norm(mixed))
         return result
@@ -52,6 +54,7 @@ class Tokens(nn.Module):
     identity_name = "metav/Tokens"
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return the module's outputs."""
         return maps.flatten(2).transpose(1, 2)
 
 
@@ -63,6 +66,7 @@ class Scaled:
     width: int
 
     def __call__(self) -> nn.Module:
+        """Return a fresh model."""
         return self.make(self.width)
 
 

@@ -35,6 +35,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return the module's outputs."""
         inner = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(maps)))))
         return functional.relu(inner + self.shortcut(maps))
 
@@ -63,6 +64,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the module's outputs."""
         maps = self.layers(self.pool(functional.relu(self.bn1(self.conv1(images)))))
         logits: Tensor = self.fc(maps.mean(dim=(2, 3)))
         return logits
@@ -79,6 +81,7 @@ class DenseLayer(nn.Module):
         self.conv = nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return the module's outputs."""
         return torch.cat([maps, self.conv(functional.relu(self.norm(maps)))], dim=1)
 
 

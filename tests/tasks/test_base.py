@@ -1,73 +1,31 @@
-"""Tasks: hard validation, training as a pure function of its seed, metrics, natural queries."""
+"""Tasks: hard validation, training as a pure function of its seed, metrics, parts of a task."""
 
-# ruff: noqa: NPY002 (the legacy global state is the user's: it is what must come back unchanged)
 from __future__ import annotations
 
 import copy
-import random
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from small_models import Generator, HeadFirst, bits, digits, owner_of, task_of
+from small_models import HeadFirst, bits, digits, owner_of, task_of
 from torch import nn
 
 from metav.errors import InputError, ModelError
 from metav.models.architectures import reinitialized
 from metav.models.running import predict
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
-from metav.tasks.classification import Classification, log_probabilities
+from metav.tasks.classification import Classification
 from metav.tasks.generation import Generation
 from metav.tasks.regression import Regression
 
 TASKS = ("classification", "regression", "generation")
 
 
-@pytest.fixture
-def untouched_rng():
-    torch.manual_seed(11), np.random.seed(11), random.seed(11)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    yield
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.array_equal(np.random.get_state()[1], before[1])
-    assert random.getstate() == before[2]
-
-
-def test_derived_seeds_differ_by_seed_label_and_type():
-    seeds = [derive_seed(1, "a", "bc"), derive_seed(1, "ab", "c"), derive_seed(2, "a", "bc")]
-    seeds += [derive_seed(1, 1), derive_seed(1, "1"), derive_seed(1)]
-    assert len(set(seeds)) == 6
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-def test_derived_seed_is_the_same_on_every_machine():
-    assert derive_seed(0, "zoo", 3) == 7192981246089765247
-
-
-def test_isolated_rng_is_seeded_and_restored_even_after_an_error(untouched_rng):
-    def draw_and_fail() -> None:
-        with isolated_rng(5):
-            draws.append((torch.rand(1).item(), np.random.rand(), random.random()))
-            raise KeyError("on purpose")
-
-    draws: list[tuple[float, float, float]] = []
-    for _ in range(2):
-        with pytest.raises(KeyError, match="on purpose"):
-            draw_and_fail()
-    assert draws[0] == draws[1]
-
-
-def test_single_thread_restores_the_number_of_threads():
-    before = torch.get_num_threads()
-    with single_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
-
-
 IMAGES, LABELS = digits()
+
+
 SPOILED = IMAGES[:10].copy()
+
+
 SPOILED[3, 0, 2, 2] = np.nan
 
 
@@ -145,14 +103,6 @@ def test_training_beats_the_best_constant_answer(name):
     assert (gain if task.higher_is_better else -gain) > 0.2 * abs(task.baseline)
 
 
-def test_adversarial_generator_learns():
-    task = Generation(IMAGES[:600], latent=4, objective="adversarial", epochs=12, learning_rate=4e-3)
-    with isolated_rng(0):
-        model = Generator()
-    before = task.metric(model)
-    assert task.metric(task.train(model, seed=1)) < 0.5 * before
-
-
 def test_only_the_given_parameters_are_trained_and_batch_norm_stays_frozen():
     model = reinitialized(owner_of("classification"), 0)
     before = bits(model)
@@ -215,67 +165,6 @@ def test_metrics_agree_with_their_definitions():
     held = task.validation_indices
     answers = predict(model, task.examples[held]).numpy()[:, 0]
     assert task.metric(model) == pytest.approx(np.abs(answers - task.targets[held].numpy()).mean(), rel=1e-5)
-
-
-def test_regression_on_little_data_trains_for_enough_steps_by_default():
-    inputs = np.random.default_rng(0).normal(size=(100, 3))
-    targets = 150.0 + 20.0 * inputs[:, 0]
-    task = Regression(inputs, targets, learning_rate=2e-2)
-    with isolated_rng(0):
-        model = HeadFirst(3, 1)
-    assert task.metric(task.train(model, seed=0)) < 0.5 * task.baseline
-
-
-@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
-def test_regression_loss_is_the_squared_error_over_the_variance(shape):
-    targets = np.random.default_rng(1).normal(3.0, 5.0, 50)
-    outputs = np.random.default_rng(2).normal(3.0, 5.0, 50)
-    task = Regression(np.ones((50, 2)), targets)
-    loss = task.loss(torch.tensor(outputs).reshape(shape), torch.tensor(targets))
-    assert float(loss) == pytest.approx(np.mean((outputs - targets) ** 2) / np.var(targets, ddof=1), rel=1e-5)
-
-
-def test_logits_log_probabilities_and_probabilities_mean_the_same():
-    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    expected = torch.log_softmax(logits, 1)
-    for outputs in (logits, expected, expected.exp()):
-        assert torch.allclose(log_probabilities(outputs), expected, atol=1e-5)
-
-
-@settings(max_examples=25, deadline=None)
-@given(count=st.integers(1, 900), seed=st.integers(0, 3))
-def test_natural_queries_are_different_balanced_and_from_the_validation_part_first(count, seed):
-    task = task_of("classification")
-    queries = task.natural_queries(count, seed=seed)
-    assert queries.shape == (count, 1, 8, 8)
-    assert torch.equal(queries, task.natural_queries(count, seed=seed))
-    rows = {tuple(row) for row in task.examples.flatten(1).tolist()}
-    found = [tuple(row) for row in queries.flatten(1).tolist()]
-    assert set(found) <= rows
-    assert len(set(found)) == len(found)
-    held = {tuple(row) for row in task.examples[task.validation_indices].flatten(1).tolist()}
-    assert sum(row in held for row in found) == min(count, len(held))
-
-
-def test_few_natural_queries_hold_each_class_equally():
-    task = task_of("classification")
-    labels = {
-        tuple(row): int(label) for row, label in zip(task.examples.flatten(1).tolist(), task.targets, strict=True)
-    }
-    found = [labels[tuple(row)] for row in task.natural_queries(50, seed=0).flatten(1).tolist()]
-    assert np.bincount(found, minlength=10).tolist() == [5] * 10
-
-
-def test_too_many_natural_queries_are_refused():
-    with pytest.raises(InputError, match=r"count must lie in 1\.\.900"):
-        task_of("classification").natural_queries(901, seed=0)
-
-
-def test_latent_queries_lie_within_the_bounds():
-    queries = Generation(IMAGES[:50], latent=(3, 2), bounds=(-1.0, 0.5)).natural_queries(200, seed=0)
-    assert queries.shape == (200, 3, 2)
-    assert float(queries.min()) >= -1.0
-    assert float(queries.max()) <= 0.5
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,0 +1,64 @@
+"""What options stand for with one task and one zoo."""
+
+from __future__ import annotations
+
+import pytest
+from small_fingerprints import small_task, small_zoo
+from torch import nn
+
+from metav.optimization.options import OptimizationOptions
+from metav.optimization.settings import resolve_settings
+from metav.zoo.zoo import Zoo, ZooModel
+
+
+def untrained_zoo(surrogates):
+    """A zoo of so many models of each class that are nothing: settings follow from their number alone."""
+    models = tuple(
+        ZooModel(
+            model=nn.Identity(),
+            is_positive=is_positive,
+            family="finetune_all" if is_positive else "independent_same_data",
+            strength=None,
+            seed=number,
+            run=f"{is_positive}/{number}",
+            fraction=1.0,
+            share="optimize",
+            architecture=0,
+            metric=0.9,
+        )
+        for is_positive in (True, False)
+        for number in range(surrogates)
+    )
+    return Zoo(models=models, owner_digest="", task_digest="", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "view", "surrogates", "expected"),
+    [
+        ({}, "label", 3, (20, 20, 0, True, 0.5)),
+        ({"adaptive": 0.5, "radius": 1.0}, "label", 3, (10, 10, 10, True, 1.0)),
+        ({}, "logprob", 127, (15, 15, 5, False, None)),
+        ({}, "logprob", 128, (15, 15, 5, True, 0.5)),
+        ({"radius": 1.0}, "round(2)", 128, (15, 15, 5, True, 1.0)),
+        ({}, "identity", 128, (15, 15, 5, False, None)),
+        ({}, "logprob", 191, (15, 15, 5, True, 0.5)),
+        ({}, "logprob", 192, (40, 20, 40, True, 0.5)),
+        ({"pool": 7}, "logprob", 192, (15, 15, 5, True, 0.5)),
+        ({}, "label", 191, (20, 20, 0, True, 0.5)),
+        ({}, "label", 192, (100, 20, 0, True, 0.5)),
+        ({"pool": 1}, "label", 192, (20, 20, 0, True, 0.5)),
+    ],
+)
+def test_what_none_stands_for_depends_on_view_and_zoo(given, view, surrogates, expected):
+    options = OptimizationOptions(queries=20, view=view, **given)
+    found = resolve_settings(options, small_task(), untrained_zoo(surrogates))
+    assert (found.optimized, found.adaptive, found.natural, found.starts_on_boundary, found.radius) == expected
+    assert (found.view, found.keeps_natural) == (view, "adaptive" in given or view == "label")
+
+
+def test_what_the_task_says_stands_where_no_option_does():
+    task = small_task()
+    found = resolve_settings(OptimizationOptions(), task, small_zoo())
+    assert (found.view, found.levels) == (task.view, task.levels)
+    found = resolve_settings(OptimizationOptions(view="label", levels=16), task, small_zoo())
+    assert (found.view, found.levels) == ("label", 16)
