@@ -76,6 +76,7 @@ def fit_candidates(
                     parts[part],
                     shares.optimize,
                     shares.optimize_roles,
+                    shares.optimize_free,
                     settings,
                     derive_seed(seed, kind, part),
                 )
@@ -91,28 +92,44 @@ def fit_candidates(
 
 
 def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
-    """Return the candidates that are good enough as one meta-verifier, weighted by the squares of their separations.
+    """Return the candidates that are good enough as one meta-verifier.
 
-    Good enough are those whose AUC and whose separation are close to the best (AUC_SLACK, SEPARATION_SHARE). Where a
-    candidate of a preferred kind is close to the best AUC, only candidates of preferred kinds count.
+    Candidates that learned by steps and those of a closed form have half of the weight each, where there are both: the
+    former find what the zoo holds best, the latter, made from the owner's and the independent models' answers alone,
+    are not misled by a derived family or a recipe that the zoo lacks. Within a half, weights are the squares of the
+    separations.
 
     Raises ZooError where no candidate tells the classes apart.
     """
-    auc = max(candidate.auc for candidate in candidates) - AUC_SLACK
-    close = [candidate for candidate in candidates if candidate.auc >= auc]
-    close = [candidate for candidate in close if verifier_kind(candidate.member.verifier.kind).preferred] or close
-    separations = [min(max(candidate.separation, 0.0), SEPARATION_CAP) for candidate in close]
-    least = SEPARATION_SHARE * max(separations)
-    gains = [separation**2 if separation >= least else 0.0 for separation in separations]
-    total = sum(gains)
-    if total <= 0:
+    halves = [_weighed(candidates, closed_form=closed_form) for closed_form in (False, True)]
+    halves = [half for half in halves if half]
+    if not halves:
         raise ZooError(
             "no verifier tells derived from independent models on the selection share; "
             "the zoo is too small or too alike: give more positives and negatives, or more queries"
         )
     return MetaVerifier(
-        tuple(replace(c.member, weight=gain / total) for c, gain in zip(close, gains, strict=True) if gain > 0)
+        tuple(replace(member, weight=member.weight / len(halves)) for half in halves for member in half)
     )
+
+
+def _weighed(candidates: Sequence[Candidate], *, closed_form: bool) -> list[Member]:
+    """Return the members of one half with weights that sum to 1; none where no candidate tells the classes apart.
+
+    Good enough are those whose AUC and whose separation are close to the best of the half (AUC_SLACK,
+    SEPARATION_SHARE). Where a candidate of a preferred kind is close to the best AUC, only preferred kinds count.
+    """
+    own = [entry for entry in candidates if verifier_kind(entry.member.verifier.kind).closed_form is closed_form]
+    auc = max((entry.auc for entry in own), default=0.0) - AUC_SLACK
+    close = [entry for entry in own if entry.auc >= auc]
+    close = [entry for entry in close if verifier_kind(entry.member.verifier.kind).preferred] or close
+    separations = [min(max(entry.separation, 0.0), SEPARATION_CAP) for entry in close]
+    least = SEPARATION_SHARE * max(separations, default=0.0)
+    gains = [separation**2 if separation >= least else 0.0 for separation in separations]
+    total = sum(gains)
+    return [
+        replace(entry.member, weight=gain / total) for entry, gain in zip(close, gains, strict=True) if gain > 0
+    ]
 
 
 def _judge(bare: Member, shares: Shares) -> Candidate:

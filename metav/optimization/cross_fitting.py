@@ -21,13 +21,13 @@ class CrossFitted:
     """The final meta-verifier, and how it judges the calibration models.
 
     meta_verifier: all members of all repetitions.
-    positives, negatives: logits (models,) of derived and of independent calibration models, each from the members that
-        it did not train.
+    logits: (models,) of the calibration models, each from the members that it did not train.
+    parts: number of these members, (models,), as `Member.part`.
     """
 
     meta_verifier: MetaVerifier
-    positives: NDArray[np.float64]
-    negatives: NDArray[np.float64]
+    logits: NDArray[np.float64]
+    parts: NDArray[np.int64]
 
 
 def refit(meta_verifier: MetaVerifier, shares: Shares, settings: OptimizationSettings, seed: int) -> CrossFitted:
@@ -48,11 +48,9 @@ def refit(meta_verifier: MetaVerifier, shares: Shares, settings: OptimizationSet
         chosen = _refit_without(out, meta_verifier, shares, settings, derive_seed(seed, "refit", number))
         if out.any():
             logits[out] = MetaVerifier(chosen).logits(np.ascontiguousarray(shares.calibrate[out]))
-        members += [replace(member, weight=member.weight / settings.options.repeats) for member in chosen]
-    derived = shares.calibrate_derived
-    return CrossFitted(
-        meta_verifier=MetaVerifier(tuple(members)), positives=logits[derived], negatives=logits[~derived]
-    )
+        share = 1.0 / settings.options.repeats
+        members += [replace(member, weight=member.weight * share, part=number) for member in chosen]
+    return CrossFitted(meta_verifier=MetaVerifier(tuple(members)), logits=logits, parts=parts)
 
 
 def calibration_parts(families: Sequence[str], count: int) -> NDArray[np.int64]:
@@ -76,12 +74,16 @@ def _refit_without(
     seed: int,
 ) -> tuple[Member, ...]:
     """Return the members, trained on all shares but for the calibration models `out` (a mask)."""
-    responses = np.concatenate([shares.optimize, shares.select, shares.calibrate[~out]])
-    derived = np.concatenate([shares.select_derived, shares.calibrate_derived[~out]])
+    responses = np.concatenate([shares.optimize, shares.select, shares.select_free, shares.calibrate[~out]])
+    no_select = np.zeros(len(shares.select_free), dtype=np.bool_)
+    derived = np.concatenate([shares.select_derived, no_select, shares.calibrate_derived[~out]])
+    free = np.concatenate(
+        [shares.optimize_free, np.zeros(len(shares.select), np.bool_), ~no_select, shares.calibrate_free[~out]]
+    )
     roles = shares.optimize_roles + bytes(_core.ROLE_POSITIVE if own else _core.ROLE_NEGATIVE for own in derived)
     members = []
     for old in meta_verifier.members:
         own_seed = derive_seed(seed, old.name)
-        new = fit_member(old.name, (old.start, old.stop), responses, roles, settings, own_seed)
+        new = fit_member(old.name, (old.start, old.stop), responses, roles, free, settings, own_seed)
         members.append(replace(new, weight=old.weight, center=old.center, spread=old.spread))
     return tuple(members)

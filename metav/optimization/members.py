@@ -23,6 +23,7 @@ def fit_member(
     part: tuple[int, int],
     responses: FloatArray,
     roles: bytes,
+    free: NDArray[np.bool_],
     settings: OptimizationSettings,
     seed: int,
 ) -> Member:
@@ -32,14 +33,15 @@ def fit_member(
     part: the queries [start, stop) that it reads.
     responses: raw, (models, queries, outputs), the owner's first.
     roles: one byte per model, such as ROLE_POSITIVE of the core.
+    free: which models are free negatives, (models,); a closed form goes without them.
     """
     kind, (start, stop), view, options = verifier_kind(name.partition(":")[0]), part, settings.view, settings.options
     own = np.ascontiguousarray(responses[:, start:stop])
     reference = own[0] if kind.pairs_with_owner and reads_distances(view) else None
     if reference is None:
-        verifier = _fit_verifier(kind, own, roles, view, options, seed)
+        verifier = _fit_verifier(kind, own, roles, free, view, options, seed)
     else:
-        verifier = _fit_verifier(kind, paired_features(own, reference, view), roles, "identity", options, seed)
+        verifier = _fit_verifier(kind, paired_features(own, reference, view), roles, free, "identity", options, seed)
     return Member(
         name=name,
         verifier=verifier,
@@ -54,13 +56,20 @@ def fit_member(
 
 
 def _fit_verifier(
-    kind: VerifierKind, own: FloatArray, roles: bytes, view: str, options: OptimizationOptions, seed: int
+    kind: VerifierKind,
+    own: FloatArray,
+    roles: bytes,
+    free: NDArray[np.bool_],
+    view: str,
+    options: OptimizationOptions,
+    seed: int,
 ) -> _core.Verifier:
     """Return a verifier of one kind, trained until it fits the models given or `refit_steps` are used up."""
     final = _core.Verifier(kind.name, own.shape[1], own.shape[2], view=view, hidden=options.hidden, seed=seed)
     if kind.closed_form:
         final.standardize(own)
-        negatives = np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE
+        # free negatives would widen what counts as usual among models of this task
+        negatives = (np.frombuffer(roles, dtype=np.uint8) == _core.ROLE_NEGATIVE) & ~free
         final.fit_closed_form(own[0], np.ascontiguousarray(own[negatives]))
         return final
     # the view is applied once for all updates: the queries stay as they are, so no gradient has to pass through it

@@ -30,6 +30,9 @@ class OptimizationResult:
     outputs: numbers that a model answers per query.
     meta_verifier: the final one.
     calibration: the decision rule.
+    calibration_models: what the calibration models answered.
+    truth: true answers of the natural queries; None where they are not known.
+    owner_responses: what the owner's model answers, (N, outputs).
     candidates: every verifier that was tried, with its quality on the selection share.
     held_out_aruc: (step, ARUC on the selection share) at each evaluation.
     steps: how many steps the joint optimisation took.
@@ -41,6 +44,9 @@ class OptimizationResult:
     outputs: int
     meta_verifier: MetaVerifier
     calibration: Calibration
+    calibration_models: CalibrationModels
+    truth: NDArray[Any] | None
+    owner_responses: FloatArray
     candidates: tuple[Candidate, ...]
     held_out_aruc: tuple[tuple[int, float], ...]
     steps: int
@@ -52,7 +58,7 @@ def optimize(
     zoo: Zoo,
     *,
     options: OptimizationOptions,
-    target_fpr: float = 0.05,
+    target_fpr: float = 0.01,
     seed: int = 0,
     progress: bool | None = None,
 ) -> OptimizationResult:
@@ -71,13 +77,23 @@ def optimize(
     shares = Shares.of(owner, zoo, made.queries)
     candidates = fit_candidates(shares, made.adaptive, settings, seed, progress)
     final = refit(select_members(candidates), shares, settings, seed)
+    derived, free = shares.calibrate_derived, shares.calibrate_free
     return OptimizationResult(
         settings=settings,
         queries=made.queries,
         adaptive=made.adaptive,
         outputs=shares.select.shape[2],
         meta_verifier=final.meta_verifier,
-        calibration=calibrate(final.positives, final.negatives, target_fpr=target_fpr),
+        calibration=calibrate(final.logits[derived], final.logits[~derived & ~free], target_fpr=target_fpr),
+        calibration_models=CalibrationModels(
+            responses=shares.calibrate,
+            derived=derived,
+            free=free,
+            families=shares.calibrate_families,
+            parts=final.parts,
+        ),
+        truth=made.truth,
+        owner_responses=shares.owner[0],
         candidates=tuple(candidates),
         held_out_aruc=made.history,
         steps=made.steps,

@@ -34,6 +34,8 @@ class Member:
     reference: the owner's responses (queries, outputs) to those queries, for a member that also reads how far a
         response lies from them; its verifier then takes the features of `paired_features`. None for other members.
     view: how a member with a reference reads responses; for others the verifier holds the view.
+    part: number of the repetition of the final training that it comes from; it did not train on the calibration models
+        of that number.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Member:
     spread: float
     reference: FloatArray | None = None
     view: str = "identity"
+    part: int = 0
 
     def raw_logits(self, responses: FloatArray) -> NDArray[np.float64]:
         """Return the logits (models,) of responses (models, queries, outputs), before centring."""
@@ -75,8 +78,20 @@ class MetaVerifier:
 
     def logits(self, responses: FloatArray) -> NDArray[np.float64]:
         """Return the weighted logits (models,) of raw responses (models, queries, outputs)."""
+        return self._summed(self.members, responses)
+
+    def logits_of_part(self, responses: FloatArray, part: int) -> NDArray[np.float64]:
+        """Return the logits (models,) by the members of one repetition alone, which did not train on its models."""
+        members = [member for member in self.members if member.part == part]
+        share = sum(member.weight for member in members)
+        if not share > 0:
+            raise InputError(f"a meta-verifier of {len(self.members)} members has none of part {part}")
+        return self._summed(members, responses) / share
+
+    @staticmethod
+    def _summed(members: Sequence[Member], responses: FloatArray) -> NDArray[np.float64]:
         total = np.zeros(responses.shape[0], dtype=np.float64)
-        for member in self.members:
+        for member in members:
             if member.weight > 0:
                 total += member.weight * member.standard_logits(responses)
         return total
@@ -105,6 +120,7 @@ class MetaVerifier:
                 "weight": member.weight,
                 "center": member.center,
                 "spread": member.spread,
+                "part": member.part,
             }
             for member in self.members
         ]
@@ -141,6 +157,7 @@ def restore_meta_verifier(
                 spread=float(entry["spread"]),
                 reference=reference,
                 view="identity" if reference is None else str(entry["view"]),
+                part=int(entry.get("part", 0)),  # a file of format version 1 has none
             )
         )
     return MetaVerifier(tuple(members))

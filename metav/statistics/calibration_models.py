@@ -1,0 +1,65 @@
+"""What the calibration models answered: kept in the fingerprint, so that a verdict can see them as it sees a suspect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav.errors import InputError
+from metav.support.arrays import FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CalibrationModels:
+    """Raw answers of the calibration models, with what is known of each.
+
+    responses: (models, queries, outputs) float32, in full precision.
+    derived: which models derive from the owner's, (models,).
+    free: which of them nobody trained (`metav.zoo.free_negatives`), (models,); they set no threshold.
+    families: of the models, in order.
+    parts: number of the members that did not train on each model, (models,), as `Member.part`.
+
+    Raises InputError where these do not fit each other.
+    """
+
+    responses: FloatArray
+    derived: NDArray[np.bool_]
+    free: NDArray[np.bool_]
+    families: tuple[str, ...]
+    parts: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        responses = np.array(self.responses, dtype=np.float32, order="C")
+        count = len(responses)
+        if responses.ndim != 3 or not count or not np.isfinite(responses).all():
+            raise InputError(f"calibration responses must be finite, (models, queries, outputs), got {responses.shape}")
+        found = {"responses": responses}
+        for name, dtype in (("derived", np.bool_), ("free", np.bool_), ("parts", np.int64)):
+            found[name] = np.array(getattr(self, name), dtype=dtype)
+            if found[name].shape != (count,):
+                raise InputError(f"{name} must have shape ({count},), got {found[name].shape}")
+        if len(self.families) != count or not all(isinstance(family, str) for family in self.families):
+            raise InputError(f"families must be {count} names, got {len(self.families)}")
+        if (found["free"] & found["derived"]).any() or (found["parts"] < 0).any():
+            raise InputError("a free negative cannot derive from the owner's model, and parts are numbers from 0")
+        for name, array in found.items():
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @property
+    def independent(self) -> NDArray[np.bool_]:
+        """Which models were trained independently, free negatives apart, (models,)."""
+        found: NDArray[np.bool_] = ~self.derived & ~self.free
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """Return what stands beside the responses in a file, plain values."""
+        return {
+            "derived": [bool(entry) for entry in self.derived],
+            "free": [bool(entry) for entry in self.free],
+            "families": list(self.families),
+            "parts": [int(entry) for entry in self.parts],
+        }
