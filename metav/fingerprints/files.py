@@ -21,7 +21,9 @@ from metav.support.json_values import canonical_json
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 FORMAT = "metav"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version that is written; READABLE_VERSIONS are read."""
+READABLE_VERSIONS = (1, 2)
 DOCUMENT, TENSORS = "metav.json", "tensors.safetensors"
 LIMITS = {DOCUMENT: 16 * 2**20, TENSORS: 2**31 - 2**20}
 """Largest sizes of the two members, in bytes; larger ones would need the 64-bit variant of zip files."""
@@ -157,9 +159,9 @@ def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise _broken(path, f"has a {DOCUMENT} of another kind", f'an object with "format": "{FORMAT}"')
     version = document.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise ArtefactError(
-            f"{os.fspath(path)} has format version {version!r}, expected {FORMAT_VERSION}; read it with the version of "
+            f"{os.fspath(path)} has format version {version!r}, expected {FORMAT_VERSION} or less; read it with the version of "
             "metav that wrote it, or upgrade metav"
         )
     if canonical != text:

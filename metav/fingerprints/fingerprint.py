@@ -17,6 +17,7 @@ from metav import _core
 from metav.errors import ArtefactError, InputError
 from metav.fingerprints.files import FORMAT, FORMAT_VERSION, commitment_of, is_digest, read_file, write_file
 from metav.statistics.calibration import Calibration
+from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arguments import whole_number
 from metav.support.arrays import FloatArray
 from metav.support.files import PathLike
@@ -27,6 +28,7 @@ from metav.verifiers.meta_verifier import MetaVerifier, restore_meta_verifier
 from metav.verifiers.views import view_of
 
 _INFORMATION = ("zoo", "options", "history", "versions")
+_SINCE_VERSION_2 = ("calibration_models", "check")
 _MEMBER_NUMBERS = ("weight", "center", "spread")
 _RULE_NUMBERS = ("threshold", "slope", "target_fpr")
 
@@ -75,6 +77,10 @@ class Fingerprint:
     meta_verifier: gives logits to answers.
     calibration: the decision rule on these logits.
     zoo, options, history, versions: what it was made from and with, plain values.
+    calibration_models: what the calibration models answered; None in a fingerprint of format version 1.
+    truth: true answers of the natural queries, (n,) classes or (n, outputs) values; None where they are not known.
+    check: what `metav.fingerprint` found when it tried the fingerprint on itself, plain values.
+    format_version: of the file that it comes from.
     seed: that it was made with.
     salt: 64 hexadecimal digits that keep the commitment from being guessed.
 
@@ -94,16 +100,21 @@ class Fingerprint:
     versions: Mapping[str, Any]
     seed: int
     salt: str
+    calibration_models: CalibrationModels | None = None
+    truth: NDArray[Any] | None = None
+    check: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("queries", "lower", "upper"):
             object.__setattr__(self, name, _constant(name, getattr(self, name), np.float32))
-        for name in _INFORMATION:
+        for name in (*_INFORMATION, "check"):
             object.__setattr__(self, name, plain(getattr(self, name)))
         _check_inputs(self)
         _check_members(self)
         object.__setattr__(self, "calibration", _checked_calibration(self.calibration))
+        _check_calibration_models(self)
         object.__setattr__(self, "seed", whole_number("seed", self.seed))
         if not is_digest(self.salt):
             raise InputError(f"salt must be 64 hexadecimal digits, got {self.salt!r}; use derive_salt")
@@ -134,6 +145,24 @@ class Fingerprint:
         except OverflowError as error:  # the answers are finite, their logits are not
             raise InputError("responses are so large that they have no finite score; check their unit") from error
         return logits
+
+    def calibration_logits(self, responses: ArrayLike) -> NDArray[np.float64]:
+        """Return the logits (models,) of the calibration models, each by the members that did not train on it.
+
+        responses: theirs, (models, N, outputs), as they are or as an access lets them out.
+
+        Raises InputError as `logits` does, and for a fingerprint without calibration models.
+        """
+        models = self.calibration_models
+        if models is None:
+            raise InputError("a fingerprint of format version 1 holds no calibration models; make it again")
+        given = np.ascontiguousarray(responses, dtype=np.float32)
+        found = np.empty(len(given), dtype=np.float64)
+        with self._lock:
+            for part in np.unique(models.parts):
+                own = models.parts == part
+                found[own] = self.meta_verifier.logits_of_part(np.ascontiguousarray(given[own]), int(part))
+        return found
 
     def scores(self, responses: ArrayLike) -> NDArray[np.float64]:
         """Return the scores (models,) in [0, 1] of raw responses (models, N, outputs): 0.5 and above means "derived".
@@ -194,14 +223,27 @@ class Fingerprint:
         rule = self.calibration
         return {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "task": asdict(self.task) | {"input_shape": list(self.task.input_shape)},
             "adaptive": self.adaptive,
-            "verifier": [_with_floats(entry, _MEMBER_NUMBERS) for entry in self.meta_verifier.specification()],
+            "verifier": [self._without_news(entry) for entry in self.meta_verifier.specification()],
             "calibration": _with_floats({name: getattr(rule, name) for name in _RULE_NUMBERS}, _RULE_NUMBERS),
             "seed": self.seed,
             **{name: getattr(self, name) for name in _INFORMATION},
+            **self._news(),
         }
+
+    def _news(self) -> dict[str, Any]:
+        """Return the entries of a document that format version 1 lacks."""
+        if self.format_version == 1:
+            return {}
+        models = self.calibration_models
+        return {"calibration_models": None if models is None else models.document(), "check": self.check}
+
+    def _without_news(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what describes a member in a document of this format version."""
+        kept = _with_floats(entry, _MEMBER_NUMBERS)
+        return {name: value for name, value in kept.items() if self.format_version > 1 or name != "part"}
 
     def _tensors(self) -> dict[str, NDArray[Any]]:
         return {
@@ -210,6 +252,8 @@ class Fingerprint:
             "upper": self.upper,
             "calibration.negatives": self.calibration.negatives,
             "calibration.positives": self.calibration.positives,
+            **({} if self.truth is None else {"queries.truth": self.truth}),
+            **({} if self.calibration_models is None else {"calibration.responses": self.calibration_models.responses}),
             **self.meta_verifier.tensors(),
         }
 
@@ -235,6 +279,7 @@ def load(path: PathLike) -> Fingerprint:
     document, tensors = read_file(path)
     expected = {"format", "format_version", "task", "adaptive", "verifier", "calibration", "seed", "salt", "commitment"}
     expected |= set(_INFORMATION)
+    expected |= set(_SINCE_VERSION_2) if document["format_version"] > 1 else set()
     if set(document) != expected:
         names = ", ".join(sorted(set(document) ^ expected))
         raise ArtefactError(
@@ -253,9 +298,10 @@ def load(path: PathLike) -> Fingerprint:
 def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Fingerprint:
     own = ("queries", "lower", "upper", "calibration.negatives", "calibration.positives")
     for name in own:
-        wanted = np.float64 if name.startswith("calibration.") else np.float32
+        wanted = np.float64 if name in ("calibration.negatives", "calibration.positives") else np.float32
         if name not in tensors or tensors[name].dtype != wanted:
             raise InputError(f"tensor {name} must be there as {np.dtype(wanted)}")
+    own += ("queries.truth", "calibration.responses")
     weights = {name: array for name, array in tensors.items() if name not in own}
     _check_weights(document["verifier"], weights, document["task"]["outputs"], len(tensors["queries"]))
     task = document["task"]
@@ -275,7 +321,27 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
         ),
         seed=document["seed"],
         salt=document["salt"],
+        calibration_models=_restored_models(document.get("calibration_models"), tensors),
+        truth=tensors.get("queries.truth"),
+        check=document.get("check", {}),
+        format_version=document["format_version"],
         **{name: document[name] for name in _INFORMATION},
+    )
+
+
+def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> CalibrationModels | None:
+    if (entry is None) is not ("calibration.responses" not in tensors):
+        raise InputError("calibration models need their responses, and the responses what they are of")
+    if entry is None:
+        return None
+    if set(entry) != {"derived", "free", "families", "parts"} or tensors["calibration.responses"].dtype != np.float32:
+        raise InputError(f"calibration_models has the entries {sorted(entry)}, its responses must be float32")
+    return CalibrationModels(
+        responses=tensors["calibration.responses"],
+        derived=np.array(entry["derived"], dtype=np.bool_),
+        free=np.array(entry["free"], dtype=np.bool_),
+        families=tuple(entry["families"]),
+        parts=np.array(entry["parts"], dtype=np.int64),
     )
 
 
@@ -376,3 +442,25 @@ def _checked_calibration(rule: Calibration) -> Calibration:
         if values.ndim != 1 or values.size == 0 or (np.diff(values) < 0).any():
             raise InputError(f"calibration {name} must be a non-empty sorted list of logits, got shape {values.shape}")
     return replace(rule, negatives=logits["negatives"], positives=logits["positives"])
+
+
+def _check_calibration_models(fp: Fingerprint) -> None:
+    """Refuse calibration models and true answers that do not fit the queries and the members."""
+    models, natural = fp.calibration_models, len(fp.queries) - fp.adaptive
+    if models is not None:
+        expected = (len(fp.queries), fp.task.outputs)
+        if models.responses.shape[1:] != expected:
+            raise InputError(f"calibration responses must have shape (models, {expected[0]}, {expected[1]})")
+        if not set(models.parts.tolist()) <= {member.part for member in fp.meta_verifier.members}:
+            raise InputError("each part of the calibration models needs members of that part")
+    if fp.truth is not None:
+        kind = fp.truth.dtype.kind
+        if len(fp.truth) != natural or kind not in "if" or not np.isfinite(fp.truth).all():
+            raise InputError(f"truth must hold {natural} finite answers, got {fp.truth.shape} of {fp.truth.dtype}")
+        object.__setattr__(fp, "truth", _frozen(fp.truth))
+
+
+def _frozen(values: NDArray[Any]) -> NDArray[Any]:
+    array = np.array(values, order="C")
+    array.setflags(write=False)
+    return array

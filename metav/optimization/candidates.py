@@ -127,9 +127,7 @@ def _weighed(candidates: Sequence[Candidate], *, closed_form: bool) -> list[Memb
     least = SEPARATION_SHARE * max(separations, default=0.0)
     gains = [separation**2 if separation >= least else 0.0 for separation in separations]
     total = sum(gains)
-    return [
-        replace(entry.member, weight=gain / total) for entry, gain in zip(close, gains, strict=True) if gain > 0
-    ]
+    return [replace(entry.member, weight=gain / total) for entry, gain in zip(close, gains, strict=True) if gain > 0]
 
 
 def _judge(bare: Member, shares: Shares) -> Candidate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metav import _core
 from metav.optimization.options import OptimizationOptions

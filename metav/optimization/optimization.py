@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from metav.errors import ZooError
@@ -14,6 +16,7 @@ from metav.optimization.queries import make_queries
 from metav.optimization.settings import OptimizationSettings, resolve_settings
 from metav.optimization.shares import Shares
 from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arrays import FloatArray
 from metav.tasks.base import Task
 from metav.verifiers.meta_verifier import MetaVerifier

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from metav.optimization.boundary_queries import boundary_queries
@@ -25,12 +27,14 @@ class MadeQueries:
 
     queries: (N, *input shape), float32.
     adaptive: how many of them, the first ones, are optimised.
+    truth: true answers of the natural queries, which come last; None where they are not known.
     history: (step, held-out ARUC) per evaluation.
     steps: how many steps the joint optimisation took.
     """
 
     queries: FloatArray
     adaptive: int
+    truth: NDArray[Any] | None
     history: tuple[tuple[int, float], ...]
     steps: int
 
@@ -44,7 +48,9 @@ def make_queries(
     were optimised are optimised further.
     """
     size = settings.optimized
-    start = as_array(_starting_queries(owner, task, settings, seed))
+    starting = _starting_queries(owner, task, settings, seed)
+    start, targets = as_array(starting), task.true_answers(starting[size:])
+    truth = None if targets is None else targets.cpu().numpy()
     if settings.levels is not None:
         start = _to_levels(start, task, settings.levels)
 
@@ -56,19 +62,22 @@ def make_queries(
     best, history, steps = optimized(start[:size], seed)
     made = np.concatenate([best, start[size:]])
     if len(made) == settings.options.queries:
-        return MadeQueries(queries=made, adaptive=size, history=history, steps=steps)
+        return MadeQueries(queries=made, adaptive=size, truth=truth, history=history, steps=steps)
     # natural queries are all kept if the user asked for their number; otherwise they compete with the optimised ones
     fixed = settings.keeps_natural
     candidates = made[:size] if fixed else made
     chosen = choose_queries(Shares.of(owner, zoo, candidates), settings.view, settings.adaptive)
     best = np.ascontiguousarray(made[[number for number in chosen if number < size]])
-    others = made[size:] if fixed else made[[number for number in chosen if number >= size]]
+    kept = list(range(size, len(made))) if fixed else [number for number in chosen if number >= size]
+    others = made[kept]
+    truth = None if truth is None else truth[[number - size for number in kept]]
     # a second optimisation could move queries by the radius again, farther from their start than a user has allowed
     if settings.options.radius is None:
         best, more, further = optimized(best, derive_seed(seed, "kept"))
         history = (*history, *((steps + step, value) for step, value in more))
         steps += further
-    return MadeQueries(queries=np.concatenate([best, others]), adaptive=len(best), history=history, steps=steps)
+    queries = np.concatenate([best, others])
+    return MadeQueries(queries=queries, adaptive=len(best), truth=truth, history=history, steps=steps)
 
 
 def _starting_queries(owner: nn.Module, task: Task, settings: OptimizationSettings, seed: int) -> torch.Tensor:

@@ -12,12 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from metav.errors import InputError
 from metav.statistics.intervals import Interval, exact_interval
 from metav.statistics.p_values import conformal_p_value, exact_rate
+from metav.statistics.tolerance import tolerance_factor
 
-NEAREST_SHARE = 0.1
-"""Share of each class that places the threshold: those calibration models whose logits lie nearest to the other class.
-
-The threshold is wanted halfway between the mean logits of these two groups.
-"""
+DEFAULT_FPR = 0.01
+"""Wanted false-positive rate, where nothing else is asked for: an honest model accused weighs more than a thief missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,22 +65,24 @@ class Calibration:
         return conformal_p_value(logit, self.negatives)
 
 
-def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float = 0.05) -> Calibration:
+def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float = DEFAULT_FPR) -> Calibration:
     """Return the decision rule that follows from the logits of the calibration models.
 
     positives, negatives: logits (models,) of derived and of independent models.
     target_fpr: wanted false-positive rate, in (0, 1).
 
-    At most floor(target_fpr * (n + 1)) - 1 of n negatives (never less than none) may lie at or above the threshold, as
-    a conformal p-value of at most target_fpr requires. Within that limit the threshold lies halfway between the nearest
-    tenths of the two classes.
+    Independent models alone set the threshold (Neyman and Pearson, 1933), so that it does not move up with derived
+    families that are found easily. It lies above what a conformal p-value of at most target_fpr requires (no more than
+    floor(target_fpr * (n + 1)) - 1 of n negatives at or above it, never less than none), and above the limit beyond
+    which, with 95 % confidence, at most target_fpr of a normal population with the negatives' mean and deviation lies.
+    The second holds what few models cannot show by their ranks.
 
     Raises InputError on empty or non-finite logits, or target_fpr outside (0, 1).
     """
     if not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must lie in (0, 1), got {target_fpr}")
     high, low = _sorted_logits("positives", positives), _sorted_logits("negatives", negatives)
-    threshold = _threshold(high, low, target_fpr)
+    threshold = _threshold(low, target_fpr)
     return Calibration(
         threshold=threshold,
         slope=_slope(high - threshold, low - threshold),
@@ -101,21 +101,14 @@ def _sorted_logits(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return logits
 
 
-def _threshold(positives: NDArray[np.float64], negatives: NDArray[np.float64], target_fpr: float) -> float:
-    """Return the threshold; positives and negatives are sorted logits."""
+def _threshold(negatives: NDArray[np.float64], target_fpr: float) -> float:
+    """Return the threshold that sorted logits of independent models set."""
     allowed = max(0, math.floor(exact_rate(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
-    lowest = float(negatives[negatives.size - 1 - allowed])
-    # halfway between two means, not between the two extreme models: a single outlier moves a mean less
-    near_positives = positives[: math.ceil(NEAREST_SHARE * positives.size)]
-    near_negatives = negatives[-math.ceil(NEAREST_SHARE * negatives.size) :]
-    middle = (float(near_positives.mean()) + float(near_negatives.mean())) / 2
-    if positives[0] > negatives[-1]:
-        return min(max(middle, float(np.nextafter(negatives[-1], np.inf))), float(positives[0]))
-    # the classes overlap: the threshold must stay above the highest negative that may not pass; it goes at least
-    # halfway to the next positive, so that a model which answers like that negative does not pass either
-    above = positives[positives > lowest]
-    just_above = float(np.nextafter(lowest, np.inf))
-    return max(just_above, middle, (lowest + float(above[0])) / 2 if above.size else -np.inf)
+    by_rank = float(np.nextafter(negatives[negatives.size - 1 - allowed], np.inf))
+    if negatives.size < 2:
+        return by_rank
+    deviation = float(negatives.std(ddof=1))
+    return max(by_rank, float(negatives.mean()) + tolerance_factor(negatives.size, target_fpr) * deviation)
 
 
 def _slope(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:

@@ -120,6 +120,18 @@ class Task:
         """Return `count` different natural inputs, float32 of shape (count, *input_shape)."""
         raise NotImplementedError
 
+    def true_answers(self, inputs: Tensor) -> Tensor | None:
+        """Return the targets (n, ...) of natural inputs (n, *input_shape); None where they are not known.
+
+        Inputs are looked up among `examples`, value by value.
+        """
+        if self.examples is None or self.targets is None or self.kind.inputs_are_latents:
+            return None
+        rows = {row.numpy().tobytes(): place for place, row in enumerate(self.examples.float().cpu())}
+        places = [rows.get(row.numpy().tobytes()) for row in inputs.float().cpu()]
+        found = [place for place in places if place is not None]
+        return self.targets[torch.tensor(found)] if found and len(found) == len(places) else None
+
     def digest(self) -> str:
         """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""
         raise NotImplementedError
