@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from metav.errors import InputError
 from metav.verdicts.competence import MEASURES, class_shares
-from metav.verifiers.forms import Numbers, as_probabilities
+from metav.verifiers.forms import FLOOR, Numbers, as_probabilities
 
 ENOUGH = 0.5
 """Accuracy, or skill, from which another order counts as found; a classifier of two classes needs more, by GAIN."""
@@ -26,6 +26,8 @@ USELESS = 0.2
 0.02, a tenth 0.19."""
 EXPLAINED = 0.5
 """Share of the variance that an affine map must explain, as it does for any model of some use."""
+FEWEST = 10
+"""Queries from which ranks can be significant: eight in perfect order happen by chance too often."""
 SIGNIFICANT = 1e-4
 """Largest chance of such a rank correlation among unrelated numbers, divided by the number of outputs."""
 AS_GOOD = 1.1
@@ -53,20 +55,22 @@ def find_class_order(answers: ArrayLike, truth: ArrayLike, *, seed: int = 0) -> 
     truth: true classes (N,).
     seed: of the shuffles.
 
-    Found where the columns' best assignment to classes is right ENOUGH and by GAIN more than the columns as they are,
-    and no shuffle of the true classes allows as much. Two classes in each other's place among many are not found.
+    Found where the most likely assignment of columns to classes is right ENOUGH and by GAIN more than the columns as
+    they are, and no shuffle of the true classes allows as much. Two classes in each other's place among many are not
+    found.
     """
     rows, known = _classes(answers, truth)
     shares = class_shares(rows)
     before = float(shares[np.arange(len(known)), known].mean())
     if before > 1 - GAIN:
         return None
-    order, after = _assigned(shares, rows, known)
+    logs = np.log(np.maximum(as_probabilities(rows), FLOOR))
+    order, after = _assigned(shares, logs, known)
     if after < ENOUGH or after < before + GAIN:
         return None
     random = np.random.default_rng(seed)
     for _ in range(SHUFFLES):
-        if _assigned(shares, rows, random.permutation(known))[1] >= after:
+        if _assigned(shares, logs, random.permutation(known))[1] >= after:
             return None
     return order
 
@@ -83,15 +87,16 @@ def _classes(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, NDArray[np.
     return rows, known
 
 
-def _assigned(shares: Numbers, rows: Numbers, known: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
-    """Return the best assignment of columns to classes, and its accuracy."""
+def _assigned(shares: Numbers, logs: Numbers, known: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
+    """Return the most likely assignment of columns to classes, and its accuracy.
+
+    logs: log-probabilities (N, K): with few queries of each class they tell more than which class is best.
+    """
     from scipy.optimize import linear_sum_assignment
 
-    classes = np.eye(rows.shape[1])[known]
+    classes = np.eye(logs.shape[1])[known]
+    _, order = linear_sum_assignment(classes.T @ logs, maximize=True)
     confusion = classes.T @ shares  # (class, column)
-    # classes that are never the best, or never true, are placed by their probabilities
-    hint = classes.T @ as_probabilities(rows)
-    _, order = linear_sum_assignment(confusion + 1e-3 * hint, maximize=True)
     return order.astype(np.intp), float(confusion[np.arange(len(order)), order].sum() / len(known))
 
 
@@ -149,11 +154,11 @@ def find_affine(answers: ArrayLike, truth: ArrayLike) -> tuple[Numbers, Numbers]
 def _affine(answers: Numbers, truth: Numbers, significant: float) -> tuple[float, float] | None:
     from scipy.stats import spearmanr
 
-    if len(truth) < 5 or np.ptp(answers) <= 0 or np.ptp(truth) <= 0:
+    if len(truth) < FEWEST or np.ptp(answers) <= 0 or np.ptp(truth) <= 0:
         return None
     scale, offset, weights = _robust_line(answers, truth)
     counted = weights > 0.5
-    if counted.sum() < max(5, len(truth) / 2) or min(np.ptp(answers[counted]), np.ptp(truth[counted])) <= 0:
+    if counted.sum() < len(truth) / 2 or min(np.ptp(answers[counted]), np.ptp(truth[counted])) <= 0:
         return None  # a line through equal points tells nothing
     residuals = truth - (scale * answers + offset)
     variance = np.average((truth - np.average(truth, weights=weights)) ** 2, weights=weights)

@@ -218,3 +218,19 @@ def test_answers_that_do_not_fit_the_truth_are_refused():
         find_affine(np.zeros((3, 2)), np.zeros((3, 1)))
     with pytest.raises(InputError, match="expected answers"):
         find_image_form(np.zeros((3, 4)), np.zeros((2, 3, 5)), (5,))
+
+
+def test_ranks_of_few_queries_are_no_evidence_of_a_unit():
+    truth = np.arange(5.0)[:, None]
+    assert find_affine(100 * truth, truth) is None
+    assert find_affine(100 * np.arange(12.0)[:, None], np.arange(12.0)[:, None]) is not None
+
+
+def test_classes_that_are_often_confused_are_ordered_by_their_probabilities():
+    truth = np.concatenate([np.arange(10), np.random.default_rng(3).integers(10, size=40)])
+    for seed in range(20):
+        answers = softmax(good(truth, 10, seed, 2.8))
+        assert (answers.argmax(axis=1) == truth).mean() < 0.95
+        order = np.random.default_rng(seed).permutation(10)
+        found = find_class_order(answers[:, order], truth)
+        np.testing.assert_array_equal(order[found], np.arange(10))
