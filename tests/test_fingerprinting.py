@@ -132,7 +132,7 @@ def test_other_tasks_have_fingerprints_too(name, tmp_path):
     task = task_of(name).subset(range(150))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        zoo = metav.build_zoo(owner, task, positives=3, negatives=3, snapshots=0, architectures=[])
+        zoo = metav.build_zoo(owner, task, positives=6, negatives=6, snapshots=0, architectures=[])
         fp = metav.fingerprint(owner, task, zoo=zoo, options=small_options(queries=8, steps=4))
     fp.save(tmp_path / "owner.metav")
     loaded = metav.load(tmp_path / "owner.metav")
@@ -189,7 +189,7 @@ def one_class(is_positive: bool) -> metav.Zoo:
         (lambda: {"owner": HeadFirst(63, 10)}, ModelError, r"the model failed on inputs of shape \(2, 1, 8, 8\)"),
         (lambda: {"owner": Fits()}, ModelError, "NaN or infinite values"),
         (lambda: {"owner": "model"}, ModelError, "owner must be a torch.nn.Module, got str; pass the trained model"),
-        (lambda: {"task": "digits"}, InputError, "task of class str lacks check_model, natural_queries, digest"),
+        (lambda: {"task": "digits"}, InputError, r"task of class str lacks loss\(\), train\(\), metric\(\)"),
         (lambda: {"zoo": [1]}, InputError, "zoo must be a Zoo or None, got list; make one with metav.build_zoo"),
         (lambda: {"zoo": one_class(True)}, ZooError, "and 0 negatives; it needs"),
         (lambda: {"zoo": one_class(False)}, ZooError, "has 0 positives"),

@@ -407,7 +407,7 @@ FORGERIES = {
     "member start fraction": (set_in("verifier", 1, "start", to=4.0), "must be whole numbers"),
     "member length": (
         set_in("verifier", 0, "stop", to=3),
-        r"weight1 has shape \(12, 4\), expected \(9, 4\)",
+        r"shift has shape \(4, 3\), expected \(3, 3\)",
     ),
     "member outputs": (set_in("verifier", 0, "outputs", to=2), r"verifier\.0 reads 2 outputs, expected 3"),
     "member hidden": (set_in("verifier", 0, "hidden", to=5), r"weight1 has shape \(12, 4\), expected \(12, 5\)"),
@@ -446,7 +446,7 @@ FORGERIES = {
     "weights of nobody": (tensor("verifier.7.bias", np.zeros(5, F32)), r"tensor verifier\.7\.bias must belong"),
     "reference of a plain member": (
         tensor("verifier.0.reference", np.zeros((4, 3), F32)),
-        r"expected \(24, 4\)",
+        r"shift has shape \(4, 3\), expected \(4, 6\)",
     ),
     "extra tensor": (tensor("surprise", np.zeros(5, F32)), "tensor surprise must belong to a member"),
     "no negatives": (tensor("calibration.negatives", np.zeros(0)), "calibration negatives must be a non-empty sorted"),

@@ -157,7 +157,7 @@ def test_pyplot_and_the_settings_are_left_alone(tmp_path):
     code = """
 import sys, matplotlib, metav
 before = matplotlib.rcParams.copy()
-from metav.reports.plots import plot_scores, save_plot
+from metav.reports.score_plot import plot_scores, save_plot
 save_plot(plot_scores(metav.load(sys.argv[1] + "/owner.metav")), sys.argv[1] + "/plot.png")
 unchosen = matplotlib.get_backend(auto_select=False) is None
 print("matplotlib.pyplot" in sys.modules, unchosen, matplotlib.rcParams.copy() == before)
