@@ -21,7 +21,7 @@ from metav.models.identity import state_digest
 from metav.models.running import copied
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
-from metav.statistics.p_values import exact_rate
+from metav.statistics.calibration import DEFAULT_FPR
 from metav.support.arguments import whole_number
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.support.versions import version_of
@@ -32,6 +32,11 @@ from metav.zoo.building import build_zoo
 from metav.zoo.told_recipes import Recipe
 from metav.zoo.zoo import Zoo
 
+FEWEST_NEGATIVES = 15
+"""Independent calibration models below which the threshold lies more than 3.5 standard deviations above their mean."""
+WEAK_TPR = 0.7
+"""Share of the derived calibration models below which a fingerprint is called weak."""
+
 
 def fingerprint(
     owner: nn.Module,
@@ -39,7 +44,7 @@ def fingerprint(
     *,
     zoo: Zoo | None = None,
     queries: int | None = None,
-    target_fpr: float = 0.05,
+    target_fpr: float = DEFAULT_FPR,
     seed: int = 0,
     options: OptimizationOptions | None = None,
     recipe: Recipe | None = None,
@@ -62,7 +67,7 @@ def fingerprint(
         recipe wherever the owner's model was not trained by `task.train`.
     progress: None shows a bar on a terminal, False never, True always.
 
-    Warns where the zoo has too few independent models to support target_fpr.
+    Warns where few independent models calibrate, where the owner's model does not match, and where few derived ones do.
 
     Raises ModelError or InputError for arguments that cannot be used, ZooError for a zoo of another owner or task, or
     one too small.
@@ -91,8 +96,9 @@ def fingerprint(
         _check_zoo(zoo, clone, task)
         clone.requires_grad_(False)
         result = optimize(clone, task, zoo, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
-    _warn_of_few_negatives(result, zoo)
-    return _fingerprint(result, task, zoo, seed)
+    fp = _fingerprint(result, task, zoo, seed)
+    _warn(fp, zoo)
+    return fp
 
 
 def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object) -> None:
@@ -128,19 +134,30 @@ def _check_zoo(zoo: Zoo, owner: nn.Module, task: Task) -> None:
         )
 
 
-def _warn_of_few_negatives(result: OptimizationResult, zoo: Zoo) -> None:
-    rule = result.calibration
-    if rule.supports_target:
-        return
+def _warn(fp: Fingerprint, zoo: Zoo) -> None:
+    """Warn of what makes a fingerprint weak, with numbers."""
+    check, rule = fp.check, fp.calibration
     found = int(rule.negatives.size)
-    needed = math.ceil(1 / exact_rate(rule.target_fpr)) - 1
-    runs = len({entry.run for entry in zoo.negatives})
-    warnings.warn(
-        f"{found} independent models calibrate, which cannot support a false-positive rate of {rule.target_fpr:g}: "
-        f"{needed} would do, so build the zoo with about negatives={math.ceil(needed * runs / found)}, or ask for a "
-        f"rate of {1 / (found + 1):.2g} or more",
-        stacklevel=3,
-    )
+    if found < FEWEST_NEGATIVES:
+        runs = len({entry.run for entry in zoo.negatives})
+        warnings.warn(
+            f"only {found} independent models calibrate, so that the threshold for a false-positive rate of "
+            f"{rule.target_fpr:g} lies far above them; build the zoo with about "
+            f"negatives={math.ceil(FEWEST_NEGATIVES * runs / found)}",
+            stacklevel=3,
+        )
+    if not check["owner_matches"]:
+        warnings.warn(
+            f"the owner's model itself does not match (score {check['owner_score']:.3f}), so that this fingerprint finds "
+            "nothing; give the zoo more models, or more queries",
+            stacklevel=3,
+        )
+    elif rule.true_positives.value < WEAK_TPR:
+        warnings.warn(
+            f"only {rule.true_positives} of the derived calibration models match at a false-positive rate of "
+            f"{rule.target_fpr:g}; more surrogates, more queries or a recipe make the fingerprint stronger",
+            stacklevel=3,
+        )
 
 
 def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) -> Fingerprint:
@@ -175,7 +192,30 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) ->
         versions=_versions(),
         seed=seed,
         salt=derive_salt(seed, zoo.owner_digest),
+        calibration_models=result.calibration_models,
+        truth=result.truth,
+        check=_check(result, zoo),
     )
+
+
+def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
+    """Return what the fingerprint shows on its own models, plain values.
+
+    The owner's model itself, the rates of calibration, what nobody trained, and where the owner's model stands among
+    the independent ones.
+    """
+    rule = result.calibration
+    logit = float(result.meta_verifier.logits(result.owner_responses[None])[0])
+    free = result.calibration_models.free
+    return {
+        "owner_matches": logit >= rule.threshold,
+        "owner_score": float(rule.score(logit)),
+        "true_positives": rule.true_positives.to_dict(),
+        "false_positives": rule.false_positives.to_dict(),
+        "free_negatives": int(free.sum()),
+        "standing": None if zoo.standing is None else zoo.standing.to_dict(),
+        "natural_queries": 0 if result.truth is None else len(result.truth),
+    }
 
 
 def _bound(values: Any) -> Any:

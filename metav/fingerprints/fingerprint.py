@@ -301,8 +301,8 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
         wanted = np.float64 if name in ("calibration.negatives", "calibration.positives") else np.float32
         if name not in tensors or tensors[name].dtype != wanted:
             raise InputError(f"tensor {name} must be there as {np.dtype(wanted)}")
-    own += ("queries.truth", "calibration.responses")
-    weights = {name: array for name, array in tensors.items() if name not in own}
+    optional = ("queries.truth", "calibration.responses")
+    weights = {name: array for name, array in tensors.items() if name not in (*own, *optional)}
     _check_weights(document["verifier"], weights, document["task"]["outputs"], len(tensors["queries"]))
     task = document["task"]
     if set(task) != {field.name for field in fields(TaskSpecification)}:

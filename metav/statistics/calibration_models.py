@@ -36,7 +36,7 @@ class CalibrationModels:
         count = len(responses)
         if responses.ndim != 3 or not count or not np.isfinite(responses).all():
             raise InputError(f"calibration responses must be finite, (models, queries, outputs), got {responses.shape}")
-        found = {"responses": responses}
+        found: dict[str, NDArray[Any]] = {"responses": responses}
         for name, dtype in (("derived", np.bool_), ("free", np.bool_), ("parts", np.int64)):
             found[name] = np.array(getattr(self, name), dtype=dtype)
             if found[name].shape != (count,):

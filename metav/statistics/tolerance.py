@@ -13,7 +13,8 @@ CONFIDENCE = 0.95
 def tolerance_factor(count: int, share: float, *, confidence: float = CONFIDENCE) -> float:
     """Return k, so that mean + k standard deviations of `count` normal values is the limit.
 
-    With the given confidence at most `share` of the population lies above it. One value has no deviation: k is infinite.
+    With the given confidence at most `share` of the population lies above it. One value has no deviation: k is
+    infinite.
 
     Raises InputError unless 0 < share < 1.
 

@@ -9,6 +9,8 @@ from typing import Any
 from metav.statistics.intervals import Interval
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
+from metav.verdicts.competence import Competence
+from metav.verdicts.novelty import Novelty
 
 
 class Decision(StrEnum):
@@ -32,6 +34,10 @@ class Verdict:
     fpr_interval: share of independent calibration models that match, with its exact 95 % interval.
     tpr_interval: the same of derived calibration models.
     reason, message: code and text of an INCONCLUSIVE decision, else None.
+    form: in which the answers came, and what was undone; None where none came.
+    access: what is left of a model's answers in that form; threshold, score, p-value and rates are those for it.
+    competence: how well the suspect does the task; None where that is not known.
+    novelty: how far it lies from the models that calibrated; None where it was not measured.
     queries: how many were asked.
     noise: largest difference between two answers to one query, in standard deviations of the answers; None if not
         measured.
@@ -49,6 +55,10 @@ class Verdict:
     tpr_interval: Interval
     reason: str | None
     message: str | None
+    form: str | None
+    access: str | None
+    competence: Competence | None
+    novelty: Novelty | None
     queries: int
     noise: float | None
     commitment: str
@@ -58,7 +68,8 @@ class Verdict:
         """Return the fields as a plain dictionary, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
         intervals = {name: values[name].to_dict() for name in ("fpr_interval", "tpr_interval")}
-        result: dict[str, Any] = plain(values | intervals | {"decision": self.decision.value})
+        parts = {name: None if values[name] is None else values[name].to_dict() for name in ("competence", "novelty")}
+        result: dict[str, Any] = plain(values | intervals | parts | {"decision": self.decision.value})
         return result
 
     def to_json(self) -> str:
@@ -90,6 +101,10 @@ class Verdict:
                 f"true-positive rate >= {100 * true.low:.1f} % (exact 95 % interval)",
             ),
         ]
+        if self.form is not None:
+            lines.append(("form", f"{self.form}; access {self.access}"))
+        if self.competence is not None:
+            lines.append(("competence", str(self.competence)))
         noise = "not measured" if self.noise is None else f"{self.noise:.2g} standard deviations"
         return [*lines, ("queries", f"{self.queries}, noise {noise}"), ("commitment", self.commitment)]
 

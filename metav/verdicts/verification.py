@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,23 @@ from numpy.typing import NDArray
 
 from metav.errors import InputError, SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
+from metav.statistics.calibration import Calibration, calibrate
+from metav.support.arrays import FloatArray
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
+from metav.tasks.kinds import kind_of
+from metav.verdicts.competence import Competence, judge_competence
+from metav.verdicts.novelty import Novelty, measure_novelty
+from metav.verdicts.reading import Reading, read_answers, readable, seen_through
 from metav.verdicts.verdict import Decision, Verdict
-from metav.verifiers.views import view_of
 
 SIMULATIONS = 64
 """How often noise as it was measured is added to a suspect's answers, to see whether the decision changes."""
 FLIPS_ALLOWED = 0.05
 """Share of the simulations in which the decision may change; above it, the verdict is INCONCLUSIVE."""
+LEAST_POWER = 0.3
+"""Share of the derived calibration models that must match through an access for NO_MATCH to say anything."""
+FEWEST_NATURAL = 8
+"""Natural queries with true answers below which competence is not measured."""
 ROUNDING = 1e-5
 """Noise up to which answers count as equal, in standard deviations of the answers.
 
@@ -47,98 +57,168 @@ def verify(
     """
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
     opened = open_suspect(suspect, accepts=accepts)
+    if fingerprint.calibration_models is None:
+        message = (
+            "the fingerprint was made by a version of metav whose verdicts accuse honest models; make it again from the "
+            "owner's model"
+        )
+        return _Case(fingerprint, opened).inconclusive("old_format", message)
     specification = fingerprint.task
     try:
         answers = opened.answer(
             fingerprint.queries,
             outputs=specification.outputs,
             batch_size=batch_size,
-            labels=view_of(specification.view).reads_labels,
+            labels=kind_of(specification.name).answers_classes,
         )
     except SuspectError as error:
-        return _verdict(fingerprint, opened, reason=error.reason, message=str(error))
+        return _Case(fingerprint, opened).inconclusive(error.reason, str(error))
     return _judge(fingerprint, opened, answers)
 
 
 def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
-    if (
-        not view_of(fp.task.view).reads_labels
-        and len(fp.queries) > 1
-        and (answers.responses == answers.responses[0]).all()
-    ):
+    """Return the verdict on answers: their form, competence, score, likeness to known models, and only then a match."""
+    if len(fp.queries) > 1 and (answers.responses == answers.responses[0]).all():
         message = "the suspect gives the same answer to every query; check that it reads its input"
-        return _verdict(fp, suspect, answers=answers, reason="constant", message=message)
-    logit = _logit(fp, answers.responses)
+        return _Case(fp, suspect, answers=answers).inconclusive("constant", message)
+    reading = read_answers(fp, answers)
+    models = readable(seen_through(fp, reading.access), reading.access)
+    rows = readable(reading.rows, reading.access)
+    case = _Case(fp, suspect, answers=answers, reading=reading, competence=_competence(fp, rows, models))
+    if case.competence is not None and not case.competence.is_competent:
+        return case.inconclusive("not_competent", f"the suspect does not do this task: {case.competence}")
+    logit = _logit(fp, rows)
     if logit is None:
         message = "the answers are so large that they have no finite score; check their unit"
-        return _verdict(fp, suspect, answers=answers, reason="not_finite", message=message)
-    flips = _flips(fp, answers, logit >= fp.calibration.threshold)
-    if flips > FLIPS_ALLOWED:
+        return case.inconclusive("not_finite", message)
+    case = replace(case, own_rule=_rule(fp, models), logit=logit)
+    return _decided(case, rows, models)
+
+
+def _decided(case: _Case, rows: FloatArray, models: FloatArray) -> Verdict:
+    """Return the verdict of a case that has a score."""
+    fp, rule, logit = case.fp, case.rule, case.logit
+    assert case.reading is not None
+    assert logit is not None
+    matched = logit >= rule.threshold
+    flips = _flips(case, rows, matched)
+    if flips > FLIPS_ALLOWED and case.answers is not None:
         message = (
-            f"the same query gets different answers (by up to {answers.noise:.2g} standard deviations), and noise of "
-            f"this size changes the decision in {flips:.0%} of {SIMULATIONS} simulations; average several answers"
+            f"the same query gets different answers (by up to {case.answers.noise:.2g} standard deviations), and noise "
+            f"of this size changes the decision in {flips:.0%} of {SIMULATIONS} simulations; average several answers"
         )
-        return _verdict(fp, suspect, answers=answers, logit=logit, reason="noisy", message=message)
-    return _verdict(fp, suspect, answers=answers, logit=logit)
+        return case.inconclusive("noisy", message)
+    trained = fp.calibration_models is not None and ~fp.calibration_models.free
+    novelty = measure_novelty(rows, models[trained], fp.task.view)
+    case = replace(case, novelty=novelty)
+    if matched and novelty.is_novel:
+        message = (
+            f"the suspect's answers are like those of no calibration model (distance {novelty.distance:.2f}, limit "
+            f"{novelty.limit:.2f}), so that its score says nothing; ask for answers in another form, or judge it by hand"
+        )
+        return case.inconclusive("unlike_any", message)
+    power = rule.true_positives.value
+    if not matched and power < LEAST_POWER:
+        message = (
+            f"answers in this form ({case.reading.access}) tell derived from independent models no more: {power:.0%} of "
+            "the derived calibration models would be found; ask for all scores, unrounded"
+        )
+        return case.inconclusive("access", message)
+    return case.verdict(Decision.MATCH if matched else Decision.NO_MATCH)
 
 
-def _verdict(
-    fp: Fingerprint,
-    suspect: Suspect,
-    *,
-    answers: Answers | None = None,
-    logit: float | None = None,
-    reason: str | None = None,
-    message: str | None = None,
-) -> Verdict:
-    rule = fp.calibration
-    decision = Decision.INCONCLUSIVE
-    if reason is None and logit is not None:
-        decision = Decision.MATCH if logit >= rule.threshold else Decision.NO_MATCH
-    return Verdict(
-        decision=decision,
-        score=None if logit is None else float(rule.score(logit)),
-        p_value=None if logit is None else rule.p_value(logit),
-        logit=logit,
-        threshold=rule.threshold,
-        target_fpr=rule.target_fpr,
-        fpr_interval=rule.false_positives,
-        tpr_interval=rule.true_positives,
-        reason=reason,
-        message=message,
-        queries=len(fp.queries),
-        noise=None if answers is None else answers.noise,
-        commitment=fp.commitment,
-        suspect=suspect.description,
-    )
+def _competence(fp: Fingerprint, rows: FloatArray, models: FloatArray) -> Competence | None:
+    """Return how well a suspect does the task on the natural queries; None where these have no true answers."""
+    if fp.truth is None or len(fp.truth) < FEWEST_NATURAL or fp.calibration_models is None:
+        return None
+    natural, trained = slice(fp.adaptive, len(fp.queries)), ~fp.calibration_models.free
+    name = kind_of(fp.task.name).name
+    return judge_competence(rows[natural], fp.truth, name, calibration=models[trained][:, natural], seed=fp.seed)
 
 
-def _flips(fp: Fingerprint, answers: Answers, matched: bool) -> float:
+def _rule(fp: Fingerprint, models: FloatArray) -> Calibration:
+    """Return the decision rule for the access through which the calibration models are seen."""
+    known = fp.calibration_models
+    assert known is not None
+    logits = fp.calibration_logits(models)
+    return calibrate(logits[known.derived], logits[known.independent], target_fpr=fp.calibration.target_fpr)
+
+
+@dataclass(frozen=True, slots=True, kw_only=False, eq=False)
+class _Case:
+    """What is known of a suspect so far."""
+
+    fp: Fingerprint
+    suspect: Suspect
+    answers: Answers | None = None
+    reading: Reading | None = None
+    competence: Competence | None = None
+    novelty: Novelty | None = None
+    logit: float | None = None
+    own_rule: Calibration | None = None
+
+    @property
+    def rule(self) -> Calibration:
+        """The decision rule for the suspect's access, that of full access where none is known."""
+        return self.fp.calibration if self.own_rule is None else self.own_rule
+
+    def inconclusive(self, reason: str, message: str) -> Verdict:
+        """Return an INCONCLUSIVE verdict."""
+        return self.verdict(Decision.INCONCLUSIVE, reason=reason, message=message)
+
+    def verdict(self, decision: Decision, *, reason: str | None = None, message: str | None = None) -> Verdict:
+        """Return the verdict with all that is known."""
+        rule, logit, reading = self.rule, self.logit, self.reading
+        return Verdict(
+            decision=decision,
+            score=None if logit is None else float(rule.score(logit)),
+            p_value=None if logit is None else rule.p_value(logit),
+            logit=logit,
+            threshold=rule.threshold,
+            target_fpr=rule.target_fpr,
+            fpr_interval=rule.false_positives,
+            tpr_interval=rule.true_positives,
+            reason=reason,
+            message=message,
+            form=None if reading is None else "; ".join([str(reading.form), *reading.undone]),
+            access=None if reading is None else str(reading.access),
+            competence=self.competence,
+            novelty=self.novelty,
+            queries=len(self.fp.queries),
+            noise=None if self.answers is None else self.answers.noise,
+            commitment=self.fp.commitment,
+            suspect=self.suspect.description,
+        )
+
+
+def _flips(case: _Case, rows: FloatArray, matched: bool) -> float:
     """Return the share of simulations, with noise as it was measured added to the answers, that change the decision."""
-    differences = answers.differences
-    if differences is None or (answers.noise or 0.0) <= ROUNDING:
+    answers = case.answers
+    if answers is None or answers.differences is None or (answers.noise or 0.0) <= ROUNDING:
         return 0.0
+    differences, reading = answers.differences, case.reading
+    assert reading is not None
     random = np.random.default_rng(0)
-    count = len(answers.responses)
     flipped = 0
     for _ in range(SIMULATIONS):
         # the difference of two answers has twice the variance of one; whole rows keep how outputs vary together
-        rows = differences[random.integers(len(differences), size=count)] / math.sqrt(2)
-        noisy = answers.responses + rows * random.choice([-1.0, 1.0], size=(count, 1))
-        logit = _logit(fp, _like(answers.responses, noisy))
-        flipped += logit is None or (logit >= fp.calibration.threshold) != matched
+        noise = differences[random.integers(len(differences), size=len(rows))] / math.sqrt(2)
+        noise = noise / reading.form.scale if reading.form.is_distribution else noise
+        noisy = reading.rows + noise * random.choice([-1.0, 1.0], size=(len(rows), 1))
+        logit = _logit(case.fp, readable(_like(reading.rows, noisy), reading.access))
+        flipped += logit is None or (logit >= case.rule.threshold) != matched
     return flipped / SIMULATIONS
 
 
-def _logit(fp: Fingerprint, responses: NDArray[Any]) -> float | None:
+def _logit(fp: Fingerprint, rows: FloatArray) -> float | None:
     """Return the logit of answers (N, outputs), None where it would not be finite."""
     try:
-        return float(fp.logits(responses[None])[0])
+        return float(fp.logits(rows[None])[0])
     except InputError:  # finite and of the right shape, so too large
         return None
 
 
-def _like(responses: NDArray[np.float32], noisy: NDArray[Any]) -> NDArray[Any]:
+def _like(responses: NDArray[Any], noisy: NDArray[Any]) -> NDArray[Any]:
     """Return noisy answers, made probabilities again where the answers are probabilities.
 
     The view would otherwise read them as logits.

@@ -1,0 +1,63 @@
+"""Novelty: whether a suspect answers like any model that calibrated, derived or independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav import _core
+from metav.statistics.tolerance import tolerance_factor
+from metav.support.json_values import plain
+
+SHARE = 1e-3
+"""Share of models like those that calibrated that may be called novel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Novelty:
+    """How far a suspect lies from the nearest calibration model.
+
+    distance: root mean square over queries and outputs, in standard deviations over the calibration models.
+    limit: distance beyond which a suspect is like none of them.
+    """
+
+    distance: float
+    limit: float
+
+    @property
+    def is_novel(self) -> bool:
+        """Whether the suspect is like none of the models that calibrated."""
+        return self.distance > self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a plain dictionary, ready for JSON."""
+        values: dict[str, Any] = plain({"distance": self.distance, "limit": self.limit, "is_novel": self.is_novel})
+        return values
+
+
+def measure_novelty(suspect: NDArray[np.float32], models: NDArray[np.float32], view: str) -> Novelty:
+    """Return the distance of a suspect (queries, outputs) from the nearest of the trained calibration models.
+
+    models: (models, queries, outputs), through the suspect's access.
+    view: how both are read.
+
+    The limit follows from the logarithms of the models' own distances from their nearest neighbours: at most SHARE of
+    models like them lies beyond it, with 95 % confidence.
+    """
+    features = _core.apply_view(np.concatenate([suspect[None], models]), view).reshape(1 + len(models), -1)
+    features = features.astype(np.float64)
+    known = features[1:]
+    scale = np.maximum(known.std(axis=0), 1e-6 + 0.1 * known.std())
+    features = features / scale
+    squares = (features**2).mean(axis=1)
+    inner = features @ features.T / features.shape[1]
+    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * inner, 0.0))
+    among = distances[1:, 1:] + np.diag(np.full(len(known), np.inf))
+    nearest = np.log(np.maximum(among.min(axis=1), 1e-9))
+    limit = float(nearest.mean() + tolerance_factor(len(nearest), SHARE) * nearest.std(ddof=1))
+    # no model that calibrated is novel itself
+    limit = max(limit, float(nearest.max()))
+    return Novelty(distance=float(distances[0, 1:].min()), limit=float(np.exp(min(limit, 50.0))))

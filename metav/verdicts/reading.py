@@ -1,0 +1,91 @@
+"""How a suspect's answers are read before anything is scored: their form, what can be undone, and what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav.fingerprints.fingerprint import Fingerprint
+from metav.suspects.base import Answers
+from metav.tasks.kinds import TaskKind, kind_of
+from metav.verdicts.access import Access, access_of, degrade
+from metav.verdicts.orders import find_affine, find_class_order, find_row_order
+from metav.verifiers.forms import Form, Numbers, read_form, undo_form
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A suspect's answers in the one form that verifiers read.
+
+    rows: (queries, outputs), float64, their form undone.
+    form: in which they came.
+    access: what is left of a model's answers in this form.
+    undone: what was undone, in words.
+    """
+
+    rows: Numbers
+    form: Form
+    access: Access
+    undone: tuple[str, ...]
+
+
+def read_answers(fp: Fingerprint, answers: Answers) -> Reading:
+    """Return a suspect's answers with their form, order and unit undone, as far as the natural queries show these."""
+    kind = kind_of(fp.task.name)
+    form = read_form(answers.responses, classes=kind.answers_classes)
+    rows = undo_form(answers.responses, form, outputs=fp.task.outputs)
+    rows, undone = _in_order(fp, rows, kind)
+    access = access_of(form, responses=answers.responses, differences=answers.differences)
+    return Reading(rows=rows, form=form, access=access, undone=undone)
+
+
+def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, tuple[str, ...]]:
+    """Return rows and columns in the order of the queries and classes, values in the owner's unit."""
+    if fp.truth is None or kind.inputs_are_latents:
+        return rows, ()
+    undone = []
+    natural = np.arange(fp.adaptive, len(fp.queries))
+    order = find_row_order(rows, fp.truth, natural, kind.name)
+    if order is not None:
+        rows = rows[order]
+        undone.append("rows came in reverse order")
+    if kind.answers_classes:
+        columns = find_class_order(rows[natural], fp.truth)
+        if columns is not None:
+            rows = rows[:, columns]
+            undone.append("classes came in another order")
+        return rows, tuple(undone)
+    unit = find_affine(rows[natural], fp.truth)
+    if unit is not None:
+        rows = rows * unit[0] + unit[1]
+        undone.append("values came in another unit")
+    return rows, tuple(undone)
+
+
+def seen_through(fp: Fingerprint, access: Access) -> Numbers:
+    """Return what the calibration models would have answered through an access, (models, queries, outputs)."""
+    models = fp.calibration_models
+    if models is None:
+        raise ValueError("the fingerprint holds no calibration models")
+    return degrade(models.responses, access, classes=kind_of(fp.task.name).answers_classes, seed=fp.seed)
+
+
+def readable(rows: Numbers, access: Access) -> NDArray[np.float32]:
+    """Return rows (..., outputs) as verifiers read them: what an access cannot tell counts as little, not as nothing.
+
+    A probability that was rounded to zero, or left out, would otherwise be a logarithm without bound.
+    """
+    if access.reads not in ("probabilities", "labels"):
+        return np.ascontiguousarray(rows, dtype=np.float32)
+    outputs = rows.shape[-1]
+    floor = 1e-30
+    if access.reads == "labels":
+        floor = 0.1 / outputs
+    elif access.top is not None:
+        floor = 0.01 / outputs
+    if access.decimals is not None:
+        floor = max(floor, 0.5 * 10.0**-access.decimals)
+    lifted = np.maximum(rows, floor)
+    return np.ascontiguousarray(lifted / lifted.sum(axis=-1, keepdims=True), dtype=np.float32)
