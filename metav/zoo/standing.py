@@ -138,7 +138,7 @@ def stretched(recipe_range: RecipeRange, standing: OwnerStanding, task: Task) ->
     better = learned > 0.0 or standing.excess("loss", "validation") < 0.0
     other = recipe_range
     if longer or softer or better:
-        other = replace(other, longest=2.0 * other.longest, longer=0.6)
+        other = replace(other, longest=1.5 * other.longest, longer=0.5)
     if shorter:
         other = replace(other, shortest=0.5 * other.shortest)
     if softer:

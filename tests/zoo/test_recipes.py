@@ -195,7 +195,7 @@ def test_a_recipe_that_cannot_travel_runs_in_this_process_alone(owner):
         with lock:
             return recipe(seed)
 
-    with pytest.raises(InputError, match="the recipe cannot be sent to worker processes .* use jobs=1"):
+    with pytest.raises(InputError, match=r"the recipe cannot be sent to worker processes .* use jobs=1"):
         build_zoo(owner, TASK, negatives=2, recipe=locked, jobs=2, **CHEAP)
     assert len(build_zoo(owner, TASK, negatives=2, recipe=locked, **CHEAP).negatives) == 2
 
