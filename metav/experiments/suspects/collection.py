@@ -164,8 +164,9 @@ def build_test_suspects(
     """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
 
     They are all obfuscations, the attacks of `metav.experiments.attacks`, independent models (homologous, of other
-    architectures, of other data) and attacked independent ones, as many as SUSPECT_COUNTS has at `scale`. The plain ones
-    are planned as by `metav.build_suspects`, but all train in the task's own way. The owner's model and the global random state are untouched.
+    architectures, of other data) and attacked independent ones, as many as SUSPECT_COUNTS has at `scale`. The plain
+    ones are planned as by `metav.build_suspects`, but all train in the task's own way. The owner's model and the global
+    random state are untouched.
 
     architectures: callables that return fresh models; None: two plain networks.
     thief_task, other_task: the data of a thief, and of another source for independent models and knockoff nets.
@@ -173,7 +174,8 @@ def build_test_suspects(
     queries: those of a leaked fingerprint, (n, *input), to be unlearned; None: nobody does.
     families: the only ones wanted; None: all.
     allowed_loss: the share of the owner's usefulness that a useful suspect may have lost.
-    cache: folder of trained models to continue from after a stop, shared with `metav.build_suspects` as far as it trains in the task's own way.
+    cache: folder of trained models to continue from after a stop, shared with `metav.build_suspects` as far as it
+        trains in the task's own way.
 
     Raises InputError, ModelError, ZooError and CacheError for unusable arguments, trainings, plans and caches.
     """
