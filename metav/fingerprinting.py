@@ -67,7 +67,8 @@ def fingerprint(
         recipe wherever the owner's model was not trained by `task.train`.
     progress: None shows a bar on a terminal, False never, True always.
 
-    Warns where few independent models calibrate, where the owner's model does not match, and where few derived ones do.
+    Warns where few independent models calibrate, where the owner's model does not match, where few derived ones do, and
+    where the owner's model stands apart from the independent ones.
 
     Raises ModelError or InputError for arguments that cannot be used, ZooError for a zoo of another owner or task, or
     one too small.
@@ -148,8 +149,8 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         )
     if not check["owner_matches"]:
         warnings.warn(
-            f"the owner's model itself does not match (score {check['owner_score']:.3f}), so that this fingerprint finds "
-            "nothing; give the zoo more models, or more queries",
+            f"the owner's model itself does not match (score {check['owner_score']:.3f}), so that this fingerprint "
+            "finds nothing; give the zoo more models, or more queries",
             stacklevel=3,
         )
     elif rule.true_positives.value < WEAK_TPR:

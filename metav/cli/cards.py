@@ -15,7 +15,7 @@ def fingerprint_card(fp: Fingerprint) -> str:
         "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
         "verifier": ", ".join(f"{count} {kind}" for kind, count in Counter(fp.meta_verifier.kinds).items()),
         "surrogates": f"{zoo.get('positives', '?')} derived, {zoo.get('negatives', '?')} independent",
-        "owner": f"{fp.task.metric_name} {_number(zoo.get('owner_metric'))}",
+        "owner": f"{fp.task.metric_name} {_number(zoo.get('owner_metric'))}; {_own_verdict(fp)}",
         "wanted": f"false-positive rate {rule.target_fpr:g}",
         "false positives": f"{rule.false_positives} in calibration",
         "true positives": f"{rule.true_positives} in calibration",
@@ -29,3 +29,10 @@ def fingerprint_card(fp: Fingerprint) -> str:
 
 def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else "not known"
+
+
+def _own_verdict(fp: Fingerprint) -> str:
+    if not fp.check:
+        return "not tried on itself"
+    verb = "matches" if fp.check["owner_matches"] else "DOES NOT MATCH"
+    return f"{verb}, score {fp.check['owner_score']:.3f}"

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, metavar="FILE", help="The fingerprint to write, a .metav file.")
 @click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
 @click.option("--queries", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
-@click.option("--target-fpr", type=float, default=0.05, show_default=True, help="Wanted false-positive rate.")
+@click.option("--target-fpr", type=float, default=0.01, show_default=True, help="Wanted false-positive rate.")
+@click.option("--recipe", metavar="PKG.MODULE:FUNCTION", help="From a seed to a model trained like the owner's.")
 @click.option("--positives", type=click.IntRange(min=1), default=48, show_default=True, help="Derived surrogates.")
 @click.option("--negatives", type=click.IntRange(min=1), default=48, show_default=True, help="Independent surrogates.")
 @click.option("--architecture", "architectures", multiple=True, metavar="PKG.MODULE:BUILD", help="Can be repeated.")
@@ -50,7 +51,9 @@ def fingerprint_command(**options: Any) -> int:
     """Make the fingerprint of a model: trains surrogates, finds queries, calibrates.
 
     PKG.MODULE:BUILD names a callable that returns a fresh model of the owner's class; modules in the current folder are
-    found. --architecture names further ones, which independent models and thieves may use.
+    found. --architecture names further ones, which independent models and thieves may use. --recipe names a function
+    that takes a seed and returns a model trained from scratch like the owner's: give it wherever the owner's model was
+    trained by code of your own, or else recipes are drawn at random and honest models of yours are told apart less well.
 
     \b
     Arrays of --data, by task:
@@ -108,6 +111,7 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             positives=options["positives"],
             negatives=options["negatives"],
             architectures=builders or None,
+            recipe=None if options["recipe"] is None else find_builder(options["recipe"]),
             seed=options["seed"],
             cache=options["cache"],
             jobs=options["jobs"],

@@ -161,8 +161,8 @@ def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
     version = document.get("format_version")
     if type(version) is not int or version not in READABLE_VERSIONS:
         raise ArtefactError(
-            f"{os.fspath(path)} has format version {version!r}, expected {FORMAT_VERSION} or less; read it with the version of "
-            "metav that wrote it, or upgrade metav"
+            f"{os.fspath(path)} has format version {version!r}, expected {FORMAT_VERSION} or less; read it with the "
+            "version of metav that wrote it, or upgrade metav"
         )
     if canonical != text:
         raise _broken(path, f"was altered: its {DOCUMENT} is not canonical JSON")

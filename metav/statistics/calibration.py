@@ -15,7 +15,7 @@ from metav.statistics.p_values import conformal_p_value, exact_rate
 from metav.statistics.tolerance import tolerance_factor
 
 DEFAULT_FPR = 0.01
-"""Wanted false-positive rate, where nothing else is asked for: an honest model accused weighs more than a thief missed."""
+"""Wanted false-positive rate, where nothing else is asked for: an honest model accused is worse than a thief missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the calibration models answered: kept in the fingerprint, so that a verdict can see them as it sees a suspect."""
+"""What the calibration models answered: kept in the fingerprint, so that a verdict sees them as it sees a suspect."""
 
 from __future__ import annotations
 

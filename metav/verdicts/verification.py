@@ -59,8 +59,8 @@ def verify(
     opened = open_suspect(suspect, accepts=accepts)
     if fingerprint.calibration_models is None:
         message = (
-            "the fingerprint was made by a version of metav whose verdicts accuse honest models; make it again from the "
-            "owner's model"
+            "the fingerprint was made by a version of metav whose verdicts accuse honest models; make it again from "
+            "the owner's model"
         )
         return _Case(fingerprint, opened).inconclusive("old_format", message)
     specification = fingerprint.task
@@ -98,8 +98,9 @@ def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
 def _decided(case: _Case, rows: FloatArray, models: FloatArray) -> Verdict:
     """Return the verdict of a case that has a score."""
     fp, rule, logit = case.fp, case.rule, case.logit
-    assert case.reading is not None
-    assert logit is not None
+    access = None if case.reading is None else case.reading.access
+    if logit is None:
+        raise ValueError("a case without a score cannot be decided")
     matched = logit >= rule.threshold
     flips = _flips(case, rows, matched)
     if flips > FLIPS_ALLOWED and case.answers is not None:
@@ -114,14 +115,14 @@ def _decided(case: _Case, rows: FloatArray, models: FloatArray) -> Verdict:
     if matched and novelty.is_novel:
         message = (
             f"the suspect's answers are like those of no calibration model (distance {novelty.distance:.2f}, limit "
-            f"{novelty.limit:.2f}), so that its score says nothing; ask for answers in another form, or judge it by hand"
+            f"{novelty.limit:.2f}), so that its score says nothing; ask for answers in another form"
         )
         return case.inconclusive("unlike_any", message)
     power = rule.true_positives.value
     if not matched and power < LEAST_POWER:
         message = (
-            f"answers in this form ({case.reading.access}) tell derived from independent models no more: {power:.0%} of "
-            "the derived calibration models would be found; ask for all scores, unrounded"
+            f"answers in this form ({access}) no longer tell derived from independent models: {power:.0%} of the "
+            "derived calibration models would be found; ask for all scores, unrounded"
         )
         return case.inconclusive("access", message)
     return case.verdict(Decision.MATCH if matched else Decision.NO_MATCH)

@@ -36,7 +36,8 @@ from metav.zoo.plan import (
     plan_zoo,
     wanted_shares,
 )
-from metav.zoo.stages import TrainedZoo, train_in_stages
+from metav.zoo.stages import train_in_stages
+from metav.zoo.standing import OwnerStanding
 from metav.zoo.told_recipes import DistinctCopies, Recipe, check_given, check_recipe
 from metav.zoo.training import ZooContext, context_digests, identity_of, train_missing
 from metav.zoo.zoo import Zoo, ZooModel
@@ -158,14 +159,10 @@ def _build(
     identity = "" if recipe is None else check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), single_thread():
-        context = replace(
-            zoo_context(owner, task, (thief_task, other_task), architectures, suspects),
-            recipe=recipe,
-            recipe_identity=identity,
-        )
+        context = zoo_context(owner, task, (thief_task, other_task), architectures, suspects)
+        context = replace(context, recipe=recipe, recipe_identity=identity)
         owner_metric = float(task.metric(context.owner))
         given = check_given(independent, context.owner, task, context.least_useful)
-    leading, others = _independent_families(task, recipe is not None, suspects)
     plan = plan_zoo(
         task,
         positives=sizes[0],
@@ -176,12 +173,9 @@ def _build(
         families=families,
         shares=shares,
         suspects=suspects,
-        leading=leading,
-        others=others,
+        **_independent_families(task, recipe is not None, suspects),
     )
-    result = _trained(plan, context, store, jobs, progress, suspects)
-    models = [entry for planned in result.plan for entry in _zoo_models(planned, result.trained[planned.run], context)]
-    models += [_fitted(planned, context) for planned in plan if planned.family == CLASSICAL]
+    models, standing = _trained(plan, context, store, jobs, progress, suspects)
     models += _given(given, "suspects" if suspects else "zoo", shares)
     _warn_of_weak(models, context)
     return Zoo(
@@ -192,7 +186,7 @@ def _build(
         metric_name=task.metric_name,
         owner_metric=owner_metric,
         free=make_free_negatives(task, models, context.architectures, seed=seed) if free else (),
-        standing=result.standing,
+        standing=standing,
     )
 
 
@@ -203,8 +197,9 @@ def _trained(
     jobs: int,
     progress: bool | None,
     suspects: bool,
-) -> TrainedZoo:
-    """Train all planned models but those of another library, which are fitted in moments."""
+) -> tuple[list[ZooModel], OwnerStanding | None]:
+    """Return all planned models, and where the owner stands; those of another library are fitted, not trained."""
+    fitted = [planned for planned in plan if planned.family == CLASSICAL]
     plan = [planned for planned in plan if planned.family != CLASSICAL]
     distinct = DistinctCopies()
     with progress_bar(total=len(plan), description="zoo", enabled=progress) as bar:
@@ -212,17 +207,20 @@ def _trained(
         def train(stage: Sequence[PlannedModel]) -> Mapping[str, TrainedModel]:
             return _train_stage(stage, context, store, jobs, bar, distinct=distinct)
 
-        return train_in_stages(plan, context, train, suspects=suspects)
+        result = train_in_stages(plan, context, train, suspects=suspects)
+    models = [entry for planned in result.plan for entry in _zoo_models(planned, result.trained[planned.run], context)]
+    return [*models, *(_fitted(planned, context) for planned in fitted)], result.standing
 
 
-def _independent_families(task: Task, told: bool, suspects: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the families of the independent models: those of every second one, and those of the rest."""
+def _independent_families(task: Task, told: bool, suspects: bool) -> dict[str, tuple[str, ...]]:
+    """Return the families of the independent models, as `plan_zoo` takes them."""
     if not suspects:
         first = (HOMOLOGOUS,) if told else ()
-        return (KINDRED,) if told else (HOMOLOGOUS,), (*first, *ANOTHER_ARCHITECTURE_OR_DATA)
+        leading: tuple[str, ...] = (KINDRED,) if told else (HOMOLOGOUS,)
+        return {"leading": leading, "others": (*first, *ANOTHER_ARCHITECTURE_OR_DATA)}
     classical = (CLASSICAL,) if takes_classical(task) else ()
     leading = (KINDRED, OTHER_RECIPE) if told else (OTHER_RECIPE,)
-    return leading, (HOMOLOGOUS, *ANOTHER_ARCHITECTURE_OR_DATA, *classical)
+    return {"leading": leading, "others": (HOMOLOGOUS, *ANOTHER_ARCHITECTURE_OR_DATA, *classical)}
 
 
 for _function in (build_zoo, build_suspects):

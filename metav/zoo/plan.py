@@ -121,7 +121,19 @@ def plan_zoo(
     wanted = {is_positive: wanted_shares(shares, is_positive) for is_positive in (True, False)}
     order = _family_order(negatives, architectures, leading, others, None if suspects else wanted[False])
     drafts += _negatives(order, architectures, seed, purpose, attacks)
-    fractions = _snapshot_fractions(snapshots)
+    return _with_shares(drafts, wanted, _snapshot_fractions(snapshots), suspects)
+
+
+def _with_shares(
+    drafts: Sequence[PlannedModel],
+    wanted: Mapping[bool, tuple[float, float, float]],
+    fractions: tuple[float, ...],
+    suspects: bool,
+) -> tuple[PlannedModel, ...]:
+    """Return the models with the share of each, and with snapshots at `fractions` where any are taken.
+
+    wanted: fractions of the three shares, of negatives (False) and positives (True).
+    """
     plan: list[PlannedModel] = []
     for is_positive in (True, False):
         group = [draft for draft in drafts if draft.is_positive == is_positive]

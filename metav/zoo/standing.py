@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,8 +19,9 @@ from metav.tasks.recipes import RecipeRange
 
 MOST_EXAMPLES = 1000
 """Examples of each part that the models are measured on, at most."""
-SLACK = 0.03
-"""How far outside, in widths of the range of the independent models, the owner's model still counts as inside."""
+SLACK = 0.3
+"""How far outside the owner's model still counts as inside, where 1 is from the independent models' median to their end
+of the range. A model that is one of them is further outside in about one of a hundred cases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,24 +31,29 @@ class StandingRow:
     quantity: "confidence" (mean of the largest log-probability), "loss" or "metric", of the task.
     part: "training" or "validation", of the task's data.
     owner: the value of the owner's model.
-    lowest, highest: the range of the independent models.
+    lowest, median, highest: of the independent models.
     """
 
     quantity: str
     part: str
     owner: float
     lowest: float
+    median: float
     highest: float
 
     @property
     def excess(self) -> float:
-        """How far the owner lies outside, in widths of the range: positive above, negative below, 0 inside."""
-        width = max(self.highest - self.lowest, 1e-9 + 1e-6 * abs(self.highest))
-        return max(0.0, self.owner - self.highest) / width - max(0.0, self.lowest - self.owner) / width
+        """How far the owner lies outside: positive above, negative below, 0 inside.
+
+        The unit is the distance from the median to that end of the range.
+        """
+        least = 1e-9 + 1e-6 * abs(self.median)
+        above = max(0.0, self.owner - self.highest) / max(self.highest - self.median, least)
+        return above - max(0.0, self.lowest - self.owner) / max(self.median - self.lowest, least)
 
     @property
     def covered(self) -> bool:
-        """Whether the owner lies in the range, up to SLACK of its width."""
+        """Whether the owner lies in the range, up to SLACK."""
         return abs(self.excess) <= SLACK
 
 
@@ -101,7 +108,10 @@ def owner_standing(
     for (quantity, part), value in measurements(task, owner).items():
         values = [entry[quantity, part] for entry in measured]
         if all(map(math.isfinite, (value, *values))):
-            rows.append(StandingRow(quantity=quantity, part=part, owner=value, lowest=min(values), highest=max(values)))
+            lowest, middle, highest = min(values), statistics.median(values), max(values)
+            rows.append(
+                StandingRow(quantity=quantity, part=part, owner=value, lowest=lowest, median=middle, highest=highest)
+            )
     return OwnerStanding(rows=tuple(rows), models=len(independent), recipe=recipe, stretches=stretches)
 
 
@@ -138,7 +148,7 @@ def stretched(recipe_range: RecipeRange, standing: OwnerStanding, task: Task) ->
     better = learned > 0.0 or standing.excess("loss", "validation") < 0.0
     other = recipe_range
     if longer or softer or better:
-        other = replace(other, longest=2.0 * other.longest, longer=0.6)
+        other = replace(other, longest=1.5 * other.longest, longer=0.5)
     if shorter:
         other = replace(other, shortest=0.5 * other.shortest)
     if softer:

@@ -124,8 +124,10 @@ def test_a_task_with_a_recipe_has_an_identity_of_its_own_and_keeps_the_recipe_on
 
 @pytest.mark.parametrize(
     "change",
-    [{"optimizer": "adam"}, {"optimizer": "sgd"}, {"schedule": "constant"}, {"schedule": "cosine"}]
-    + [{"smoothing": 0.2}, {"augmentation": "shift"}, {"augmentation": "noise"}, {"weight_decay": 0.1}],
+    [
+        *({"optimizer": "adam"}, {"optimizer": "sgd"}, {"schedule": "constant"}, {"schedule": "cosine"}),
+        *({"smoothing": 0.2}, {"augmentation": "shift"}, {"augmentation": "noise"}, {"weight_decay": 0.1}),
+    ],
 )
 def test_everything_that_a_recipe_says_changes_the_training(change):
     task = small_task()

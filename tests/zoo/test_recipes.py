@@ -195,7 +195,7 @@ def test_a_recipe_that_cannot_travel_runs_in_this_process_alone(owner):
         with lock:
             return recipe(seed)
 
-    with pytest.raises(InputError, match="the recipe cannot be sent to worker processes .* use jobs=1"):
+    with pytest.raises(InputError, match=r"the recipe cannot be sent to worker processes .* use jobs=1"):
         build_zoo(owner, TASK, negatives=2, recipe=locked, jobs=2, **CHEAP)
     assert len(build_zoo(owner, TASK, negatives=2, recipe=locked, **CHEAP).negatives) == 2
 
@@ -259,7 +259,7 @@ def test_a_range_that_does_not_reach_the_owner_is_stretched_for_the_models_to_co
 
 
 def row(quantity, part, owner, lowest=0.0, highest=1.0):
-    return StandingRow(quantity=quantity, part=part, owner=owner, lowest=lowest, highest=highest)
+    return StandingRow(quantity=quantity, part=part, owner=owner, lowest=lowest, median=0.5, highest=highest)
 
 
 def standing(*rows):
@@ -267,7 +267,7 @@ def standing(*rows):
 
 
 def test_a_range_is_stretched_to_where_the_owner_stands():
-    inside = standing(row("confidence", "training", 0.5), row("loss", "training", 1.01))
+    inside = standing(row("confidence", "training", 0.5), row("loss", "training", 1.1))
     assert inside.covered
     assert stretched(USUAL_RANGE, inside, TASK) == USUAL_RANGE
     confident = stretched(USUAL_RANGE, standing(row("confidence", "training", 1.5)), TASK)

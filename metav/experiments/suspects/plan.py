@@ -98,7 +98,7 @@ class PlannedAttack:
 class SuspectPlan:
     """The training runs of a set of suspects.
 
-    plain: obfuscations and independent models, those of `metav.build_suspects` with the same seed.
+    plain: obfuscations and independent models, all trained in the task's own way.
     attacks: what comes on top.
     """
 
