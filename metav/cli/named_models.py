@@ -36,7 +36,7 @@ def names_a_builder(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 
 
-def find_builder(text: str) -> Callable[[], Any]:
+def find_builder(text: str) -> Callable[..., Any]:
     """Return the callable that pkg.module:build names; InputError where there is none, or its module fails."""
     module_name, _, name = text.partition(":")
     if not names_a_builder(text):
