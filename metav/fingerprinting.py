@@ -162,12 +162,12 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
     standing = zoo.standing
     if standing is not None and standing.recipe == "drawn" and not standing.covered:
         outside = "; ".join(
-            f"{row.quantity} on {row.part} data {row.owner:.3g}, independent models {row.lowest:.3g} to {row.highest:.3g}"
+            f"{row.quantity} on {row.part} data {row.owner:.3g}, of independent ones {row.lowest:.3g} to {row.highest:.3g}"
             for row in standing.rows
             if not row.covered
         )
         warnings.warn(
-            f"the owner's model stands apart from all independent models ({outside}), so that a model which was trained "
+            f"the owner's model stands apart from all independent models ({outside}), so that one which was trained "
             "likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a model",
             stacklevel=3,
         )

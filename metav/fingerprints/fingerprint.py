@@ -77,10 +77,12 @@ class Fingerprint:
     meta_verifier: gives logits to answers.
     calibration: the decision rule on these logits.
     zoo, options, history, versions: what it was made from and with, plain values.
-    calibration_models: what the calibration models answered; None in a fingerprint of format version 1.
+    calibration_models: what the models of the zoo answered; None in a fingerprint of format version 1.
     truth: true answers of the natural queries, (n,) classes or (n, outputs) values; None where they are not known.
     check: what `metav.fingerprint` found when it tried the fingerprint on itself, plain values.
     format_version: of the file that it comes from.
+    lock: held while a verifier works: the core refuses one verifier in two threads, and users may verify in threads.
+    accesses: what verdicts have worked out for forms of answers so far; no part of the fingerprint.
     seed: that it was made with.
     salt: 64 hexadecimal digits that keep the commitment from being guessed.
 
@@ -104,7 +106,8 @@ class Fingerprint:
     truth: NDArray[Any] | None = None
     check: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    lock: Any = field(default_factory=threading.RLock, init=False, repr=False)
+    accesses: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("queries", "lower", "upper"):
@@ -140,16 +143,16 @@ class Fingerprint:
         if not np.isfinite(given).all():
             raise InputError("responses must be finite, got NaN or infinity; check the suspect's answers")
         try:
-            with self._lock:  # the core refuses concurrent use of one verifier, and users may verify in threads
+            with self.lock:  # the core refuses concurrent use of one verifier, and users may verify in threads
                 logits = self.meta_verifier.logits(given)
         except OverflowError as error:  # the answers are finite, their logits are not
             raise InputError("responses are so large that they have no finite score; check their unit") from error
         return logits
 
     def calibration_logits(self, responses: ArrayLike) -> NDArray[np.float64]:
-        """Return the logits (models,) of the calibration models, each by the members that did not train on it.
+        """Return the logits (models,) of the models that calibrate, each by the members that did not train on it.
 
-        responses: theirs, (models, N, outputs), as they are or as an access lets them out.
+        responses: theirs, (models, N, outputs).
 
         Raises InputError as `logits` does, and for a fingerprint without calibration models.
         """
@@ -158,9 +161,10 @@ class Fingerprint:
             raise InputError("a fingerprint of format version 1 holds no calibration models; make it again")
         given = np.ascontiguousarray(responses, dtype=np.float32)
         found = np.empty(len(given), dtype=np.float64)
-        with self._lock:
-            for part in np.unique(models.parts):
-                own = models.parts == part
+        with self.lock:
+            parts = models.parts[models.calibrating]
+            for part in np.unique(parts):
+                own = parts == part
                 found[own] = self.meta_verifier.logits_of_part(np.ascontiguousarray(given[own]), int(part))
         return found
 
@@ -334,7 +338,10 @@ def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> Calibra
         raise InputError("calibration models need their responses, and the responses what they are of")
     if entry is None:
         return None
-    if set(entry) != {"derived", "free", "families", "parts"} or tensors["calibration.responses"].dtype != np.float32:
+    if (
+        set(entry) != {"derived", "free", "families", "parts", "shares"}
+        or tensors["calibration.responses"].dtype != np.float32
+    ):
         raise InputError(f"calibration_models has the entries {sorted(entry)}, its responses must be float32")
     return CalibrationModels(
         responses=tensors["calibration.responses"],
@@ -342,6 +349,7 @@ def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> Calibra
         free=np.array(entry["free"], dtype=np.bool_),
         families=tuple(entry["families"]),
         parts=np.array(entry["parts"], dtype=np.int64),
+        shares=tuple(entry["shares"]),
     )
 
 
@@ -451,7 +459,7 @@ def _check_calibration_models(fp: Fingerprint) -> None:
         expected = (len(fp.queries), fp.task.outputs)
         if models.responses.shape[1:] != expected:
             raise InputError(f"calibration responses must have shape (models, {expected[0]}, {expected[1]})")
-        if not set(models.parts.tolist()) <= {member.part for member in fp.meta_verifier.members}:
+        if not set(models.parts[models.calibrating].tolist()) <= {member.part for member in fp.meta_verifier.members}:
             raise InputError("each part of the calibration models needs members of that part")
     if fp.truth is not None:
         kind = fp.truth.dtype.kind

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metav.errors import ZooError
 from metav.optimization.members import fit_member
-from metav.optimization.settings import OptimizationSettings
 from metav.optimization.shares import Shares
 from metav.statistics.roc_aruc import roc_auc
 from metav.support.progress import progress_bar
 from metav.support.randomness import derive_seed
 from metav.verifiers.kinds import VERIFIER_KINDS, verifier_kind
 from metav.verifiers.meta_verifier import QUERY_PARTS, Member, MetaVerifier
+
+if TYPE_CHECKING:
+    from metav.optimization.members import VerifierSettings
 
 AUC_SLACK = 0.02
 """How far a candidate's AUC on the selection share may lie below the best one's; other candidates are left out."""
@@ -47,7 +50,7 @@ class Candidate:
 
 
 def fit_candidates(
-    shares: Shares, adaptive: int, settings: OptimizationSettings, seed: int, progress: bool | None
+    shares: Shares, adaptive: int, settings: VerifierSettings, seed: int, progress: bool | None
 ) -> list[Candidate]:
     """Return every kind of verifier on the optimised, on the natural and on all queries, trained and judged.
 

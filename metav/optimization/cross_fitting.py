@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metav import _core
 from metav.optimization.members import fit_member
-from metav.optimization.settings import OptimizationSettings
 from metav.optimization.shares import Shares
 from metav.support.randomness import derive_seed
 from metav.verifiers.meta_verifier import Member, MetaVerifier
+
+if TYPE_CHECKING:
+    from metav.optimization.members import VerifierSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,7 @@ class CrossFitted:
     parts: NDArray[np.int64]
 
 
-def refit(meta_verifier: MetaVerifier, shares: Shares, settings: OptimizationSettings, seed: int) -> CrossFitted:
+def refit(meta_verifier: MetaVerifier, shares: Shares, settings: VerifierSettings, seed: int) -> CrossFitted:
     """Train the chosen members anew `repeats` times, each time on all surrogates but one part of the calibration share.
 
     meta_verifier: the chosen members.
@@ -70,7 +73,7 @@ def _refit_without(
     out: NDArray[np.bool_],
     meta_verifier: MetaVerifier,
     shares: Shares,
-    settings: OptimizationSettings,
+    settings: VerifierSettings,
     seed: int,
 ) -> tuple[Member, ...]:
     """Return the members, trained on all shares but for the calibration models `out` (a mask)."""

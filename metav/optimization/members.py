@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from metav import _core
 from metav.optimization.options import OptimizationOptions
-from metav.optimization.settings import OptimizationSettings
 from metav.support.arrays import FloatArray
 from metav.verifiers.kinds import VerifierKind, verifier_kind
 from metav.verifiers.meta_verifier import Member
@@ -19,13 +20,25 @@ CHECK_EVERY = 25
 """Updates between two measurements of that loss."""
 
 
+class VerifierSettings(Protocol):
+    """What the final training of verifiers goes by: the resolved settings, or those of a verdict."""
+
+    @property
+    def view(self) -> str:
+        """How answers are read."""
+
+    @property
+    def options(self) -> OptimizationOptions:
+        """The options of the verifiers' training."""
+
+
 def fit_member(
     name: str,
     part: tuple[int, int],
     responses: FloatArray,
     roles: bytes,
     free: NDArray[np.bool_],
-    settings: OptimizationSettings,
+    settings: VerifierSettings,
     seed: int,
 ) -> Member:
     """Return a member trained on a part of the queries; its center and spread are still 0 and 1.

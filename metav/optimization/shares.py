@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from metav import _core
-from metav.models.ensembles import Ensemble
+from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arrays import FloatArray, as_array
-from metav.zoo.zoo import Zoo, ZooModel
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from metav.zoo.zoo import Zoo, ZooModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class Shares:
     select_derived, calibrate_derived: which of these models derive from the owner's, (models,).
     calibrate_free: which of them are free negatives, (models,).
     calibrate_families: family of each calibration model.
+    other_families: those of the owner, of `optimize` and `select`, in order, the free negatives of the latter last.
     """
 
     owner: FloatArray
@@ -43,10 +47,15 @@ class Shares:
     calibrate_derived: NDArray[np.bool_]
     calibrate_free: NDArray[np.bool_]
     calibrate_families: tuple[str, ...]
+    other_families: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, owner: nn.Module, zoo: Zoo, queries: FloatArray) -> Shares:
-        """Return what the owner's model and all surrogates answer to queries (N, *input shape)."""
+        """Return what the owner's model and all surrogates answer to queries (N, *input shape); needs PyTorch."""
+        import torch
+
+        from metav.models.ensembles import Ensemble
+
         tensor = torch.from_numpy(queries)
 
         def answers(models: Sequence[nn.Module]) -> FloatArray:
@@ -73,6 +82,48 @@ class Shares:
             calibrate_derived=np.array([item.is_positive for item in calibration]),
             calibrate_free=np.array([item.run in free for item in calibration]),
             calibrate_families=tuple(item.family for item in calibration),
+            other_families=("owner", *(item.family for item in (*optimize, *select, *select_free))),
+        )
+
+    def models(self, parts: NDArray[np.int64]) -> CalibrationModels:
+        """Return all models as a fingerprint keeps them; parts: of the calibration models."""
+        groups = (self.optimize[:1], self.optimize[1:], self.select, self.select_free, self.calibrate)
+        names = ("owner", "optimize", "select", "select", "calibrate")
+        roles = np.frombuffer(self.optimize_roles, dtype=np.uint8)
+        without = np.zeros(len(self.select_free), dtype=np.bool_)
+        count = sum(map(len, groups))
+        return CalibrationModels(
+            responses=np.concatenate(groups),
+            derived=np.concatenate(
+                [roles != _core.ROLE_NEGATIVE, self.select_derived, without, self.calibrate_derived]
+            ),
+            free=np.concatenate(
+                [self.optimize_free, np.zeros(len(self.select), np.bool_), ~without, self.calibrate_free]
+            ),
+            families=(*self.other_families, *self.calibrate_families),
+            parts=np.concatenate([np.zeros(count - len(parts), dtype=np.int64), parts]),
+            shares=tuple(name for name, group in zip(names, groups, strict=True) for _ in range(len(group))),
+        )
+
+    @classmethod
+    def of_models(cls, models: CalibrationModels, responses: FloatArray) -> Shares:
+        """Return the shares of a fingerprint's models, with their responses as an access lets them out."""
+        optimize, select = models.of_share("owner", "optimize"), models.of_share("select")
+        calibrate, free = models.calibrating, models.free
+        roles = np.where(models.derived[optimize], _core.ROLE_POSITIVE, _core.ROLE_NEGATIVE).astype(np.uint8)
+        roles[0] = _core.ROLE_OWNER
+        return cls(
+            owner=responses[:1],
+            optimize=responses[optimize],
+            optimize_roles=roles.tobytes(),
+            optimize_free=free[optimize],
+            select=responses[select & ~free],
+            select_free=responses[select & free],
+            select_derived=models.derived[select & ~free],
+            calibrate=responses[calibrate],
+            calibrate_derived=models.derived[calibrate],
+            calibrate_free=free[calibrate],
+            calibrate_families=tuple(np.array(models.families)[calibrate].tolist()),
         )
 
 

@@ -1,4 +1,4 @@
-"""What the calibration models answered: kept in the fingerprint, so that a verdict sees them as it sees a suspect."""
+"""What the models of a zoo answered: kept in the fingerprint, so that a verdict sees them as it sees a suspect."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from metav.errors import InputError
 from metav.support.arrays import FloatArray
 
+SHARES = ("owner", "optimize", "select", "calibrate")
+_MASKS = (("derived", np.bool_), ("free", np.bool_), ("parts", np.int64))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CalibrationModels:
-    """Raw answers of the calibration models, with what is known of each.
+    """Raw answers of the models that calibrate, and of those that the verifiers learned from.
 
     responses: (models, queries, outputs) float32, in full precision.
     derived: which models derive from the owner's, (models,).
     free: which of them nobody trained (`metav.zoo.free_negatives`), (models,); they set no threshold.
     families: of the models, in order.
-    parts: number of the members that did not train on each model, (models,), as `Member.part`.
+    parts: number of the members that did not train on each model, (models,), as `Member.part`; 0 where all did.
+    shares: of each model, one of SHARES; None where all calibrate.
 
     Raises InputError where these do not fit each other.
     """
@@ -30,6 +34,7 @@ class CalibrationModels:
     free: NDArray[np.bool_]
     families: tuple[str, ...]
     parts: NDArray[np.int64]
+    shares: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         responses = np.array(self.responses, dtype=np.float32, order="C")
@@ -37,22 +42,35 @@ class CalibrationModels:
         if responses.ndim != 3 or not count or not np.isfinite(responses).all():
             raise InputError(f"calibration responses must be finite, (models, queries, outputs), got {responses.shape}")
         found: dict[str, NDArray[Any]] = {"responses": responses}
-        for name, dtype in (("derived", np.bool_), ("free", np.bool_), ("parts", np.int64)):
+        for name, dtype in _MASKS:
             found[name] = np.array(getattr(self, name), dtype=dtype)
             if found[name].shape != (count,):
                 raise InputError(f"{name} must have shape ({count},), got {found[name].shape}")
         if len(self.families) != count or not all(isinstance(family, str) for family in self.families):
             raise InputError(f"families must be {count} names, got {len(self.families)}")
+        shares = ("calibrate",) * count if self.shares is None else tuple(self.shares)
+        if len(shares) != count or not set(shares) <= set(SHARES) or "calibrate" not in shares:
+            raise InputError(f"shares must be {count} of {', '.join(SHARES)}, one of them calibrate at least")
         if (found["free"] & found["derived"]).any() or (found["parts"] < 0).any():
             raise InputError("a free negative cannot derive from the owner's model, and parts are numbers from 0")
         for name, array in found.items():
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+        object.__setattr__(self, "shares", shares)
+
+    def of_share(self, *names: str) -> NDArray[np.bool_]:
+        """Return which models are of one of these shares, (models,)."""
+        return np.isin(np.array(self.shares), names)
+
+    @property
+    def calibrating(self) -> NDArray[np.bool_]:
+        """Which models calibrate, (models,)."""
+        return self.of_share("calibrate")
 
     @property
     def independent(self) -> NDArray[np.bool_]:
-        """Which models were trained independently, free negatives apart, (models,)."""
-        found: NDArray[np.bool_] = ~self.derived & ~self.free
+        """Which models that calibrate were trained independently, free negatives apart, (models,)."""
+        found: NDArray[np.bool_] = self.calibrating & ~self.derived & ~self.free
         return found
 
     def document(self) -> dict[str, Any]:
@@ -62,4 +80,5 @@ class CalibrationModels:
             "free": [bool(entry) for entry in self.free],
             "families": list(self.families),
             "parts": [int(entry) for entry in self.parts],
+            "shares": list(self.shares or ()),
         }

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.errors import InputError, SuspectError
+from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
-from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.tasks.kinds import kind_of
+from metav.verdicts.access import Access
+from metav.verdicts.access_rules import AccessRule, rule_for
 from metav.verdicts.competence import Competence, judge_competence
 from metav.verdicts.novelty import Novelty, measure_novelty
-from metav.verdicts.reading import Reading, read_answers, readable, seen_through
+from metav.verdicts.reading import Reading, read_answers, readable
 from metav.verdicts.verdict import Decision, Verdict
 
 SIMULATIONS = 64
@@ -82,35 +84,34 @@ def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
         message = "the suspect gives the same answer to every query; check that it reads its input"
         return _Case(fp, suspect, answers=answers).inconclusive("constant", message)
     reading = read_answers(fp, answers)
-    models = readable(seen_through(fp, reading.access), reading.access)
-    rows = readable(reading.rows, reading.access)
-    case = _Case(fp, suspect, answers=answers, reading=reading, competence=_competence(fp, rows, models))
+    rows, rule = readable(reading.rows, reading.access), rule_for(fp, reading.access)
+    case = _Case(fp, suspect, answers=answers, reading=reading, access_rule=rule)
+    if rule is None:
+        return case.inconclusive("access", _too_little(reading.access, 0.0))
+    case = replace(case, competence=_competence(fp, rows, rule.trained))
     if case.competence is not None and not case.competence.is_competent:
         return case.inconclusive("not_competent", f"the suspect does not do this task: {case.competence}")
-    logit = _logit(fp, rows)
+    logit = _logit(fp, rule, rows)
     if logit is None:
         message = "the answers are so large that they have no finite score; check their unit"
         return case.inconclusive("not_finite", message)
-    case = replace(case, own_rule=_rule(fp, models), logit=logit)
-    return _decided(case, rows, models)
+    return _decided(replace(case, logit=logit), rule, rows)
 
 
-def _decided(case: _Case, rows: FloatArray, models: FloatArray) -> Verdict:
+def _decided(case: _Case, rule: AccessRule, rows: FloatArray) -> Verdict:
     """Return the verdict of a case that has a score."""
-    fp, rule, logit = case.fp, case.rule, case.logit
-    access = None if case.reading is None else case.reading.access
-    if logit is None:
+    answers, reading, logit = case.answers, case.reading, case.logit
+    if answers is None or reading is None or logit is None:
         raise ValueError("a case without a score cannot be decided")
-    matched = logit >= rule.threshold
-    flips = _flips(case, rows, matched)
-    if flips > FLIPS_ALLOWED and case.answers is not None:
+    matched = logit >= case.rule.threshold
+    flips = _flips(case.fp, reading, answers, rule, matched)
+    if flips > FLIPS_ALLOWED:
         message = (
-            f"the same query gets different answers (by up to {case.answers.noise:.2g} standard deviations), and noise "
+            f"the same query gets different answers (by up to {answers.noise:.2g} standard deviations), and noise "
             f"of this size changes the decision in {flips:.0%} of {SIMULATIONS} simulations; average several answers"
         )
         return case.inconclusive("noisy", message)
-    trained = fp.calibration_models is not None and ~fp.calibration_models.free
-    novelty = measure_novelty(rows, models[trained], fp.task.view)
+    novelty = measure_novelty(rows, rule.trained, case.fp.task.view)
     case = replace(case, novelty=novelty)
     if matched and novelty.is_novel:
         message = (
@@ -118,31 +119,26 @@ def _decided(case: _Case, rows: FloatArray, models: FloatArray) -> Verdict:
             f"{novelty.limit:.2f}), so that its score says nothing; ask for answers in another form"
         )
         return case.inconclusive("unlike_any", message)
-    power = rule.true_positives.value
+    power = case.rule.true_positives.value
     if not matched and power < LEAST_POWER:
-        message = (
-            f"answers in this form ({access}) no longer tell derived from independent models: {power:.0%} of the "
-            "derived calibration models would be found; ask for all scores, unrounded"
-        )
-        return case.inconclusive("access", message)
+        return case.inconclusive("access", _too_little(reading.access, power))
     return case.verdict(Decision.MATCH if matched else Decision.NO_MATCH)
 
 
-def _competence(fp: Fingerprint, rows: FloatArray, models: FloatArray) -> Competence | None:
+def _too_little(access: Access, power: float) -> str:
+    return (
+        f"answers in this form ({access}) no longer tell derived from independent models: {power:.0%} of the derived "
+        "calibration models would be found; ask for all scores, unrounded"
+    )
+
+
+def _competence(fp: Fingerprint, rows: FloatArray, trained: FloatArray) -> Competence | None:
     """Return how well a suspect does the task on the natural queries; None where these have no true answers."""
-    if fp.truth is None or len(fp.truth) < FEWEST_NATURAL or fp.calibration_models is None:
+    if fp.truth is None or len(fp.truth) < FEWEST_NATURAL:
         return None
-    natural, trained = slice(fp.adaptive, len(fp.queries)), ~fp.calibration_models.free
+    natural = slice(fp.adaptive, len(fp.queries))
     name = kind_of(fp.task.name).name
-    return judge_competence(rows[natural], fp.truth, name, calibration=models[trained][:, natural], seed=fp.seed)
-
-
-def _rule(fp: Fingerprint, models: FloatArray) -> Calibration:
-    """Return the decision rule for the access through which the calibration models are seen."""
-    known = fp.calibration_models
-    assert known is not None
-    logits = fp.calibration_logits(models)
-    return calibrate(logits[known.derived], logits[known.independent], target_fpr=fp.calibration.target_fpr)
+    return judge_competence(rows[natural], fp.truth, name, calibration=trained[:, natural], seed=fp.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=False, eq=False)
@@ -156,12 +152,12 @@ class _Case:
     competence: Competence | None = None
     novelty: Novelty | None = None
     logit: float | None = None
-    own_rule: Calibration | None = None
+    access_rule: AccessRule | None = None
 
     @property
     def rule(self) -> Calibration:
         """The decision rule for the suspect's access, that of full access where none is known."""
-        return self.fp.calibration if self.own_rule is None else self.own_rule
+        return self.fp.calibration if self.access_rule is None else self.access_rule.calibration
 
     def inconclusive(self, reason: str, message: str) -> Verdict:
         """Return an INCONCLUSIVE verdict."""
@@ -192,30 +188,31 @@ class _Case:
         )
 
 
-def _flips(case: _Case, rows: FloatArray, matched: bool) -> float:
+def _flips(fp: Fingerprint, reading: Reading, answers: Answers, rule: AccessRule, matched: bool) -> float:
     """Return the share of simulations, with noise as it was measured added to the answers, that change the decision."""
-    answers = case.answers
-    if answers is None or answers.differences is None or (answers.noise or 0.0) <= ROUNDING:
+    differences = answers.differences
+    if differences is None or (answers.noise or 0.0) <= ROUNDING:
         return 0.0
-    differences, reading = answers.differences, case.reading
-    assert reading is not None
+    scale = reading.form.scale if reading.form.is_distribution else 1.0
     random = np.random.default_rng(0)
     flipped = 0
     for _ in range(SIMULATIONS):
         # the difference of two answers has twice the variance of one; whole rows keep how outputs vary together
-        noise = differences[random.integers(len(differences), size=len(rows))] / math.sqrt(2)
-        noise = noise / reading.form.scale if reading.form.is_distribution else noise
-        noisy = reading.rows + noise * random.choice([-1.0, 1.0], size=(len(rows), 1))
-        logit = _logit(case.fp, readable(_like(reading.rows, noisy), reading.access))
-        flipped += logit is None or (logit >= case.rule.threshold) != matched
+        noise = differences[random.integers(len(differences), size=len(reading.rows))] / (math.sqrt(2) * scale)
+        noisy = reading.rows + noise * random.choice([-1.0, 1.0], size=(len(noise), 1))
+        logit = _logit(fp, rule, readable(_like(reading.rows, noisy), reading.access))
+        flipped += logit is None or (logit >= rule.calibration.threshold) != matched
     return flipped / SIMULATIONS
 
 
-def _logit(fp: Fingerprint, rows: FloatArray) -> float | None:
+def _logit(fp: Fingerprint, rule: AccessRule, rows: FloatArray) -> float | None:
     """Return the logit of answers (N, outputs), None where it would not be finite."""
+    if not np.isfinite(rows).all():
+        return None
     try:
-        return float(fp.logits(rows[None])[0])
-    except InputError:  # finite and of the right shape, so too large
+        with fp.lock:
+            return float(rule.meta_verifier.logits(rows[None])[0])
+    except OverflowError:  # the answers are finite, their logits are not
         return None
 
 

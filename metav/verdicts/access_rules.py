@@ -1,0 +1,97 @@
+"""The decision rule for an access: verifiers and threshold for models that answer no more than the suspect does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metav.errors import ArtefactError, ZooError
+from metav.fingerprints.fingerprint import Fingerprint
+from metav.optimization.candidates import fit_candidates, select_members
+from metav.optimization.cross_fitting import refit
+from metav.optimization.options import OptimizationOptions
+from metav.optimization.shares import Shares
+from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.calibration_models import CalibrationModels
+from metav.support.arrays import FloatArray
+from metav.support.randomness import derive_seed
+from metav.verdicts.access import Access
+from metav.verdicts.reading import readable, seen_through
+from metav.verifiers.meta_verifier import MetaVerifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AccessRule:
+    """What decides for one access.
+
+    meta_verifier: gives logits to readable answers.
+    calibration: threshold and rates, of calibration models seen through the access.
+    trained: readable answers of the calibration models that were trained, (models, queries, outputs).
+    """
+
+    meta_verifier: MetaVerifier
+    calibration: Calibration
+    trained: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What the final training of verifiers goes by."""
+
+    view: str
+    options: OptimizationOptions
+
+
+def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
+    """Return the rule for an access; None where nothing that it lets out tells derived from independent models.
+
+    For all scores it is the fingerprint's own. For less, verifiers are trained anew on the answers of the zoo's models
+    as the access would have let them out, which takes seconds; the fingerprint keeps them.
+    """
+    key, models = str(access.to_dict()), fp.calibration_models
+    if models is None:
+        raise ArtefactError("the fingerprint holds no answers of its zoo's models; make it again")
+    with fp.lock:
+        if key not in fp.accesses:
+            seen = readable(seen_through(fp, access), access)
+            fp.accesses[key] = _own(fp, models, seen) if access.is_full else _anew(fp, models, seen)
+        found: AccessRule | None = fp.accesses[key]
+    return found
+
+
+def _own(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule:
+    logits = fp.calibration_logits(seen[models.calibrating])
+    return _rule(fp, models, seen, fp.meta_verifier, logits)
+
+
+def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule | None:
+    if set(models.shares or ()) != {"owner", "optimize", "select", "calibrate"}:
+        return _own(fp, models, seen)
+    known = {field.name for field in fields(OptimizationOptions)}
+    given = {name: value for name, value in fp.options.items() if name in known}
+    given["weights"] = tuple(given["weights"])
+    settings, shares = _Settings(fp.task.view, OptimizationOptions(**given)), Shares.of_models(models, seen)
+    seed = derive_seed(fp.seed, "access")
+    try:
+        candidates = fit_candidates(shares, fp.adaptive, settings, seed, False)
+        final = refit(select_members(candidates), shares, settings, seed)
+    except ZooError:  # no candidate tells the classes apart: the access lets out too little
+        return None
+    return _rule(fp, models, seen, final.meta_verifier, final.logits)
+
+
+def _rule(
+    fp: Fingerprint,
+    models: CalibrationModels,
+    seen: FloatArray,
+    meta_verifier: MetaVerifier,
+    logits: NDArray[np.float64],
+) -> AccessRule:
+    derived, free = models.derived[models.calibrating], models.free[models.calibrating]
+    return AccessRule(
+        meta_verifier=meta_verifier,
+        calibration=calibrate(logits[derived], logits[~derived & ~free], target_fpr=fp.calibration.target_fpr),
+        trained=np.ascontiguousarray(seen[models.calibrating & ~models.free]),
+    )
