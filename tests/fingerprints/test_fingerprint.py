@@ -77,7 +77,7 @@ def test_copies_score_the_same_and_have_the_same_commitment():
 
 
 def test_scores_are_the_weighted_members_through_the_logistic_rule():
-    fp, responses = handmade(), numbers(8, QUERIES, OUTPUTS, seed=5)
+    fp, responses = handmade(calibration=rule()), numbers(8, QUERIES, OUTPUTS, seed=5)
     logits = np.zeros(8)
     for part in fp.meta_verifier.members:
         raw = part.verifier.logits(np.ascontiguousarray(responses[:, part.start : part.stop]))

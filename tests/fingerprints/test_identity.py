@@ -47,15 +47,35 @@ def test_a_fingerprint_of_0_1_0_scores_the_same_to_the_bit(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fingerprint_of_0_1_0_keeps_its_commitment_verdict_and_bytes(name: str, tmp_path: Path) -> None:
+def test_a_fingerprint_of_0_1_0_keeps_its_commitment_rule_and_bytes(name: str, tmp_path: Path) -> None:
     path = FOLDER / f"{name}.metav"
     fp = metav.load(path)
     assert fp.commitment == EXPECTED[name]["commitment"]
     assert fp.versions["metav"] == EXPECTED["metav"] == "0.1.0"
     fp.save(tmp_path / "again.metav")
     assert (tmp_path / "again.metav").read_bytes() == path.read_bytes()
-    verdict = metav.verify(fp, np.load(FOLDER / f"{name}_responses.npy")[0])
-    assert (verdict.decision, verdict.p_value) == (EXPECTED[name]["decision"], EXPECTED[name]["p_value"])
+    logit = float(fp.logits(np.load(FOLDER / f"{name}_responses.npy")[:1])[0])
+    assert (logit >= fp.calibration.threshold) == (EXPECTED[name]["decision"] == "MATCH")
+    assert fp.calibration.p_value(logit) == EXPECTED[name]["p_value"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fingerprint_of_0_1_0_can_be_inspected_but_gives_no_verdict(name: str) -> None:
+    fp = metav.load(FOLDER / f"{name}.metav")
+    assert fp.format_version == 1
+    assert json.loads(fp.to_json())["format_version"] == 1
+    assert fp.commitment in fp._repr_html_()
+
+    def asked(queries: np.ndarray) -> np.ndarray:
+        raise AssertionError("nobody is asked in vain")
+
+    verdict = metav.verify(fp, asked, accepts="numpy")
+    assert (verdict.decision, verdict.reason) == ("INCONCLUSIVE", "old_format")
+    assert (verdict.score, verdict.p_value, verdict.logit) == (None, None, None)
+    assert verdict.message is not None
+    assert "accuse honest models" in verdict.message
+    assert "make it again from the owner's model" in verdict.message
+    assert verdict.commitment == fp.commitment
 
 
 def test_tasks_have_the_digests_of_0_1_0() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import nn
 import metav
 from metav import _core
 from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification, derive_salt
-from metav.statistics.calibration import Calibration
+from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.calibration_models import CalibrationModels
 from metav.support.randomness import isolated_rng, single_thread
 from metav.tasks.classification import Classification
 from metav.verifiers.meta_verifier import Member, MetaVerifier
@@ -56,7 +58,7 @@ def linear_member(start: int, stop: int, **changes: Any) -> Member:
 
 
 def rule(**changes: Any) -> Calibration:
-    """A rule with 50 negatives below and 4 positives above the threshold."""
+    """A rule with 50 negatives below and 4 positives above the threshold, the one of the hand-made of version 1."""
     options = {
         "threshold": 0.5,
         "slope": 2.0,
@@ -67,13 +69,23 @@ def rule(**changes: Any) -> Calibration:
     return Calibration(**{**options, **changes})
 
 
-def handmade(**changes: Any) -> Fingerprint:
-    """Six queries of shape (2, 2), three outputs, two members; keywords replace fields."""
-    view = changes.pop("view", "identity")
+def members_of(view: str) -> MetaVerifier:
+    """The two members of a hand-made fingerprint."""
     members = (linear_member(0, 4, weight=0.75, view=view), member("local", 4, 6, weight=0.25, view=view))
+    return MetaVerifier(members)
+
+
+def handmade(**changes: Any) -> Fingerprint:
+    """Six queries of shape (2, 2), three outputs, two members; keywords replace fields.
+
+    A classifier's, but for the views that read numbers as they are: those are a regression's. 50 independent models
+    calibrate, 4 derived ones and 2 that nobody trained; the rule is the one that follows from them.
+    """
+    view = changes.pop("view", "identity")
+    models = calibration_models(view)
     options: dict[str, Any] = {
         "task": TaskSpecification(
-            name="classification",
+            name="regression" if view.startswith("identity") else "classification",
             view=view,
             input_shape=(2, 2),
             outputs=OUTPUTS,
@@ -85,16 +97,70 @@ def handmade(**changes: Any) -> Fingerprint:
         "adaptive": 4,
         "lower": np.full((2, 2), -4.0, np.float32),
         "upper": np.full((2, 2), 4.0, np.float32),
-        "meta_verifier": MetaVerifier(members),
-        "calibration": rule(),
+        "meta_verifier": members_of(view),
+        "calibration": rule_of(members_of(view), models, 0.05),
         "zoo": {"positives": 4, "owner_metric": 0.9375},
         "options": {"queries": QUERIES, "weights": [0.5, 1, 1]},
         "history": {"held_out_aruc": [[1, 0.5]]},
-        "versions": {"metav": "0.1.0"},
+        "versions": {"metav": "0.2.0"},
         "seed": 3,
         "salt": derive_salt(3, "0" * 64),
+        "calibration_models": models,
+        "truth": numbers(2, OUTPUTS, seed=6) if view.startswith("identity") else np.array([0, 2]),
+        "check": {"owner_matches": True, "owner_score": 0.875},
     }
     return Fingerprint(**{**options, **changes})
+
+
+def handmade_of_version_1() -> Fingerprint:
+    """The hand-made fingerprint as 0.1.0 made it."""
+    return handmade(
+        task=handmade_task(name="classification"),
+        calibration=rule(),
+        versions={"metav": "0.1.0"},
+        calibration_models=None,
+        truth=None,
+        check={},
+        format_version=1,
+    )
+
+
+@functools.cache
+def calibration_models(view: str = "identity") -> CalibrationModels:
+    """50 independent models of logits from -3 to 0, 4 derived ones above, 2 free ones, all multiples of 1/8."""
+    wanted = [*np.linspace(1.0, 2.5, 4), *np.linspace(-3.0, 0.0, 50), -8.0, -9.0]
+    members = members_of(view)
+    answers = [_with_logit(members, logit, seed=100 + number) for number, logit in enumerate(wanted)]
+    return CalibrationModels(
+        responses=np.round(8 * np.stack(answers)) / 8,
+        derived=np.arange(56) < 4,
+        free=np.arange(56) >= 54,
+        families=("noise",) * 4 + ("independent",) * 50 + ("free_constant",) * 2,
+        parts=np.zeros(56),
+    )
+
+
+def rule_of(members: MetaVerifier, models: CalibrationModels, target_fpr: float) -> Calibration:
+    """The rule that follows from calibration models."""
+    logits = np.empty(len(models.parts))
+    for part in np.unique(models.parts):
+        own = models.parts == part
+        logits[own] = members.logits_of_part(np.ascontiguousarray(models.responses[own]), int(part))
+    return calibrate(logits[models.derived], logits[models.independent], target_fpr=target_fpr)
+
+
+def handmade_between(negative: np.ndarray, positive: np.ndarray, **changes: Any) -> Fingerprint:
+    """A hand-made fingerprint that one independent and one derived model calibrate: the threshold is the next number
+    above the logit of the first. Keywords replace fields."""
+    fp = handmade(**changes)
+    models = CalibrationModels(
+        responses=np.stack([negative, positive]),
+        derived=np.array([False, True]),
+        free=np.zeros(2, bool),
+        families=("independent", "noise"),
+        parts=np.zeros(2),
+    )
+    return replace(fp, calibration_models=models, calibration=rule_of(fp.meta_verifier, models, 0.05))
 
 
 def handmade_task(**changes: Any) -> TaskSpecification:
@@ -106,8 +172,12 @@ def handmade_task(**changes: Any) -> TaskSpecification:
 def answers_with_logit(fp: Fingerprint, logit: float, *, seed: int = 0) -> np.ndarray:
     """Answers (N, K) of a hand-made fingerprint under the view `identity` whose logit is the given one, but for
     rounding: it is linear in the first answer."""
+    return _with_logit(fp.meta_verifier, logit, seed=seed)
+
+
+def _with_logit(members: MetaVerifier, logit: float, *, seed: int) -> np.ndarray:
     answers = numbers(QUERIES, OUTPUTS, seed=seed)
-    missing = logit - float(fp.logits(answers[None])[0])
+    missing = logit - float(members.logits(answers[None])[0])
     answers[0, 0] += missing / LINEAR_SLOPE
     return answers
 

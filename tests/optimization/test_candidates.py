@@ -23,9 +23,42 @@ def candidate(auc, separation, kind="mlp"):
     return Candidate(member=member, auc=auc, separation=separation)
 
 
+def weights(candidates):
+    return [(member.verifier.kind, member.weight) for member in select_members(candidates).members]
+
+
 def test_a_candidate_that_separates_worse_has_no_say():
-    chosen = select_members([candidate(1.0, 4.0), candidate(1.0, 1.0, "local"), candidate(0.9, 4.0, "matched")])
-    assert [(member.verifier.kind, member.weight) for member in chosen.members] == [("mlp", 1.0)]
+    others = [candidate(1.0, 1.0, "local"), candidate(0.9, 4.0, "local")]
+    assert weights([candidate(1.0, 4.0), *others]) == [("mlp", 1.0)]
+    assert weights([candidate(1.0, 4.0), candidate(1.0, 1.0), candidate(0.9, 4.0)]) == [("mlp", 1.0)]
+    # a closed form has to beat other closed forms only
+    assert weights([candidate(1.0, 4.0), candidate(0.9, 4.0, "matched"), candidate(0.7, 4.0, "matched")]) == [
+        ("mlp", 0.5),
+        ("matched", 0.5),
+    ]
+
+
+@pytest.mark.parametrize("separation", [0.5, 2.0, 50.0])
+@pytest.mark.parametrize("auc", [0.6, 0.9, 1.0])
+def test_closed_forms_have_half_of_the_weight_however_well_they_separate(auc, separation):
+    """They are not misled by what the zoo lacks, which the selection share does not show."""
+    found = weights([candidate(1.0, 4.0), candidate(1.0, 4.0), candidate(auc, separation, "matched")])
+    assert found == [("mlp", 0.25), ("mlp", 0.25), ("matched", 0.5)]
+
+
+def test_one_half_alone_has_the_whole_weight():
+    assert weights([candidate(1.0, 4.0), candidate(0.5, -1.0, "matched")]) == [("mlp", 1.0)]
+    assert weights([candidate(0.5, -1.0), candidate(0.9, 1.0, "matched")]) == [("matched", 1.0)]
+    assert weights([candidate(0.9, 1.0, "matched")]) == [("matched", 1.0)]
+
+
+def test_within_a_half_weights_are_the_squares_of_the_separations():
+    chosen = [candidate(1.0, 4.0), candidate(1.0, 3.6), candidate(0.9, 2.0, "matched"), candidate(0.9, 1.9, "matched")]
+    (_, first), (_, second), (_, third), (_, fourth) = weights(chosen)
+    assert first / second == pytest.approx((4.0 / 3.6) ** 2)
+    assert third / fourth == pytest.approx((2.0 / 1.9) ** 2)
+    assert first + second == pytest.approx(0.5)
+    assert third + fourth == pytest.approx(0.5)
 
 
 def test_equal_candidates_share_the_weight():
@@ -33,11 +66,10 @@ def test_equal_candidates_share_the_weight():
     assert [member.weight for member in chosen.members] == [0.5, 0.5]
 
 
-def test_other_kinds_count_only_where_no_mlp_comes_close():
+def test_other_kinds_that_learn_by_steps_count_only_where_no_mlp_comes_close():
     others = [candidate(1.0, 9.0, "local"), candidate(1.0, 9.0, "matched")]
-    assert [member.verifier.kind for member in select_members([candidate(0.99, 3.0), *others]).members] == ["mlp"]
-    chosen = select_members([candidate(0.9, 9.0), *others])
-    assert [member.verifier.kind for member in chosen.members] == ["local", "matched"]
+    assert weights([candidate(0.99, 3.0), *others]) == [("mlp", 0.5), ("matched", 0.5)]
+    assert weights([candidate(0.9, 9.0), *others]) == [("local", 0.5), ("matched", 0.5)]
 
 
 def test_candidates_that_separate_nothing_are_refused():

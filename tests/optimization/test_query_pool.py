@@ -20,10 +20,13 @@ def shares_of(signal, roles=(2, 1, 1, 1, 0, 0, 0, 0), repeats=8):
         owner=optimize[:1],
         optimize=optimize,
         optimize_roles=roles.tobytes(),
+        optimize_free=np.zeros(len(roles), bool),
         select=select,
+        select_free=select[:0],
         select_derived=derived,
         calibrate=select[:0],
         calibrate_derived=derived[:0],
+        calibrate_free=derived[:0],
         calibrate_families=(),
     )
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
-from scipy.stats import beta, binom, binomtest
+from scipy.stats import beta, binom, binomtest, nct, norm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from metav.errors import InputError
-from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.calibration import DEFAULT_FPR, Calibration, calibrate
 from metav.statistics.intervals import exact_interval
 from metav.statistics.p_values import conformal_p_value
 
@@ -98,31 +98,57 @@ def test_a_match_has_a_p_value_within_the_rate_where_n_supports_it(positives, ne
         assert Fraction(found.p_value(logit)).limit_denominator(1000) <= Fraction(str(rate))
 
 
-@given(negatives=logit_lists, gap=st.floats(1e-3, 10), spread=logit_lists, rate=rates)
-def test_between_separated_classes_the_threshold_lies_in_the_gap(negatives, gap, spread, rate):
-    positives = np.abs(spread) + max(negatives) + gap
-    found = calibrate(positives, negatives, target_fpr=rate)
-    assert max(negatives) < found.threshold <= positives.min()
-    assert found.false_positives.count == 0
-    assert found.true_positives.value == 1.0
+def rank_limit(negatives, rate: float) -> float:
+    """The largest negative that must not pass."""
+    return np.sort(negatives)[len(negatives) - 1 - max(0, may_pass(len(negatives), rate))]
 
 
-def test_the_nearest_tenths_of_separated_classes_have_the_same_margin_to_the_threshold():
-    tight, wide = np.linspace(-0.1, 0.1, 21), np.linspace(-1, 1, 21)  # three models each: steps of 0.01 and of 0.1
-    assert calibrate(10 + wide, tight).threshold == pytest.approx((9.1 + 0.09) / 2)
-    assert calibrate(10 + tight, wide).threshold == pytest.approx((9.91 + 0.9) / 2)
+def normal_limit(negatives, rate: float) -> float:
+    """The one-sided tolerance limit of a normal population, with 95 % confidence (Owen, 1968)."""
+    count = len(negatives)
+    factor = nct.ppf(0.95, count - 1, norm.ppf(1 - rate) * math.sqrt(count)) / math.sqrt(count)
+    return float(np.mean(negatives) + factor * np.std(negatives, ddof=1))
 
 
-def test_of_few_models_the_extremes_have_the_same_margin_to_the_threshold():
-    assert calibrate([2.0, 5.0, 9.0], [-4.0, -1.0, 0.0]).threshold == 1.0
+@given(positives=logit_lists, others=logit_lists, negatives=logit_lists, rate=rates)
+def test_derived_models_do_not_move_the_threshold(positives, others, negatives, rate):
+    first, second = (calibrate(given, negatives, target_fpr=rate) for given in (positives, others))
+    assert first.threshold == second.threshold
+    assert first.false_positives == second.false_positives
+    assert np.array_equal(first.negatives, second.negatives)
 
 
-def test_one_outlier_does_not_let_the_threshold_pass_the_others():
+@given(negatives=st.lists(st.integers(-500, 500).map(lambda value: value / 10), min_size=2, max_size=40), rate=rates)
+def test_the_threshold_is_the_higher_of_rank_and_tolerance_limit(negatives, rate):
+    found = calibrate([1.0], negatives, target_fpr=rate).threshold
+    by_rank, by_limit = rank_limit(negatives, rate), normal_limit(negatives, rate)
+    assert found > by_rank
+    assert found == pytest.approx(max(by_rank, by_limit), rel=1e-6, abs=1e-6)
+
+
+def test_one_negative_alone_bounds_the_threshold_by_itself():
+    assert calibrate([5.0], [1.5]).threshold == np.nextafter(1.5, 2)
+
+
+def test_negatives_that_vary_more_put_the_threshold_farther_from_them():
+    tight, wide = np.linspace(-0.1, 0.1, 21), np.linspace(-1, 1, 21)
+    assert calibrate([10.0], wide).threshold == pytest.approx(10 * calibrate([10.0], tight).threshold)
+    assert calibrate([10.0], tight).threshold == pytest.approx(normal_limit(tight, DEFAULT_FPR))
+
+
+def test_of_few_models_the_threshold_lies_far_above_them():
+    """Three models say little: the limit lies 10.55 standard deviations above their mean (Owen, 1968)."""
+    negatives = np.array([-4.0, -1.0, 0.0])
+    found = calibrate([2.0, 5.0, 9.0], negatives).threshold
+    assert (found - negatives.mean()) / negatives.std(ddof=1) == pytest.approx(10.553, abs=1e-3)
+
+
+def test_derived_outliers_do_not_let_the_threshold_sink_into_the_independent_models():
     bulk = np.linspace(-3, -2, 90)
-    positives = np.append(np.linspace(1.0, 2.0, 49), -2.5)
-    found = calibrate(positives, bulk)
-    assert found.threshold > -1.5  # the rank alone would let it sink to just above -2.05
+    found = calibrate(np.append(np.linspace(1.0, 2.0, 49), -2.5), bulk)
+    assert found.threshold > -2.0
     assert found.false_positives.count == 0
+    assert found.true_positives.count == 49
 
 
 @given(positives=logit_lists, negatives=logit_lists, shift=st.integers(-8, 8), power=st.integers(-3, 3))
@@ -140,16 +166,17 @@ def test_how_many_negatives_support_a_rate_is_counted_exactly(rate, needed):
     assert needed == 1 or not rule(negatives=np.zeros(needed - 1), target_fpr=rate).supports_target
 
 
-def test_the_guarantee_holds_for_independent_models():
-    """Exchangeable negatives: a new one passes with a chance of at most the rate, here within a binomial bound."""
+@pytest.mark.parametrize("draw", ["normal", "standard_exponential", "random"])
+def test_the_guarantee_holds_for_independent_models(draw):
+    """Exchangeable negatives of any law: a new one passes with a chance of at most the rate, here within a binomial
+    bound."""
     random = np.random.default_rng(0)
     rate, trials, passed = 0.1, 2000, 0
     for _ in range(trials):
-        negatives = random.normal(size=20)
-        positives = random.normal(0.5, 1.0, size=5)
-        passed += int(random.normal() >= calibrate(positives, negatives, target_fpr=rate).threshold)
+        *negatives, new = getattr(random, draw)(size=21)
+        passed += int(new >= calibrate(random.normal(0.5, 1.0, size=5), negatives, target_fpr=rate).threshold)
     assert binomtest(passed, trials, rate, alternative="greater").pvalue > 1e-4
-    assert passed > 0
+    assert passed > 0 or draw == "random"
 
 
 # Score and p-value ---------------------------------------------------------------------------------------------------

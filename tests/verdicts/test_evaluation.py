@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
-from small_fingerprints import OUTPUTS, answers_with_logit, handmade, small_fingerprint, small_owner, small_suspects
+from small_fingerprints import (
+    OUTPUTS,
+    answers_with_logit,
+    handmade,
+    handmade_between,
+    small_fingerprint,
+    small_owner,
+    small_suspects,
+)
 from torch import nn
 
 import metav
@@ -68,8 +76,8 @@ def test_families_are_counted_apart_in_their_order():
 
 @settings(max_examples=20, deadline=None)
 @given(
-    positives=st.lists(st.sampled_from([-2.0, 0.25, 1.0, 5.0, 60.0]), min_size=1, max_size=6),
-    negatives=st.lists(st.sampled_from([-9.0, 0.25, 0.5, 1.0, 50.0]), min_size=1, max_size=6),
+    positives=st.lists(st.sampled_from([-2.0, 0.25, 1.0, 2.0, 3.0]), min_size=1, max_size=6),
+    negatives=st.lists(st.sampled_from([-9.0, 0.25, 0.5, 1.0, 2.5]), min_size=1, max_size=6),
 )
 def test_curves_are_those_of_the_suspects(positives, negatives):
     entries = [(suspect(logit), True, "p") for logit in positives]
@@ -88,8 +96,11 @@ def test_curves_are_those_of_the_suspects(positives, negatives):
 
 
 def test_saturated_scores_still_rank():
-    entries = [(suspect(logit), logit > 50, "far" if logit > 50 else "near") for logit in (45.0, 48.0, 55.0, 58.0)]
-    found = metav.evaluate(FP, entries)
+    """Two calibration models without any spread make a steep rule: all scores are 1.0, and logits differ."""
+    steep = handmade_between(suspect(-1.0), suspect(3.0))
+    logits = {2.5: "near", 2.75: "near", 2.875: "far", 3.0: "far"}
+    entries = [(suspect(logit), family == "far", family) for logit, family in logits.items()]
+    found = metav.evaluate(steep, entries)
     assert {result.score for result in found.results} == {1.0}
     assert found.auc == 1.0
 

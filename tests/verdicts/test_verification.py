@@ -18,8 +18,10 @@ from small_fingerprints import (
     QUERIES,
     answers_with_logit,
     handmade,
+    handmade_between,
+    handmade_of_version_1,
+    linear_member,
     numbers,
-    rule,
     small_fingerprint,
     small_owner,
     small_task,
@@ -31,6 +33,7 @@ import metav
 from metav import Decision
 from metav.errors import ArtefactError, InputError
 from metav.fingerprints.fingerprint import TaskSpecification
+from metav.verifiers.meta_verifier import MetaVerifier
 
 FP = handmade()
 
@@ -48,13 +51,19 @@ def test_a_match_is_a_score_of_at_least_one_half(answers):
     verdict = metav.verify(FP, answers)
     if verdict.reason == "constant":
         return
-    assert verdict.decision is (Decision.MATCH if verdict.score >= 0.5 else Decision.NO_MATCH)
-    assert (verdict.score >= 0.5) == (verdict.logit >= verdict.threshold)
-    assert verdict.score == float(FP.scores(answers[None])[0])
+    matched = verdict.score >= 0.5
+    assert matched == (verdict.logit >= verdict.threshold)
+    if verdict.decision is Decision.INCONCLUSIVE:
+        assert verdict.reason in (("unlike_any",) if matched else ("access",))
+    else:
+        assert verdict.decision is (Decision.MATCH if matched else Decision.NO_MATCH)
+        assert (verdict.reason, verdict.message) == (None, None)
     assert verdict.logit == float(FP.logits(answers[None])[0])
-    negatives = FP.calibration.negatives
-    assert verdict.p_value == (1 + sum(negatives >= verdict.logit)) / (len(negatives) + 1)
-    assert (verdict.reason, verdict.message, verdict.noise) == (None, None, None)
+    assert verdict.noise is None
+    if verdict.access == "all":
+        assert verdict.score == float(FP.scores(answers[None])[0])
+        negatives = FP.calibration.negatives
+        assert verdict.p_value == (1 + sum(negatives >= verdict.logit)) / (len(negatives) + 1)
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,12 +77,14 @@ def test_whatever_is_answered_gives_a_verdict(answers):
     str(verdict)
 
 
-@pytest.mark.parametrize("view", ["identity", "logprob", "round(2)", "topk(2)", "label", "identity_round(1)"])
+@pytest.mark.parametrize(
+    "view", ["identity", "logprob", "relative", "round(2)", "topk(2)", "label", "identity_round(1)"]
+)
 @settings(max_examples=25, deadline=None)
 @given(answers=arrays.arrays(np.float32, (QUERIES, OUTPUTS), elements=st.floats(allow_nan=False, width=32)))
 def test_no_view_fails_on_finite_answers(view, answers):
     verdict = metav.verify(handmade(view=view), answers)
-    assert verdict.reason in (None, "constant", "not_finite")
+    assert verdict.reason in (None, "constant", "not_finite", "unlike_any", "access")
 
 
 @pytest.mark.parametrize(("distance", "decision"), [(1e-3, Decision.MATCH), (-1e-3, Decision.NO_MATCH)])
@@ -83,14 +94,20 @@ def test_the_threshold_decides(distance, decision):
     assert verdict.score == pytest.approx(0.5, abs=1e-2)
 
 
-def test_a_logit_at_the_threshold_is_a_match_and_the_one_below_is_none():
+@pytest.mark.parametrize(("center", "decision"), [(0.0, Decision.NO_MATCH), (-(2.0**-51), Decision.MATCH)])
+def test_a_logit_at_the_threshold_is_a_match_and_the_one_below_is_none(center, decision):
+    """The only independent model answers as the suspect does, so that the threshold is the next number above its logit,
+    1; the suspect's own logit comes from another half of the members as well, whose center moves it there."""
+    halves = [linear_member(0, QUERIES, weight=0.5, center=shift, spread=1.0) for shift in (0.0, center)]
+    members = MetaVerifier(tuple(dataclasses.replace(half, part=part) for part, half in enumerate(halves)))
     answers = numbers(QUERIES, OUTPUTS, seed=7)
-    logit = float(FP.logits(answers[None])[0])
-    at = metav.verify(handmade(calibration=rule(threshold=logit)), answers)
-    above = metav.verify(handmade(calibration=rule(threshold=float(np.nextafter(logit, np.inf)))), answers)
-    assert (at.decision, at.score) == (Decision.MATCH, 0.5)
-    assert above.decision is Decision.NO_MATCH
-    assert above.score < 0.5
+    answers[0, 0] = 1.0
+    verdict = metav.verify(handmade_between(answers, 2 * answers, meta_verifier=members), answers)
+    assert verdict.threshold == np.nextafter(1.0, 2.0)
+    assert verdict.decision is decision
+    at = decision is Decision.MATCH
+    assert verdict.logit == (verdict.threshold if at else 1.0)
+    assert verdict.score == 0.5 if at else verdict.score < 0.5
 
 
 def test_a_verdict_carries_what_it_rests_on():
@@ -111,11 +128,23 @@ def test_logits_and_probabilities_of_a_classifier_get_one_verdict():
     assert metav.verify(fp, logits).logit == pytest.approx(metav.verify(fp, probabilities).logit, abs=1e-4)
 
 
-def test_labels_alone_are_judged_under_the_label_view():
+def test_labels_alone_are_judged_like_their_one_hot_answers():
     fp, labels = handmade(view="label"), np.array([0, 2, 1, 1, 0, 2])
     assert metav.verify(fp, labels).logit == metav.verify(fp, np.eye(OUTPUTS)[labels]).logit
-    assert metav.verify(fp, [1] * QUERIES).reason is None
-    assert metav.verify(handmade(view="logprob"), labels).reason == "wrong_outputs"
+    assert metav.verify(fp, [1] * QUERIES).reason == "constant"
+
+
+@pytest.mark.parametrize("view", ["logprob", "relative", "label", "topk(2)"])
+def test_class_numbers_are_accepted_from_every_classifier_and_judged_as_labels(view):
+    fp, labels = handmade(view=view), np.array([0, 2, 1, 1, 0, 2])
+    verdict = metav.verify(fp, labels)
+    assert verdict.access == "labels"
+    assert verdict.score is not None
+    assert verdict.logit == metav.verify(fp, np.eye(OUTPUTS)[labels]).logit
+
+
+def test_one_number_per_query_of_a_regression_is_no_label():
+    assert metav.verify(FP, [0, 2, 1, 1, 0, 2]).reason == "wrong_outputs"
 
 
 # What cannot be judged -----------------------------------------------------------------------------------------------
@@ -179,7 +208,7 @@ def test_noise_that_could_flip_the_decision_is_inconclusive():
     assert verdict.score is not None
 
 
-@pytest.mark.parametrize(("logit", "decision"), [(40.0, Decision.MATCH), (-40.0, Decision.NO_MATCH)])
+@pytest.mark.parametrize(("logit", "decision"), [(3.0, Decision.MATCH), (-40.0, Decision.NO_MATCH)])
 def test_noise_far_from_the_threshold_is_reported_and_judged(logit, decision):
     verdict = metav.verify(FP, Noisy(logit, 0.05), accepts="numpy")
     assert verdict.decision is decision
@@ -208,8 +237,11 @@ def test_noise_on_probabilities_is_not_read_as_logits():
         answers = exact[rows] * (1 + 1e-4 * random.normal(size=(len(queries), OUTPUTS)))
         return answers / answers.sum(axis=1, keepdims=True)
 
-    shifted = rule(threshold=calm.logit - 0.02)
-    verdict = metav.verify(handmade(view="logprob", calibration=shifted), trembling, accepts="numpy")
+    # a model whose logit lies just below sets the threshold
+    below, above = (np.log(exact) + shift * np.eye(QUERIES, OUTPUTS) for shift in (-0.1, 0.3))
+    bounded = handmade_between(below, above, view="logprob")
+    assert calm.logit - 0.1 < bounded.calibration.threshold < calm.logit
+    verdict = metav.verify(bounded, trembling, accepts="numpy")
     assert verdict.decision is Decision.MATCH
     assert verdict.noise > 1e-5
 
@@ -239,9 +271,7 @@ def test_a_verdict_is_plain_json():
 
 def test_infinite_noise_is_written_as_none():
     values = iter([1.0, 2.0])
-    verdict = metav.verify(
-        handmade(queries=numbers(QUERIES, 2, 2)), lambda q: next(values) * np.ones((len(q), OUTPUTS)), accepts="numpy"
-    )
+    verdict = metav.verify(FP, lambda q: next(values) * np.ones((len(q), OUTPUTS)), accepts="numpy")
     assert verdict.noise == np.inf
     assert json.loads(verdict.to_json())["noise"] is None
 
