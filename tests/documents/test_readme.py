@@ -35,13 +35,27 @@ def users_own() -> dict[str, object]:
     """What the README takes for granted: a trained model, its data, a suspect, and a client of a remote model."""
     bundle = load_digits()
     images, labels = (bundle.images[:500, None] / 16).astype(np.float32), bundle.target[:500]
-    with isolated_rng(0):
-        model = network()
     task = metav.Classification(images, labels)
-    task.train(model, seed=0)
+
+    def train(seed: int) -> nn.Module:
+        with isolated_rng(seed):
+            model = network()
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        order = torch.Generator().manual_seed(seed)
+        for _ in range(12):
+            for rows in torch.randperm(len(images), generator=order).split(50):
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(
+                    model(torch.from_numpy(images)[rows]), torch.from_numpy(labels)[rows]
+                )
+                loss.backward()
+                optimizer.step()
+        return model.eval()
+
+    model = train(0)
     suspect = metav.obfuscations.finetune_all(model, task, strength=0.3, seed=1)
     client = LogisticRegression(max_iter=300).fit(images.reshape(len(images), -1), labels)
-    return {"model": model, "images": images, "labels": labels, "suspect": suspect, "client": client}
+    return {"model": model, "train": train, "images": images, "labels": labels, "suspect": suspect, "client": client}
 
 
 @pytest.fixture(scope="module")

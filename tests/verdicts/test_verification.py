@@ -199,6 +199,44 @@ class Noisy:
         return self.answers[rows] + self.deviation * self.random.normal(size=(len(queries), OUTPUTS))
 
 
+def test_a_match_unlike_every_calibration_model_is_inconclusive():
+    verdict = metav.verify(FP, recorded(40.0))
+    assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "unlike_any")
+    assert verdict.novelty.is_novel
+    assert verdict.novelty.distance > verdict.novelty.limit
+    assert "like those of no calibration model" in verdict.message
+    assert verdict.score > 0.5
+    assert verdict.to_dict()["novelty"]["is_novel"] is True
+    # as far away on the other side it is no match, and needs no likeness for that
+    assert metav.verify(FP, recorded(-40.0)).decision is Decision.NO_MATCH
+
+
+def test_the_calibration_models_are_like_themselves():
+    models = FP.calibration_models
+    for answers in models.responses[~models.free]:
+        verdict = metav.verify(FP, answers)
+        assert verdict.novelty.distance == pytest.approx(0.0, abs=1e-6)
+        assert not verdict.novelty.is_novel
+
+
+def test_no_match_says_nothing_where_derived_models_would_not_be_found_either():
+    low, high = recorded(-1.0), recorded(2.0)
+    blind, seeing = handmade_between(high, low), handmade_between(low, high)
+    assert metav.verify(seeing, recorded(-2.0)).decision is Decision.NO_MATCH
+    verdict = metav.verify(blind, recorded(-2.0))
+    assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "access")
+    assert "0% of the derived calibration models would be found" in verdict.message
+    assert "ask for all scores, unrounded" in verdict.message
+    assert (verdict.competence, verdict.tpr_interval.count) == (None, 0)
+
+
+def test_a_fingerprint_of_version_1_gives_no_verdict_to_anybody():
+    for suspect in (recorded(3.0), recorded(-3.0), failing):
+        verdict = metav.verify(handmade_of_version_1(), suspect)
+        assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "old_format")
+        assert (verdict.form, verdict.access, verdict.competence, verdict.novelty) == (None, None, None, None)
+
+
 def test_noise_that_could_flip_the_decision_is_inconclusive():
     verdict = metav.verify(FP, Noisy(FP.calibration.threshold + 0.01, 0.5), accepts="numpy")
     assert verdict.decision is Decision.INCONCLUSIVE
