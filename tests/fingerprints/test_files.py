@@ -245,7 +245,7 @@ def changed_models(**changes):
         {"calibration_models": changed_models(responses=np.nextafter(calibration_models().responses, np.float32(9)))},
         {"calibration_models": changed_models(derived=np.arange(56) < 5)},
         {"calibration_models": changed_models(free=np.arange(56) >= 53)},
-        {"calibration_models": changed_models(families=("prune",) + calibration_models().families[1:])},
+        {"calibration_models": changed_models(families=("prune", *calibration_models().families[1:]))},
         {"truth": None},
         {"truth": numbers(2, OUTPUTS, seed=8)},
         {"check": {}},

@@ -25,7 +25,7 @@ import metav
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.support.randomness import isolated_rng, single_thread
 
-ZOO = {"positives": 20, "negatives": 32, "seed": 0, "progress": False}
+ZOO = {"positives": 24, "negatives": 36, "seed": 0, "progress": False}
 OPTIONS = {"queries": 80, "steps": 30}
 
 
@@ -199,7 +199,8 @@ def changed(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
 
 
 def noise_like(value: Tensor) -> Tensor:
-    return torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel()))
+    noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel()))
+    return noise * value.abs().mean()
 
 
 def answers(of: Trial, suspect: Any) -> np.ndarray:
