@@ -123,6 +123,7 @@ def _fingerprint(
             negatives=size.negatives,
             snapshots=size.snapshots,
             architectures=scenario.zoo_architectures,
+            recipe=scenario.train_owner,
             seed=seed,
             jobs=jobs,
         )
@@ -151,6 +152,7 @@ def _evaluation(
             positives=size.suspects,
             negatives=size.suspects,
             architectures=scenario.suspect_architectures,
+            recipe=scenario.train_owner,
             thief_task=scenario.thief_task,
             other_task=scenario.other_task,
             seed=seed,
