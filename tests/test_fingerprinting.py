@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import math
 import os
 import random
+import re
 import warnings
 
 import numpy as np
@@ -28,7 +31,10 @@ from torch import nn
 
 import metav
 from metav.errors import InputError, ModelError, ZooError
+from metav.fingerprinting import FEWEST_NEGATIVES
+from metav.statistics.calibration import DEFAULT_FPR, Calibration
 from metav.support.randomness import isolated_rng
+from metav.zoo.standing import OwnerStanding, StandingRow
 
 
 def small_call(**changes):
@@ -99,7 +105,7 @@ def test_a_fingerprint_tells_what_it_was_made_from():
     assert (fp.queries <= 1).all()
     assert (fp.task.name, fp.task.view, fp.task.outputs, fp.task.input_shape) == (
         "classification",
-        "logprob",
+        "relative",
         10,
         (1, 8, 8),
     )
@@ -111,7 +117,46 @@ def test_a_fingerprint_tells_what_it_was_made_from():
     assert fp.versions["torch"] == torch.__version__
     assert fp.versions["metav"] == metav.__version__
     assert fp.history["steps"] <= 20
-    assert fp.calibration.target_fpr == 0.05
+    assert fp.calibration.target_fpr == DEFAULT_FPR == 0.01
+    assert fp.format_version == 2
+
+
+def test_a_fingerprint_keeps_the_answers_of_all_models_of_its_zoo():
+    fp, zoo = small_fingerprint(), small_zoo()
+    models = fp.calibration_models
+    assert len(models.responses) == 1 + len(zoo) + len(zoo.free)
+    assert models.shares.count("owner") == 1
+    for share in ("optimize", "select", "calibrate"):
+        kept = [family for family, own in zip(models.families, models.shares, strict=True) if own == share]
+        assert sorted(kept) == sorted(entry.family for entry in zoo.share(share, free=True))
+    calibrating = zoo.share("calibrate")
+    assert fp.calibration.positives.size == sum(entry.is_positive for entry in calibrating)
+    assert (
+        fp.calibration.negatives.size == sum(not entry.is_positive for entry in calibrating) == models.independent.sum()
+    )
+    with torch.no_grad():
+        answers = small_owner()(torch.from_numpy(fp.queries.copy())).numpy()
+    assert models.responses[0] == pytest.approx(answers, abs=1e-4)
+
+
+def test_the_true_answers_of_the_natural_queries_are_kept():
+    fp, task = small_fingerprint(), small_task()
+    examples = task.examples.numpy().reshape(len(task.examples), -1)
+    natural = fp.queries[fp.adaptive :].reshape(len(fp.truth), -1)
+    for query, truth in zip(natural, fp.truth, strict=True):
+        assert truth in task.targets.numpy()[(examples == query).all(axis=1)]
+
+
+def test_a_fingerprint_is_tried_on_itself():
+    fp, zoo = small_fingerprint(), small_zoo()
+    verdict = metav.verify(fp, small_owner())
+    assert fp.check["owner_matches"] == (verdict.decision is metav.Decision.MATCH) is True
+    assert fp.check["owner_score"] == pytest.approx(verdict.score, abs=1e-3)
+    assert fp.check["true_positives"] == fp.calibration.true_positives.to_dict()
+    assert fp.check["false_positives"] == fp.calibration.false_positives.to_dict()
+    assert fp.check["free_negatives"] == sum(entry.share == "calibrate" for entry in zoo.free)
+    assert fp.check["natural_queries"] == len(fp.truth) == 5
+    assert fp.check["standing"] == json.loads(json.dumps(zoo.standing.to_dict()))
 
 
 def test_queries_override_the_options():
@@ -133,7 +178,8 @@ def test_other_tasks_have_fingerprints_too(name, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         zoo = metav.build_zoo(owner, task, positives=6, negatives=6, snapshots=0, architectures=[])
-        fp = metav.fingerprint(owner, task, zoo=zoo, options=small_options(queries=8, steps=4))
+        # so few independent models bear no lower rate
+        fp = metav.fingerprint(owner, task, zoo=zoo, options=small_options(queries=8, steps=4), target_fpr=0.5)
     fp.save(tmp_path / "owner.metav")
     loaded = metav.load(tmp_path / "owner.metav")
     assert (loaded.task.name, loaded.task.view) == (name, "identity")
@@ -147,11 +193,55 @@ def test_other_tasks_have_fingerprints_too(name, tmp_path):
 
 
 def test_too_few_negatives_for_the_rate_are_reported_with_how_many_would_do():
-    with pytest.warns(UserWarning, match=r"models calibrate, which cannot support a false-positive rate of 0\.05: 19"):
-        metav.fingerprint(small_owner(), small_task(), zoo=small_zoo(), options=small_options(steps=1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        metav.fingerprint(small_owner(), small_task(), zoo=small_zoo(), options=small_options(steps=1), target_fpr=0.5)
+    said = r"only 5 independent models calibrate, .* false-positive rate of 0\.01 lies far above them; .* negatives=36"
+    assert any(re.match(said, text) for text in warnings_of())
+    runs = {entry.run for entry in small_zoo().negatives}
+    assert math.ceil(FEWEST_NEGATIVES * len(runs) / 5) == 36
+
+
+def test_enough_negatives_that_are_told_apart_need_no_warning(monkeypatch):
+    monkeypatch.setattr("metav.fingerprinting.FEWEST_NEGATIVES", 5)
+    assert warnings_of(target_fpr=0.3) == []
+
+
+def test_few_derived_models_found_are_told_with_the_share(monkeypatch):
+    monkeypatch.setattr("metav.fingerprinting.WEAK_TPR", 1.01)
+    found = warnings_of(target_fpr=0.3)
+    assert any(re.match(r"only \d+\.\d% \(\d/5, .* of the derived calibration models match", text) for text in found)
+
+
+def test_an_owner_that_does_not_match_is_told_first(monkeypatch):
+    """A rule that nobody reaches."""
+    blind = Calibration(threshold=1e6, slope=1.0, target_fpr=0.01, negatives=np.zeros(20), positives=np.zeros(5))
+    monkeypatch.setattr("metav.optimization.optimization.calibrate", lambda *_, **__: blind)
+    found = warnings_of()
+    assert len(found) == 1
+    assert re.match(
+        r"the owner's model itself does not match \(score 0\.000\), so that this fingerprint finds", found[0]
+    )
+
+
+@pytest.mark.parametrize(("recipe", "warned"), [("drawn", True), ("told", False)])
+def test_an_owner_that_stands_apart_is_told_with_numbers_where_no_recipe_was(recipe, warned):
+    row = StandingRow(quantity="confidence", part="training", owner=-0.5, lowest=-3.0, median=-2.0, highest=-1.5)
+    apart = OwnerStanding(rows=(row,), models=9, recipe=recipe)
+    found = warnings_of(zoo=dataclasses.replace(small_zoo(), standing=apart))
+    told = [text for text in found if text.startswith("the owner's model stands apart")]
+    assert bool(told) is warned
+    if warned:
+        assert "confidence on training data -0.5" in told[0]
+        assert "-3 to -1.5" in told[0]
+        assert "recipe=" in told[0]
+
+
+def warnings_of(**changes) -> list[str]:
+    """What the making of a small fingerprint warns of."""
+    standing = None if "zoo" in changes else dataclasses.replace(small_zoo(), standing=None)
+    options = {"zoo": standing, "options": small_options(), "progress": False, **changes}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        metav.fingerprint(small_owner(), small_task(), **options)
+    return [str(entry.message) for entry in caught]
 
 
 def changed_owner() -> nn.Module:
@@ -195,6 +285,12 @@ def one_class(is_positive: bool) -> metav.Zoo:
         (lambda: {"zoo": one_class(False)}, ZooError, "has 0 positives"),
         (lambda: {"zoo": dataclasses.replace(small_zoo(), models=())}, ZooError, "has 0 positives and 0 negatives"),
         (lambda: {"architectures": [HeadFirst]}, InputError, "architectures are for a zoo that is still to be built"),
+        (
+            lambda: {"recipe": HeadFirst},
+            InputError,
+            "recipe is for a zoo that is still to be built; pass them to build",
+        ),
+        (lambda: {"independent": [small_owner()]}, InputError, "independent are for a zoo that is still to be built"),
         (lambda: {"queries": 0}, InputError, "queries must be a whole number from 1, got 0"),
         (lambda: {"queries": 2.5}, InputError, "queries must be a whole number from 1"),
         (lambda: {"queries": True}, InputError, "queries must be a whole number from 1"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_fingerprints import OUTPUTS, handmade, numbers
+from small_fingerprints import OUTPUTS, handmade, numbers, small_fingerprint
 
 import metav
 from metav import errors
@@ -111,15 +111,43 @@ def test_importing_takes_little_time_after_numpy():
     assert statistics.median(shares) < 0.5
 
 
+WITHOUT_TORCH = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
+"""PyTorch as where it is not installed; an entry None in sys.modules, which no installation has, is more than SciPy
+takes."""
+
+
+def test_answers_that_tell_less_need_no_torch_either(tmp_path):
+    """Verifiers are trained anew for labels, rounded and ordered answers."""
+    fp = small_fingerprint()
+    fp.save(tmp_path / "owner.metav")
+    answers = fp.calibration_models.responses[0]
+    code = """
+import numpy, metav
+verdict = metav.verify(metav.load(sys.argv[1] + "/owner.metav"), sys.argv[1] + "/answers.npy")
+print(verdict.decision, verdict.access, verdict.score)
+"""
+    for sent, access in ((answers.argmax(axis=1), "labels"), (np.round(answers, 1), "rounded(1)")):
+        np.save(tmp_path / "answers.npy", sent)
+        verdict = metav.verify(fp, sent)
+        done = run(WITHOUT_TORCH + code, str(tmp_path))
+        assert done.stdout.split() == [str(verdict.decision), access, str(verdict.score)], done.stderr
+
+
 def test_reading_and_verifying_need_no_torch(tmp_path):
     fp = handmade()
     fp.save(tmp_path / "owner.metav")
     answers = numbers(6, OUTPUTS, seed=3)
     np.save(tmp_path / "answers.npy", answers)
     done = run(
-        """
-import sys
-sys.modules["torch"] = None
+        WITHOUT_TORCH
+        + """
 import numpy, metav
 fp = metav.load(sys.argv[1] + "/owner.metav")
 verdict = metav.verify(fp, sys.argv[1] + "/answers.npy")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
-from small_fingerprints import answers_with_logit, handmade, rule
+from small_fingerprints import answers_with_logit, handmade
 from small_models import digits
 from torch import nn
 
@@ -159,7 +159,7 @@ def test_the_process_ends_with_the_decision(simple, tmp_path, logit, code, decis
     assert done.returncode == code
     verdict = json.loads(done.stdout)
     assert verdict["decision"] == decision
-    assert verdict["score"] == pytest.approx(float(rule().score(logit)), abs=1e-5)
+    assert verdict["score"] == pytest.approx(float(handmade().calibration.score(logit)), abs=1e-5)
     assert done.stderr.startswith(f"{decision}: ")
 
 
