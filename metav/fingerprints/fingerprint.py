@@ -23,6 +23,7 @@ from metav.support.arrays import FloatArray
 from metav.support.files import PathLike
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
+from metav.tasks.kinds import kind_of
 from metav.verifiers.kinds import VERIFIER_KINDS
 from metav.verifiers.meta_verifier import MetaVerifier, restore_meta_verifier
 from metav.verifiers.views import view_of
@@ -308,6 +309,8 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
     optional = ("queries.truth", "calibration.responses")
     weights = {name: array for name, array in tensors.items() if name not in (*own, *optional)}
     _check_weights(document["verifier"], weights, document["task"]["outputs"], len(tensors["queries"]))
+    if document["format_version"] > 1 and any(type(member.get("part")) is not int for member in document["verifier"]):
+        raise InputError("each member of the verifier needs its part, a whole number")
     task = document["task"]
     if set(task) != {field.name for field in fields(TaskSpecification)}:
         raise InputError(f"task has the entries {sorted(task)}")
@@ -327,10 +330,16 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
         salt=document["salt"],
         calibration_models=_restored_models(document.get("calibration_models"), tensors),
         truth=tensors.get("queries.truth"),
-        check=document.get("check", {}),
+        check=_restored_check(document.get("check", {})),
         format_version=document["format_version"],
         **{name: document[name] for name in _INFORMATION},
     )
+
+
+def _restored_check(entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        raise InputError(f"check must be a table, got {entry!r}")
+    return entry
 
 
 def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> CalibrationModels | None:
@@ -343,6 +352,10 @@ def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> Calibra
         or tensors["calibration.responses"].dtype != np.float32
     ):
         raise InputError(f"calibration_models has the entries {sorted(entry)}, its responses must be float32")
+    for name, wanted in (("derived", bool), ("free", bool), ("parts", int)):
+        # a fraction or a text would load as something else than the file says
+        if any(type(value) is not wanted for value in entry[name]):
+            raise InputError(f"{name} of the calibration models must all be {wanted.__name__}")
     return CalibrationModels(
         responses=tensors["calibration.responses"],
         derived=np.array(entry["derived"], dtype=np.bool_),
@@ -461,11 +474,22 @@ def _check_calibration_models(fp: Fingerprint) -> None:
             raise InputError(f"calibration responses must have shape (models, {expected[0]}, {expected[1]})")
         if not set(models.parts[models.calibrating].tolist()) <= {member.part for member in fp.meta_verifier.members}:
             raise InputError("each part of the calibration models needs members of that part")
+        if not models.independent.any() or not (models.calibrating & models.derived).any():
+            raise InputError("calibration models must hold derived and independent ones, or no verdict can be given")
     if fp.truth is not None:
         kind = fp.truth.dtype.kind
         if len(fp.truth) != natural or kind not in "if" or not np.isfinite(fp.truth).all():
             raise InputError(f"truth must hold {natural} finite answers, got {fp.truth.shape} of {fp.truth.dtype}")
+        _check_truth(fp.truth, fp.task)
         object.__setattr__(fp, "truth", _frozen(fp.truth))
+
+
+def _check_truth(truth: NDArray[Any], task: TaskSpecification) -> None:
+    if kind_of(task.name).answers_classes:
+        if truth.ndim != 1 or truth.dtype.kind != "i" or truth.min() < 0 or truth.max() >= task.outputs:
+            raise InputError(f"truth must hold classes from 0 to {task.outputs - 1}, got shape {truth.shape}")
+    elif truth.reshape(len(truth), -1).shape[1] != task.outputs:
+        raise InputError(f"truth must hold {task.outputs} values per query, got shape {truth.shape}")
 
 
 def _frozen(values: NDArray[Any]) -> NDArray[Any]:

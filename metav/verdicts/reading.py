@@ -58,10 +58,23 @@ def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, 
             undone.append("classes came in another order")
         return rows, tuple(undone)
     unit = find_affine(rows[natural], fp.truth)
-    if unit is not None:
+    if unit is not None and _is_in_their_unit(fp, natural):
         rows = rows * unit[0] + unit[1]
         undone.append("values came in another unit")
     return rows, tuple(undone)
+
+
+def _is_in_their_unit(fp: Fingerprint, natural: NDArray[np.intp]) -> bool:
+    """Return whether the owner's and derived models answer in the true answers' unit, as not every task asks them to.
+
+    A task may count the direction of an answer alone, and a model's own scale is then no unit.
+    """
+    models = fp.calibration_models
+    if models is None:
+        return True
+    own = models.responses[models.derived][:, natural]
+    mapped = sum(find_affine(responses, fp.truth) is not None for responses in own)
+    return mapped <= len(own) / 2
 
 
 def seen_through(fp: Fingerprint, access: Access) -> Numbers:
