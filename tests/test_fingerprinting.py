@@ -131,9 +131,8 @@ def test_a_fingerprint_keeps_the_answers_of_all_models_of_its_zoo():
         assert sorted(kept) == sorted(entry.family for entry in zoo.share(share, free=True))
     calibrating = zoo.share("calibrate")
     assert fp.calibration.positives.size == sum(entry.is_positive for entry in calibrating)
-    assert (
-        fp.calibration.negatives.size == sum(not entry.is_positive for entry in calibrating) == models.independent.sum()
-    )
+    negatives = sum(not entry.is_positive for entry in calibrating)
+    assert fp.calibration.negatives.size == negatives == models.independent.sum()
     with torch.no_grad():
         answers = small_owner()(torch.from_numpy(fp.queries.copy())).numpy()
     assert models.responses[0] == pytest.approx(answers, abs=1e-4)
@@ -154,7 +153,7 @@ def test_a_fingerprint_is_tried_on_itself():
     assert fp.check["owner_score"] == pytest.approx(verdict.score, abs=1e-3)
     assert fp.check["true_positives"] == fp.calibration.true_positives.to_dict()
     assert fp.check["false_positives"] == fp.calibration.false_positives.to_dict()
-    assert fp.check["free_negatives"] == sum(entry.share == "calibrate" for entry in zoo.free)
+    assert fp.check["free_negatives"] == len(zoo.free) > 0
     assert fp.check["natural_queries"] == len(fp.truth) == 5
     assert fp.check["standing"] == json.loads(json.dumps(zoo.standing.to_dict()))
 
@@ -179,7 +178,7 @@ def test_other_tasks_have_fingerprints_too(name, tmp_path):
         warnings.simplefilter("ignore", UserWarning)
         zoo = metav.build_zoo(owner, task, positives=6, negatives=6, snapshots=0, architectures=[])
         # so few independent models bear no lower rate
-        fp = metav.fingerprint(owner, task, zoo=zoo, options=small_options(queries=8, steps=4), target_fpr=0.5)
+        fp = metav.fingerprint(owner, task, zoo=zoo, options=small_options(queries=8, steps=4), target_fpr=0.9)
     fp.save(tmp_path / "owner.metav")
     loaded = metav.load(tmp_path / "owner.metav")
     assert (loaded.task.name, loaded.task.view) == (name, "identity")
@@ -216,9 +215,7 @@ def test_an_owner_that_does_not_match_is_told_first(monkeypatch):
     monkeypatch.setattr("metav.optimization.optimization.calibrate", lambda *_, **__: blind)
     found = warnings_of()
     assert len(found) == 1
-    assert re.match(
-        r"the owner's model itself does not match \(score 0\.000\), so that this fingerprint finds", found[0]
-    )
+    assert found[0].startswith("the owner's model itself does not match (score 0.000), so that this fingerprint finds")
 
 
 @pytest.mark.parametrize(("recipe", "warned"), [("drawn", True), ("told", False)])

@@ -158,7 +158,7 @@ def test_a_useless_positive_is_made_again_with_less_strength(owner, task, monkey
         return clone
 
     entry = Obfuscation(family="fragile", function=fragile, needs_training=False, zoo_strengths=(0.8,))
-    for module in ("plan", "training"):
+    for module in ("plan", "stages", "training"):
         monkeypatch.setattr(f"metav.zoo.{module}.OBFUSCATIONS", {**OBFUSCATIONS, "fragile": entry})
     zoo = build_zoo(owner, task, positives=1, negatives=1, families=["fragile"])
     assert zoo.positives[0].strength == pytest.approx(0.2)
