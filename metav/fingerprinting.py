@@ -162,7 +162,8 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
     standing = zoo.standing
     if standing is not None and standing.recipe == "drawn" and not standing.covered:
         outside = "; ".join(
-            f"{row.quantity} on {row.part} data {row.owner:.3g}, of independent ones {row.lowest:.3g} to {row.highest:.3g}"
+            f"{row.quantity} on {row.part} data {row.owner:.3g}, "
+            f"of independent ones {row.lowest:.3g} to {row.highest:.3g}"
             for row in standing.rows
             if not row.covered
         )

@@ -120,7 +120,8 @@ def _decided(case: _Case, rule: AccessRule, rows: FloatArray) -> Verdict:
         )
         return case.inconclusive("unlike_any", message)
     power = case.rule.true_positives.value
-    if not matched and power < LEAST_POWER:
+    # in full access it is the fingerprint that finds few: `fp.check` warns of it, and the verdict tells its power
+    if not matched and power < LEAST_POWER and not reading.access.is_full:
         return case.inconclusive("access", _too_little(reading.access, power))
     return case.verdict(Decision.MATCH if matched else Decision.NO_MATCH)
 

@@ -223,11 +223,15 @@ def test_no_match_says_nothing_where_derived_models_would_not_be_found_either():
     low, high = recorded(-1.0), recorded(2.0)
     blind, seeing = handmade_between(high, low), handmade_between(low, high)
     assert metav.verify(seeing, recorded(-2.0)).decision is Decision.NO_MATCH
-    verdict = metav.verify(blind, recorded(-2.0))
+    verdict = metav.verify(blind, np.round(recorded(-2.0), 1))
     assert (verdict.decision, verdict.reason) == (Decision.INCONCLUSIVE, "access")
     assert "0% of the derived calibration models would be found" in verdict.message
     assert "ask for all scores, unrounded" in verdict.message
     assert (verdict.competence, verdict.tpr_interval.count) == (None, 0)
+    # where nothing is missing from the answers, the verdict tells its power and leaves the answers alone
+    full = metav.verify(blind, recorded(-2.0) + np.float32(1e-5) * numbers(QUERIES, OUTPUTS, seed=9))
+    assert (full.decision, full.access) == (Decision.NO_MATCH, "all")
+    assert full.tpr_interval.count == 0
 
 
 def test_a_fingerprint_of_version_1_gives_no_verdict_to_anybody():

@@ -179,6 +179,7 @@ def _fingerprint(prepared: PreparedModels, regime: Regime, seed: int) -> tuple[F
             task,
             zoo=regime.augment(regime.choose_zoo(prepared.zoo, seed), owner, task, seed),
             options=regime.choose_options(plan.options),
+            target_fpr=plan.scale.target_fpr,
             seed=seed,
             progress=plan.progress,
         )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from metav.statistics.calibration import DEFAULT_FPR
+
 ScaleName: TypeAlias = Literal["smoke", "small", "paper"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "small", "paper")
 
@@ -21,6 +23,7 @@ class Scale:
     snapshots: further copies of each surrogate that is optimised on.
     query_counts, surrogate_counts: what the sweeps try (surrogates: three at least, one for each share of the zoo).
     options: of OptimizationOptions, where not the defaults.
+    target_fpr: false-positive rate that the verdicts are asked for.
     every_family: leave out each family in turn, not only the students together.
     width, images, epochs, objective: of the scenario; None is its own.
     """
@@ -33,6 +36,7 @@ class Scale:
     query_counts: tuple[int, ...] = ()
     surrogate_counts: tuple[int, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    target_fpr: float = DEFAULT_FPR
     every_family: bool = True
     width: int | None = None
     images: int | None = None
@@ -73,6 +77,7 @@ def smoke_scale(**changes: Any) -> Scale:
         "every_family": False,
         "query_counts": (2, 5),
         "surrogate_counts": (4,),
+        "target_fpr": 0.5,  # so few models calibrate that a lower rate would find nothing
         "options": {"steps": 20, "refit_steps": 100, "patience": 2, "repeats": 2},
     }
     return Scale(**(sizes | changes))
