@@ -106,7 +106,9 @@ def test_a_power_of_ten_is_found_exactly(power, sign, noise, center, seed):
     found = find_affine(factor * (truth + gaussian(50, 1, noise, seed + 1)), truth)
     assert found is not None
     if center == 0 or abs(center) * 0.1 > noise:
-        np.testing.assert_allclose(found[0], 1 / factor, rtol=0.35)
+        # noise in the answers flattens a fitted line to 1 / (1 + noise^2), give or take five standard errors
+        flatter = 1 / (1 + noise**2)
+        np.testing.assert_allclose(found[0], 1 / factor, rtol=1 - flatter + 5 * flatter * noise / np.sqrt(48))
     if found[1][0] == 0:
         np.testing.assert_allclose(found[0], 1 / factor)
 
