@@ -51,9 +51,9 @@ def regime_table(runs: Sequence[Record]) -> str:
 
 def _regime_row(group: Sequence[Record], regime: str, scheme: str, title: str) -> list[tuple[str, ...]]:
     scores = [found for run in group if (found := scores_of(run, scheme)) is not None]
-    if not scores:
-        return []
     done = [run for run in group if "evaluation" in run] if scheme == METAV else []
+    if not scores and not done:
+        return []
     aruc_values = [aruc(*pair) for pair in (scored(run, scheme) for run in group) if pair is not None]
     return [
         (
