@@ -425,6 +425,8 @@ def undo_form(responses: ArrayLike, form: Form, *, outputs: int | None = None) -
     free = p <= 0 if form.top is not None and not form.complete else negative
     rest = np.maximum(1 - p.sum(axis=1, keepdims=True), 0.0)
     p = np.where(free, rest / np.maximum(free.sum(axis=1, keepdims=True), 1), p)
+    # what fell below zero was about as small as it is wrong; as nothing at all its logarithm would outweigh all others
+    p = np.where(negative, np.maximum(p, -rows / form.scale), p)
     return normalised(p)
 
 
