@@ -68,7 +68,7 @@ EXPERIMENT_TASKS: Mapping[str, ExperimentTask] = MappingProxyType(
                 home="metav.experiments.scenarios.skin:skin_scenario",
                 needs_data=True,
                 sizes={
-                    "smoke": smoke_scale(width=4, images=250, epochs=6),
+                    "smoke": smoke_scale(width=4, images=250, epochs=9, queries=20, surrogates=28),
                     "small": full_scale(60, width=16, epochs=8, attack_sizes=FEW_TRAININGS),
                     "paper": full_scale(96, width=64, epochs=12),
                 },
