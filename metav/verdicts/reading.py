@@ -69,11 +69,11 @@ def _is_in_their_unit(fp: Fingerprint, natural: NDArray[np.intp]) -> bool:
 
     A task may count the direction of an answer alone, and a model's own scale is then no unit.
     """
-    models = fp.calibration_models
-    if models is None:
+    models, truth = fp.calibration_models, fp.truth
+    if models is None or truth is None:
         return True
     own = models.responses[models.derived][:, natural]
-    mapped = sum(find_affine(responses, fp.truth) is not None for responses in own)
+    mapped = sum(find_affine(responses, truth) is not None for responses in own)
     return mapped <= len(own) / 2
 
 
