@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +198,13 @@ def train_missing(
                 store.store(context.key(planned), content)
             yield planned.run, content
         return
-    import cloudpickle
     from joblib import Parallel, delayed
 
     with tempfile.TemporaryDirectory(prefix="metav-zoo-") as folder:
         # data and owner are sent once, in a file, instead of once per model
         file = Path(folder) / "context"
         try:
-            file.write_bytes(cloudpickle.dumps(context))
+            file.write_bytes(_pickled(context))
         except Exception as error:
             raise InputError(
                 "owner, task, architectures or recipe cannot be sent to worker processes "
@@ -241,6 +242,22 @@ def context_digests(owner_digest: str, task_digests: dict[str, str], architectur
 def identity_of(task: Task) -> str:
     """Return a text that changes with a task's data and options and with the code of its class."""
     return f"{task.digest()} {cache_key({'source': task.identity()})}"
+
+
+def _pickled(context: ZooContext) -> bytes:
+    """Return a context for worker processes, with the code of a recipe's module where they could not import that."""
+    import cloudpickle
+
+    # the main module's code always travels by value
+    name = getattr(context.recipe, "__module__", None) or "__main__"
+    module = None if name == "__main__" else sys.modules.get(name)
+    if module is None or PathFinder.find_spec(module.__name__.partition(".")[0]) is not None:
+        return bytes(cloudpickle.dumps(context))
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(context))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 @functools.lru_cache(maxsize=1)
