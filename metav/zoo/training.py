@@ -244,12 +244,13 @@ def identity_of(task: Task) -> str:
     return f"{task.digest()} {cache_key({'source': task.identity()})}"
 
 
-def _pickled(context: ZooContext) -> bytes:
+def _pickled(context: object) -> bytes:
     """Return a context for worker processes, with the code of a recipe's module where they could not import that."""
     import cloudpickle
 
     # the main module's code always travels by value
-    name = getattr(context.recipe, "__module__", None) or "__main__"
+    recipe = context.recipe if isinstance(context, ZooContext) else None
+    name = getattr(recipe, "__module__", None) or "__main__"
     module = None if name == "__main__" else sys.modules.get(name)
     if module is None or PathFinder.find_spec(module.__name__.partition(".")[0]) is not None:
         return bytes(cloudpickle.dumps(context))
