@@ -22,6 +22,8 @@ from metav.fingerprints.fingerprint import Fingerprint
 from metav.support.randomness import isolated_rng
 from metav.verdicts.verdict import Verdict
 
+pytestmark = pytest.mark.slow
+
 CLASSIFIERS = ("digits", "cancer")
 EVERY = (*CLASSIFIERS, "values")
 
