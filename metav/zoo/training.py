@@ -8,8 +8,8 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -245,20 +245,24 @@ def identity_of(task: Task) -> str:
 
 
 def _pickled(context: object) -> bytes:
-    """Return a context for worker processes, with the code of a recipe's module where they could not import that."""
+    """Return a context for worker processes, with the code of modules that these could not import."""
     import cloudpickle
 
-    # the main module's code always travels by value
-    recipe = context.recipe if isinstance(context, ZooContext) else None
-    name = getattr(recipe, "__module__", None) or "__main__"
-    module = None if name == "__main__" else sys.modules.get(name)
-    if module is None or PathFinder.find_spec(module.__name__.partition(".")[0]) is not None:
+    told: tuple[object, ...] = ()
+    if isinstance(context, ZooContext):
+        told = (context.recipe, *context.architectures, type(context.owner), type(context.task))
+    with ExitStack() as stack:
+        for module in {name for entry in told if (name := getattr(entry, "__module__", None)) in sys.modules}:
+            # the main module's code always travels by value
+            if module != "__main__" and not _is_importable(module):
+                cloudpickle.register_pickle_by_value(sys.modules[module])
+                stack.callback(cloudpickle.unregister_pickle_by_value, sys.modules[module])
         return bytes(cloudpickle.dumps(context))
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        return bytes(cloudpickle.dumps(context))
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_importable(module: str) -> bool:
+    top = module.partition(".")[0]
+    return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
 
 
 @functools.lru_cache(maxsize=1)

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import random
+import sys
 import threading
+import types
 from collections import Counter
 from dataclasses import replace
 
@@ -138,6 +141,16 @@ def test_told_models_depend_on_neither_jobs_nor_cache(owner, tmp_path):
     again = build_zoo(owner, TASK, cache=tmp_path, **options)
     assert contents(again) == alone
     assert len(list(tmp_path.iterdir())) == count
+
+
+def test_code_that_workers_cannot_import_travels_with_its_module(owner, monkeypatch):
+    module = types.ModuleType("nowhere_to_be_found")
+    vars(module).update({name: globals()[name] for name in ("HeadFirst", "TASK", "nn", "np", "random", "torch")})
+    exec("def network():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n", vars(module))
+    exec(inspect.getsource(recipe), vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    options = CHEAP | {"negatives": 4, "recipe": module.recipe, "architectures": [module.network]}
+    assert contents(build_zoo(owner, TASK, jobs=2, **options)) == contents(build_zoo(owner, TASK, **options))
 
 
 def test_the_identity_of_a_recipe_covers_its_data():
