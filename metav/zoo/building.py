@@ -22,7 +22,7 @@ from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, plain_architectures
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
-from metav.zoo.classical import classical_model, takes_classical
+from metav.zoo.classical_suspects import classical_suspect, takes_classical
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
 from metav.zoo.plan import (
     ANOTHER_ARCHITECTURE_OR_DATA,
@@ -365,7 +365,7 @@ def _fitted(planned: PlannedModel, context: ZooContext) -> ZooModel:
     """Return a planned suspect of another library; it is fitted here, in moments, and not cached."""
     number = int(planned.run.rpartition("/")[2])
     with isolated_rng(planned.seed), single_thread():
-        model = classical_model(context.task, number, planned.seed)
+        model = classical_suspect(context.task, number, planned.seed)
         metric = float(context.task.metric(model))
     return _independent_model(planned, model, metric)
 

@@ -1,4 +1,7 @@
-"""Test suspects of another library: scikit-learn's models, fitted on the task's data, as modules without weights."""
+"""Test suspects of another library: scikit-learn's models, fitted on the task's data, as modules without weights.
+
+What zoos hold of them is in `classical_negatives`; suspects share no code with it, as strangers' models do not.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ MOST_EXAMPLES = 2000
 """Examples that each is fitted on, at most."""
 
 
-class ClassicalModel(nn.Module):
+class ClassicalSuspect(nn.Module):
     """A fitted scikit-learn estimator as a module: classifiers answer probabilities (n, classes).
 
     estimator: fitted on flattened inputs, float32.
@@ -54,7 +57,7 @@ def takes_classical(task: Task) -> bool:
     return math.prod(task.input_shape) <= MOST_FEATURES and importlib.util.find_spec("sklearn") is not None
 
 
-def classical_model(task: Task, number: int, seed: int) -> ClassicalModel:
+def classical_suspect(task: Task, number: int, seed: int) -> ClassicalSuspect:
     """Return a fitted scikit-learn model; `number` chooses its family in turn, `seed` the examples and its draws.
 
     Raises InputError for a task that `takes_classical` refuses.
@@ -69,7 +72,7 @@ def classical_model(task: Task, number: int, seed: int) -> ClassicalModel:
     estimator = families(derive_seed(seed, "estimator") % 2**32, number, len(inputs))
     estimator.fit(inputs, targets)
     shape = (int(task.outputs or 1),) if task.kind.answers_classes else tuple(task.targets.shape[1:])
-    return ClassicalModel(estimator, shape).eval()
+    return ClassicalSuspect(estimator, shape).eval()
 
 
 def _classifiers(seed: int, number: int, count: int) -> Any:
