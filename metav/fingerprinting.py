@@ -154,9 +154,11 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
             stacklevel=3,
         )
     elif rule.true_positives.value < WEAK_TPR:
+        is_told = zoo.standing is not None and zoo.standing.recipe == "told"
+        remedies = "more surrogates or more queries" if is_told else "more surrogates, more queries or a recipe"
         warnings.warn(
             f"only {rule.true_positives} of the derived calibration models match at a false-positive rate of "
-            f"{rule.target_fpr:g}; more surrogates, more queries or a recipe make the fingerprint stronger",
+            f"{rule.target_fpr:g}; {remedies} make the fingerprint stronger",
             stacklevel=3,
         )
     standing = zoo.standing
