@@ -147,7 +147,7 @@ def measure_competence(responses: ArrayLike, truth: ArrayLike, kind: str) -> tup
     measure = MEASURES.get(kind)
     if measure is None:
         return None
-    answers, known = np.asarray(responses, dtype=np.float64), _known(truth, kind)
+    answers, known = np.asarray(responses, dtype=np.float64), known_answers(truth, kind)
     if answers.ndim not in (2, 3) or answers.shape[-2] != len(known) or not len(known):
         raise InputError(
             f"answers must have shape (..., {len(known)}, outputs), one row per true one, got {answers.shape}"
@@ -157,7 +157,8 @@ def measure_competence(responses: ArrayLike, truth: ArrayLike, kind: str) -> tup
     return measure.value(answers, known), measure.skill(answers, known)
 
 
-def _known(truth: ArrayLike, kind: str) -> Any:
+def known_answers(truth: ArrayLike, kind: str) -> Any:
+    """Return true answers as a measure takes them: classes (N,), or values in double precision."""
     known = np.asarray(truth)
     return known.reshape(-1).astype(np.intp) if kind == "classification" else known.astype(np.float64)
 
@@ -222,7 +223,7 @@ def _usual_lowest(skills: Numbers) -> float:
 
 def _by_chance(answers: Numbers, truth: ArrayLike, kind: str, seed: int) -> Numbers:
     """Return the skills of the same answers in random orders, (SHUFFLES,)."""
-    known, random = _known(truth, kind), np.random.default_rng(seed)
+    known, random = known_answers(truth, kind), np.random.default_rng(seed)
     orders = random.permuted(np.tile(np.arange(len(answers)), (SHUFFLES, 1)), axis=1)
     parts = np.array_split(orders, max(1, SHUFFLES * answers.size // PART))
     return np.concatenate([MEASURES[kind].skill(answers[part], known) for part in parts])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metav.errors import InputError
-from metav.verdicts.competence import MEASURES, class_shares
+from metav.verdicts.competence import MEASURES, class_shares, known_answers
 from metav.verifiers.forms import FLOOR, Numbers, as_probabilities
 
 ENOUGH = 0.5
@@ -113,11 +113,11 @@ def find_row_order(
 
     Only rows from last to first are tried: with N! orders, another one always exists that fits by chance.
     """
-    rows, known, places = np.asarray(answers, dtype=np.float64), np.asarray(truth), np.asarray(natural, dtype=np.intp)
+    rows, places = np.asarray(answers, dtype=np.float64), np.asarray(natural, dtype=np.intp)
     measure = MEASURES.get(kind)
     if measure is None or not len(places):
         return None
-    known = known.astype(np.intp) if kind == "classification" else known.astype(np.float64)
+    known = known_answers(truth, kind)
     turned = np.arange(len(rows))[::-1]
     before, after = float(measure.skill(rows[places], known)), float(measure.skill(rows[turned][places], known))
     if after < ENOUGH or after < before + GAIN:
