@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -87,6 +88,17 @@ class OptimizationOptions:
         """Return the arguments of one verifier update."""
         names = ("learning_rate", "weights", "weight_decay", "mix", "noise", "dropout")
         return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> OptimizationOptions:
+        """Return the options that `to_dict` gave; what is missing gets its default, unknown names are left out.
+
+        Raises InputError for values that the options refuse.
+        """
+        given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        if "weights" in given:
+            given["weights"] = tuple(given["weights"])
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a plain dictionary, ready for JSON."""

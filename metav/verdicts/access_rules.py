@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.errors import ArtefactError, ZooError
+from metav.errors import ArtefactError, InputError, ZooError
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.optimization.candidates import fit_candidates, select_members
 from metav.optimization.cross_fitting import refit
@@ -69,10 +69,11 @@ def _own(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Access
 def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule | None:
     if set(models.shares or ()) != {"owner", "optimize", "select", "calibrate"}:
         return _own(fp, models, seen)
-    known = {field.name for field in fields(OptimizationOptions)}
-    given = {name: value for name, value in fp.options.items() if name in known}
-    given["weights"] = tuple(given["weights"])
-    settings, shares = _Settings(fp.task.view, OptimizationOptions(**given)), Shares.of_models(models, seen)
+    try:
+        options = OptimizationOptions.from_dict(fp.options)
+    except (InputError, TypeError, ValueError) as error:
+        raise ArtefactError(f"the options of the fingerprint cannot be used ({error}); make it again") from error
+    settings, shares = _Settings(fp.task.view, options), Shares.of_models(models, seen)
     seed = derive_seed(fp.seed, "access")
     try:
         candidates = fit_candidates(shares, fp.adaptive, settings, seed, False)

@@ -402,3 +402,18 @@ def test_a_specification_is_checked():
         TaskSpecification(
             name=1, view="identity", input_shape=(), outputs=1, levels=None, metric_name="", higher_is_better=True
         )
+
+
+@pytest.mark.parametrize("options", [{"repeats": "x"}, {"weights": 3}, {"hidden": -1}])
+def test_a_file_whose_options_cannot_be_used_is_refused_where_they_are_needed(options):
+    fp = small_fingerprint()
+    answers = np.round(softmax(fp), 2)
+    with pytest.raises(ArtefactError, match=r"options of the fingerprint cannot be used \(.*\); make it again"):
+        metav.verify(dataclasses.replace(fp, options=fp.options | options), answers)
+    assert metav.verify(dataclasses.replace(fp, options={}), answers).access == "rounded(2)"
+
+
+def softmax(fp) -> np.ndarray:
+    """What the small owner answers, as probabilities."""
+    with torch.no_grad():
+        return torch.softmax(small_owner()(torch.tensor(fp.queries)), dim=1).numpy()
