@@ -54,18 +54,19 @@ class Shares:
         """Return what the owner's model and all surrogates answer to queries (N, *input shape); needs PyTorch."""
         import torch
 
-        from metav.models.ensembles import Ensemble
+        from metav.models.ensembles import run_model
+        from metav.models.running import evaluating
 
         tensor = torch.from_numpy(queries)
 
-        def answers(models: Sequence[nn.Module]) -> FloatArray:
-            if not models:
-                return own[:0]
-            with torch.no_grad():
-                return as_array(Ensemble(models).responses(tensor))
+        def answer(model: nn.Module) -> FloatArray:
+            with evaluating(model):
+                return as_array(run_model(model, tensor))
 
-        with torch.no_grad():
-            own = as_array(Ensemble([owner]).responses(tensor))
+        def answers(models: Sequence[nn.Module]) -> FloatArray:
+            return np.stack([answer(model) for model in models]) if models else own[:0]
+
+        own = answer(owner)[None]
         free = {entry.run for entry in zoo.free}
         optimize, calibration = (zoo.share(name, free=True) for name in ("optimize", "calibrate"))
         select = zoo.share("select")

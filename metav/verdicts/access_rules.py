@@ -18,6 +18,7 @@ from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.verdicts.access import Access
+from metav.verdicts.novelty import KnownModels, known_models
 from metav.verdicts.reading import readable, seen_through
 from metav.verifiers.meta_verifier import MetaVerifier
 
@@ -29,11 +30,13 @@ class AccessRule:
     meta_verifier: gives logits to readable answers.
     calibration: threshold and rates, of calibration models seen through the access.
     trained: readable answers of the calibration models that were trained, (models, queries, outputs).
+    known: the same models as novelty sees them.
     """
 
     meta_verifier: MetaVerifier
     calibration: Calibration
     trained: FloatArray
+    known: KnownModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,10 @@ def _rule(
     logits: NDArray[np.float64],
 ) -> AccessRule:
     derived, free = models.derived[models.calibrating], models.free[models.calibrating]
+    trained = np.ascontiguousarray(seen[models.calibrating & ~models.free])
     return AccessRule(
         meta_verifier=meta_verifier,
         calibration=calibrate(logits[derived], logits[~derived & ~free], target_fpr=fp.calibration.target_fpr),
-        trained=np.ascontiguousarray(seen[models.calibrating & ~models.free]),
+        trained=trained,
+        known=known_models(trained, fp.task.view),
     )

@@ -38,26 +38,46 @@ class Novelty:
         return values
 
 
-def measure_novelty(suspect: NDArray[np.float32], models: NDArray[np.float32], view: str) -> Novelty:
-    """Return the distance of a suspect (queries, outputs) from the nearest of the trained calibration models.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KnownModels:
+    """The trained calibration models as novelty sees them.
+
+    features: (models, features), in units of `scale`.
+    scale: standard deviation of each feature over the models, (features,), never much less than that of all.
+    view: how answers are read.
+    limit: distance beyond which a suspect is like none of them.
+    """
+
+    features: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    view: str
+    limit: float
+
+    def novelty(self, suspect: NDArray[np.float32]) -> Novelty:
+        """Return the distance of a suspect (queries, outputs), through the same access, from the nearest of them."""
+        own = _core.apply_view(suspect[None], self.view).reshape(-1) / self.scale
+        distances = np.sqrt(((self.features - own) ** 2).mean(axis=1))
+        return Novelty(distance=float(distances.min()), limit=self.limit)
+
+
+def known_models(models: NDArray[np.float32], view: str) -> KnownModels:
+    """Return what novelty needs to know of the trained calibration models.
 
     models: (models, queries, outputs), through the suspect's access.
-    view: how both are read.
+    view: how they are read.
 
     The limit follows from the logarithms of the models' own distances from their nearest neighbours: at most SHARE of
     models like them lies beyond it, with 95 % confidence.
     """
-    features = _core.apply_view(np.concatenate([suspect[None], models]), view).reshape(1 + len(models), -1)
-    features = features.astype(np.float64)
-    known = features[1:]
+    known = _core.apply_view(models, view).reshape(len(models), -1).astype(np.float64)
     scale = np.maximum(known.std(axis=0), 1e-6 + 0.1 * known.std())
-    features = features / scale
+    features = known / scale
     squares = (features**2).mean(axis=1)
     inner = features @ features.T / features.shape[1]
-    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * inner, 0.0))
-    among = distances[1:, 1:] + np.diag(np.full(len(known), np.inf))
+    among = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * inner, 0.0))
+    np.fill_diagonal(among, np.inf)
     nearest = np.log(np.maximum(among.min(axis=1), 1e-9))
     limit = float(nearest.mean() + tolerance_factor(len(nearest), SHARE) * nearest.std(ddof=1))
     # no model that calibrated is novel itself
     limit = max(limit, float(nearest.max()))
-    return Novelty(distance=float(distances[0, 1:].min()), limit=float(np.exp(min(limit, 50.0))))
+    return KnownModels(features=features, scale=scale, view=view, limit=float(np.exp(min(limit, 50.0))))

@@ -19,7 +19,7 @@ from metav.tasks.kinds import kind_of
 from metav.verdicts.access import Access
 from metav.verdicts.access_rules import AccessRule, rule_for
 from metav.verdicts.competence import Competence, judge_competence
-from metav.verdicts.novelty import Novelty, measure_novelty
+from metav.verdicts.novelty import Novelty
 from metav.verdicts.reading import Reading, read_answers, readable
 from metav.verdicts.verdict import Decision, Verdict
 
@@ -111,7 +111,7 @@ def _decided(case: _Case, rule: AccessRule, rows: FloatArray) -> Verdict:
             f"of this size changes the decision in {flips:.0%} of {SIMULATIONS} simulations; average several answers"
         )
         return case.inconclusive("noisy", message)
-    novelty = measure_novelty(rows, rule.trained, case.fp.task.view)
+    novelty = rule.known.novelty(rows)
     case = replace(case, novelty=novelty)
     if matched and novelty.is_novel:
         message = (

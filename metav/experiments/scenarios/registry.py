@@ -57,7 +57,7 @@ EXPERIMENT_TASKS: Mapping[str, ExperimentTask] = MappingProxyType(
                 home="metav.experiments.scenarios.digits:digits_scenario",
                 needs_data=False,
                 sizes={
-                    "smoke": smoke_scale(epochs=4),
+                    "smoke": smoke_scale(epochs=2),
                     "small": full_scale(192, attack_sizes=QUICK_TRAININGS),
                     "paper": full_scale(192),
                 },

@@ -78,7 +78,7 @@ def smoke_scale(**changes: Any) -> Scale:
         "query_counts": (2, 5),
         "surrogate_counts": (7,),
         "target_fpr": 0.5,  # so few models calibrate that a lower rate would find nothing
-        "options": {"steps": 20, "refit_steps": 100, "patience": 2, "repeats": 2},
+        "options": {"steps": 10, "refit_steps": 50, "patience": 2, "repeats": 2},
     }
     return Scale(**(sizes | changes))
 
