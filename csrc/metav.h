@@ -80,7 +80,7 @@ void mv_pool_stop(void);
 /* Views ---------------------------------------------------------------------------------------------------------- */
 
 /* A view makes the answers of different models comparable; it maps each row r of K outputs to K features f. All but
- * `relative` read a row by itself.
+ * `relative` and `tempered` read a row by itself.
  *
  *   identity           f = r
  *   identity_round(d)  f = r rounded to d decimals, 0 <= d <= 8; straight-through gradient
@@ -92,6 +92,9 @@ void mv_pool_stop(void);
  *   label              f = one-hot of the largest r (ties: lower index); the gradient is that of softmax(3 log p)
  *   relative           f = C / max(s, 1e-6), C = log p - its mean over the row's K classes, s = the root mean square of C
  *                      over all N * K entries of the model: f is the same at every temperature t, p^t / sum(p^t)
+ *   tempered           f = q^(1/4), q = p^t / sum(p^t), the temperature t > 0 such that the mean over the model's N rows of
+ *                      the largest q of a row is 1/K + 0.65 (1 - 1/K): it, too, is the same at every temperature, and
+ *                      tells most where a model is in doubt, whatever it is sure of
  *
  * All but the identities need K >= 2. There p is r / sum(r) where a model answers probabilities and softmax(r) where it
  * does not, so that logits, log-probabilities and probabilities of one model give the same features. A model answers
@@ -99,11 +102,12 @@ void mv_pool_stop(void);
  * slack lets answers rounded to two decimals pass. Gradients include the normalisation, and are zero where max() is at
  * its floor.
  *
- * `relative` needs another floor for p, since a temperature moves entries across any: 1e-5 is a gap of 11.5 between two
+ * These two need another floor for p, since a temperature moves entries across any: 1e-5 is a gap of 11.5 between two
  * logits, which a gap of 4 passes when it is tripled. Logits have no floor, C being r - its mean over the row. Answered
  * probabilities below 1e-30 count as 1e-30, near the least that float32 holds; their gradient is zero. Probabilities that
  * were rounded to zero thus lie far out: for those, take another view. A model that answers every query with equal
- * probabilities has f = 0; below s = 1e-6, s is taken for constant in the gradient.
+ * probabilities has f = 0; below s = 1e-6, s is taken for constant in the gradient. For `tempered`, t is at most
+ * 64 / max(s, 1e-6): a model whose classes tie too often has no larger one, and t is then taken for constant.
  */
 typedef struct mv_view_kind mv_view_kind;
 

@@ -17,6 +17,7 @@ extern const mv_view_kind mv_view_round;
 extern const mv_view_kind mv_view_topk;
 extern const mv_view_kind mv_view_label;
 extern const mv_view_kind mv_view_relative;
+extern const mv_view_kind mv_view_tempered;
 
 static const mv_view_kind *const VIEWS[] = {
     &mv_view_identity,       /* answers as they are */
@@ -26,6 +27,7 @@ static const mv_view_kind *const VIEWS[] = {
     &mv_view_topk,           /* of the best few alone */
     &mv_view_label,          /* the best class */
     &mv_view_relative,       /* log-probabilities, whatever the temperature */
+    &mv_view_tempered,       /* probabilities, all models at one confidence */
 };
 
 enum { VIEW_COUNT = sizeof VIEWS / sizeof *VIEWS };

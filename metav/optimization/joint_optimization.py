@@ -58,19 +58,14 @@ class JointOptimization:
         share = min(1.0, (2 * options.sampled + 1) / len(self.roles))
         self.ensemble = Ensemble([owner, *(item.model for item in surrogates)], tensor, share=share)
         self.held_out = Ensemble([item.model for item in held_out])
+        self.view = settings.view
+        # as features: the view of answers that stay as they are is not worked out again at each update
         with torch.no_grad():
-            self.cached = as_array(self.ensemble.responses(tensor))
+            self.cached = _core.apply_view(as_array(self.ensemble.responses(tensor)), self.view)
         count, outputs = self.cached.shape[1:]
         # several verifiers: queries that suit only one of them would be of little use to those trained later
         self.verifiers = [
-            _core.Verifier(
-                "mlp",
-                count,
-                outputs,
-                view=settings.view,
-                hidden=options.hidden,
-                seed=derive_seed(seed, "joint", number),
-            )
+            _core.Verifier("mlp", count, outputs, hidden=options.hidden, seed=derive_seed(seed, "joint", number))
             for number in range(options.repeats)
         ]
         for verifier in self.verifiers:
@@ -111,7 +106,8 @@ class JointOptimization:
         if self.random.random() < options.transform:
             seen = transform_queries(inputs, self.task.lower, self.task.upper, self.generator)
         answers = self.ensemble.responses(seen, chosen)
-        fresh = as_array(answers)
+        responses = as_array(answers)
+        fresh = _core.apply_view(responses, self.view)
         self.cached[chosen] = fresh
         settings = options.step_settings()
         roles = bytes(self.roles[index] for index in chosen)
@@ -121,6 +117,7 @@ class JointOptimization:
                 verifier.step(self.cached, self.roles, **settings)
             verifier.step(fresh, roles, gradient=own, **settings)
             gradient += own
+        gradient = _core.view_gradient(responses, gradient, self.view)
         (query_gradient,) = torch.autograd.grad(answers, inputs, torch.from_numpy(gradient))
         self.updater.update(as_array(query_gradient), self.queries, learning_rate=options.query_learning_rate)
 
@@ -138,7 +135,8 @@ class JointOptimization:
     def _held_out_quality(self) -> tuple[float, float]:
         with torch.no_grad():
             responses = as_array(self.held_out.responses(torch.from_numpy(self.queries)))
-        logits = np.mean([verifier.logits(responses) for verifier in self.verifiers], axis=0, dtype=np.float64)
+        features = _core.apply_view(responses, self.view)
+        logits = np.mean([verifier.logits(features) for verifier in self.verifiers], axis=0, dtype=np.float64)
         scores = 1 / (1 + np.exp(-logits))
         derived = self.held_out_roles
         signs = np.where(derived, 1.0, -1.0)

@@ -34,7 +34,8 @@ class OptimizationOptions:
     weights: (a_F, a_P, a_N), of the three terms of the loss: owner, positives and negatives.
     weight_decay: of the verifier.
     radius: largest change of a query, in units of the range. None is 0.5 in each optimisation for classifiers whose
-        queries start on the owner's decision boundary, otherwise no limit.
+        queries start on the owner's decision boundary, 0.1 for those whose queries start as informative mixtures of
+        natural inputs, no limit for numbers.
     levels: number of values that an input feature can take (256 survives a PNG); None is the task's own.
     mix, noise, dropout: strengths of the augmentation of responses while verifiers train; mix and dropout in [0, 1].
     transform: chance that a step sees transformed queries, in [0, 1].
@@ -69,7 +70,7 @@ class OptimizationOptions:
     evaluate_every: int = 10
     patience: int = 6
     refit_steps: int = 400
-    repeats: int = 3
+    repeats: int = 5
 
     def __post_init__(self) -> None:
         counts = ("queries", "pool", "hidden", "steps", "sampled", "verifier_updates")

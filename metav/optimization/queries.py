@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from metav.optimization.boundary_queries import boundary_queries
+from metav.optimization.informative_queries import informative_queries
 from metav.optimization.joint_optimization import JointOptimization
 from metav.optimization.query_pool import choose_queries
 from metav.optimization.settings import OptimizationSettings
@@ -48,7 +49,7 @@ def make_queries(
     were optimised are optimised further.
     """
     size = settings.optimized
-    starting = _starting_queries(owner, task, settings, seed)
+    starting = _starting_queries(owner, task, zoo, settings, seed)
     start, targets = as_array(starting), task.true_answers(starting[size:])
     truth = None if targets is None else targets.cpu().numpy()
     if settings.levels is not None:
@@ -80,14 +81,20 @@ def make_queries(
     return MadeQueries(queries=queries, adaptive=len(best), truth=truth, history=history, steps=steps)
 
 
-def _starting_queries(owner: nn.Module, task: Task, settings: OptimizationSettings, seed: int) -> torch.Tensor:
-    """Return queries (count, *input shape), float32: the first on the owner's decision boundary, the others natural."""
-    count = settings.optimized + settings.natural
-    natural = task.natural_queries(count, seed=derive_seed(seed, "natural")).to(torch.float32)
-    if not settings.starts_on_boundary or not settings.optimized:
-        return natural
-    border = boundary_queries(owner, task, settings.optimized, seed=derive_seed(seed, "boundary"))
-    return torch.cat([border, natural[len(border) :]])
+def _starting_queries(
+    owner: nn.Module, task: Task, zoo: Zoo, settings: OptimizationSettings, seed: int
+) -> torch.Tensor:
+    """Return queries (count, *input shape), float32: first those that are optimised, then the natural ones."""
+    moved, natural = settings.optimized, settings.natural
+    if settings.starts_on_boundary and moved:
+        start = boundary_queries(owner, task, moved, seed=derive_seed(seed, "boundary"))
+    elif settings.starts_informative and moved:
+        start = informative_queries(owner, task, zoo, settings.view, moved, seed=derive_seed(seed, "informative"))
+    else:
+        return task.natural_queries(moved + natural, seed=derive_seed(seed, "natural")).to(torch.float32)
+    missing = moved - len(start) + natural
+    drawn = task.natural_queries(missing or 1, seed=derive_seed(seed, "natural")).to(torch.float32)
+    return torch.cat([start, drawn[:missing]])
 
 
 def _to_levels(queries: FloatArray, task: Task, levels: int) -> FloatArray:

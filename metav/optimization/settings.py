@@ -12,6 +12,12 @@ from metav.zoo.zoo import Zoo
 
 ADAPTIVE_SHARE = 0.75
 """Share of the queries that is optimised, where there is no pool to choose them from."""
+INFORMATIVE_RADIUS = 0.1
+"""Largest change of a query that starts there, in units of the range.
+
+Farther away copies that were made through answers alone no longer follow the owner: 0.05 to 0.2 did alike, no limit
+accused more honest models on the owners' models that metav was developed with.
+"""
 
 POOL = 40
 """Size of the pool: where fewer queries than this are wanted, this many are made, and the best of them are kept."""
@@ -51,6 +57,8 @@ class OptimizationSettings:
     natural: natural queries beside the optimised ones, to keep or to choose from.
     keeps_natural: whether the user asked for the number of natural queries, so that all of them are kept.
     starts_on_boundary: whether optimised queries start on the owner's decision boundary instead of as natural inputs.
+    starts_informative: whether optimised queries start as the most informative of many inputs: for a classifier whose
+        scores are read. For numbers it gained nothing.
     radius: largest change of a query in units of the range; None for no limit.
     """
 
@@ -62,6 +70,7 @@ class OptimizationSettings:
     natural: int
     keeps_natural: bool
     starts_on_boundary: bool
+    starts_informative: bool
     radius: float | None
 
 
@@ -73,9 +82,12 @@ def resolve_settings(options: OptimizationOptions, task: Task, zoo: Zoo) -> Opti
     labels = view_of(view).reads_labels
     # where only labels are read natural queries tell nothing: all models that have learned the task agree on them
     adaptive_share = 1.0 if labels and options.adaptive is None else options.adaptive
-    on_boundary = labels or (view_of(view).reads_classes and surrogates >= BOUNDARY_SURROGATES)
+    scores = view_of(view).reads_classes and not labels
+    on_boundary = labels or (scores and surrogates >= BOUNDARY_SURROGATES)
+    informative = scores and not on_boundary and not task.kind.inputs_are_latents
     pool = (options.pool or (LABEL_POOL if labels else POOL)) if surrogates >= POOL_SURROGATES else 0
     optimized, adaptive, natural = _counts(options.queries, adaptive_share, pool, task.natural_count)
+    radius = BOUNDARY_RADIUS if on_boundary else INFORMATIVE_RADIUS if informative else None
     return OptimizationSettings(
         options=options,
         view=view,
@@ -85,7 +97,8 @@ def resolve_settings(options: OptimizationOptions, task: Task, zoo: Zoo) -> Opti
         natural=natural,
         keeps_natural=adaptive_share is not None,
         starts_on_boundary=on_boundary,
-        radius=BOUNDARY_RADIUS if options.radius is None and on_boundary else options.radius,
+        starts_informative=informative,
+        radius=radius if options.radius is None else options.radius,
     )
 
 

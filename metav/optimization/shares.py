@@ -52,21 +52,11 @@ class Shares:
     @classmethod
     def of(cls, owner: nn.Module, zoo: Zoo, queries: FloatArray) -> Shares:
         """Return what the owner's model and all surrogates answer to queries (N, *input shape); needs PyTorch."""
-        import torch
-
-        from metav.models.ensembles import run_model
-        from metav.models.running import evaluating
-
-        tensor = torch.from_numpy(queries)
-
-        def answer(model: nn.Module) -> FloatArray:
-            with evaluating(model):
-                return as_array(run_model(model, tensor))
+        own = ask_models([owner], queries)
 
         def answers(models: Sequence[nn.Module]) -> FloatArray:
-            return np.stack([answer(model) for model in models]) if models else own[:0]
+            return ask_models(models, queries) if models else own[:0]
 
-        own = answer(owner)[None]
         free = {entry.run for entry in zoo.free}
         optimize, calibration = (zoo.share(name, free=True) for name in ("optimize", "calibrate"))
         select = zoo.share("select")
@@ -126,6 +116,23 @@ class Shares:
             calibrate_free=free[calibrate],
             calibrate_families=tuple(np.array(models.families)[calibrate].tolist()),
         )
+
+
+def ask_models(models: Sequence[nn.Module], queries: FloatArray) -> FloatArray:
+    """Return raw responses (models, queries, outputs) of models in eval mode; needs PyTorch.
+
+    queries: (n, *input shape).
+    """
+    import torch
+
+    from metav.models.ensembles import run_model
+    from metav.models.running import evaluating
+
+    tensor, answers = torch.from_numpy(queries), []
+    for model in models:
+        with evaluating(model):
+            answers.append(as_array(run_model(model, tensor)))
+    return np.stack(answers)
 
 
 def role_of(item: ZooModel) -> int:

@@ -34,7 +34,7 @@ class Classification(SupervisedTask):
 
     identity_name = "Classification"
     name = "classification"
-    view = "relative"
+    view = "tempered"
     metric_name = "accuracy"
     higher_is_better = True
 

@@ -80,6 +80,7 @@ test_views_are_parsed(void)
         {"topk(12)", MV_OK, 12},
         {"label", MV_OK, 0},
         {"relative", MV_OK, 0},
+        {"tempered", MV_OK, 0},
         {"", MV_ERROR_VIEW_NAME, 0},
         {"(", MV_ERROR_VIEW_NAME, 0},
         {"round", MV_ERROR_VIEW_NAME, 0},
@@ -619,6 +620,7 @@ main(void)
     test_impossible_sizes_are_refused();
     test_gradients_equal_finite_differences("logprob");
     test_gradients_equal_finite_differences("relative");
+    test_gradients_equal_finite_differences("tempered");
     test_a_copy_is_independent_and_equal();
     test_products_equal_plain_sums();
     test_the_pool_does_every_item_once();

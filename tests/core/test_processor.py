@@ -52,7 +52,7 @@ def run_steps(kind: str, view: str, models: int, queries: int, outputs: int, hid
     return [str(losses).encode(), *(array.tobytes() for array in arrays)]
 
 
-@pytest.mark.parametrize("view", ["logprob", "relative"])
+@pytest.mark.parametrize("view", ["logprob", "relative", "tempered"])
 @pytest.mark.parametrize("kind", ["mlp", "local", "matched"])
 @pytest.mark.parametrize("shape", [(3, 40, 500, 70), (70, 100, 40, 33), (130, 3, 700, 128)])
 def test_results_are_the_same_bit_for_bit_for_any_number_of_threads(view, kind, shape):
@@ -73,7 +73,8 @@ found = []
 for outputs in (2, 3, 10, 33, 129):
     logits, weights = np.random.default_rng(outputs).normal(size=(2, 2, 5, outputs)).astype(np.float32)
     for responses in (logits, np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)):
-        found += [_core.apply_view(responses, "relative"), _core.view_gradient(responses, weights, "relative")]
+        for view in ("relative", "tempered"):
+            found += [_core.apply_view(responses, view), _core.view_gradient(responses, weights, view)]
 np.save(PATH, np.concatenate([array.ravel() for array in found]))
 """
     paths = [tmp_path / "chosen.npy", tmp_path / "usual.npy"]

@@ -58,7 +58,7 @@ def twin_loss(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("view", ["identity", "logprob", "label", "relative"])
+@pytest.mark.parametrize("view", ["identity", "logprob", "label", "relative", "tempered"])
 def test_scores_and_logits_equal_the_float64_twin(kind: _core.VerifierKind, view: str) -> None:
     responses = make_responses()
     verifier = make_verifier(kind, responses, view=view)
@@ -120,7 +120,7 @@ def test_closed_form_with_full_shrinkage_is_a_diagonal_filter() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "view", ["identity", "identity_round(1)", "logprob", "round(2)", "topk(1)", "label", "relative"]
+    "view", ["identity", "identity_round(1)", "logprob", "round(2)", "topk(1)", "label", "relative", "tempered"]
 )
 def test_response_gradient_equals_finite_differences_of_the_twin(kind: _core.VerifierKind, view: str) -> None:
     responses = make_responses()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metav import _core
 
 VIEWS = ["identity", "identity_round(2)", "logprob", "round(2)", "round(0)", "topk(1)", "topk(3)", "topk(9)", "label"]
-VIEWS += ["relative"]
+VIEWS += ["relative", "tempered"]
 CLASS_VIEWS = [view for view in VIEWS if not view.startswith("identity")]
 FORMS = ["logits", "probabilities"]
 
@@ -56,7 +56,7 @@ def test_logprob_gradient_is_zero_where_the_floor_holds() -> None:
     seed=st.integers(0, 2**32 - 1),
     outputs=st.integers(2, 12),
     shift=st.floats(-20, 20),
-    view=st.sampled_from(["logprob", "topk(1)", "topk(2)", "label", "relative"]),
+    view=st.sampled_from(["logprob", "topk(1)", "topk(2)", "label", "relative", "tempered"]),
 )
 def test_logits_log_probabilities_and_probabilities_give_the_same_features(
     seed: int, outputs: int, shift: float, view: str
@@ -76,6 +76,7 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
+@pytest.mark.parametrize("view", ["relative", "tempered"])
 @settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -84,8 +85,8 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     temperature=st.floats(0.2, 1000),
     form=st.sampled_from(FORMS),
 )
-def test_relative_features_are_the_same_at_every_temperature(
-    seed: int, queries: int, outputs: int, temperature: float, form: str
+def test_features_are_the_same_at_every_temperature(
+    view: str, seed: int, queries: int, outputs: int, temperature: float, form: str
 ) -> None:
     """As far as float32 holds the answers: a high temperature makes them alike."""
     logits = np.random.default_rng(seed).normal(scale=3.0, size=(1, queries, outputs))
@@ -93,18 +94,50 @@ def test_relative_features_are_the_same_at_every_temperature(
     coldest = softmax(logits / min(1.0, temperature))
     assume(spread / temperature > 1e-5 and (form == "logits" or coldest.min() > reference.RELATIVE_FLOOR))
     answers = [logits, logits / temperature] if form == "logits" else [softmax(logits), softmax(logits / temperature)]
-    warm, cold = (_core.apply_view(numbers.astype(np.float32), "relative") for numbers in answers)
+    warm, cold = (_core.apply_view(numbers.astype(np.float32), view) for numbers in answers)
     rounding = 4e-7 * (np.abs(logits).max() + max(1.0, temperature)) / spread
     np.testing.assert_allclose(cold, warm, rtol=1e-6, atol=max(rounding, 1e-6))
 
 
+@pytest.mark.parametrize("view", ["relative", "tempered"])
 @pytest.mark.parametrize("factor", [2.0**-20, 0.5, 4.0, 2.0**100])
-def test_relative_features_of_multiplied_logits_are_the_same_bit_for_bit(factor: float) -> None:
+def test_features_of_multiplied_logits_are_the_same_bit_for_bit(factor: float, view: str) -> None:
     """A power of two changes no digit of a logit, so that nothing is rounded differently."""
     responses = make_responses("logits", seed=7)
     np.testing.assert_array_equal(
-        _core.apply_view(responses * np.float32(factor), "relative"), _core.apply_view(responses, "relative")
+        _core.apply_view(responses * np.float32(factor), view), _core.apply_view(responses, view)
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), queries=st.integers(1, 9), outputs=st.integers(2, 40))
+def test_tempered_features_are_roots_of_probabilities_of_one_confidence(seed: int, queries: int, outputs: int) -> None:
+    responses = make_responses("logits", (3, queries, outputs), seed)
+    probabilities = _core.apply_view(responses, "tempered").astype(np.float64) ** 4
+    np.testing.assert_allclose(probabilities.sum(axis=2), 1, rtol=1e-5)
+    wanted = 1 / outputs + 0.65 * (1 - 1 / outputs)
+    np.testing.assert_allclose(probabilities.max(axis=2).mean(axis=1), wanted, rtol=1e-5)
+    np.testing.assert_array_equal(np.argsort(probabilities, axis=2), np.argsort(responses, axis=2))
+
+
+def test_tempered_gradient_neither_shifts_nor_stretches_logits() -> None:
+    responses = make_responses("logits", seed=8)
+    gradient = _core.view_gradient(responses, make_responses("logits", seed=9), "tempered").astype(np.float64)
+    np.testing.assert_allclose(gradient.sum(axis=2), 0, atol=1e-6)
+    np.testing.assert_allclose((gradient * responses).sum(axis=(1, 2)), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, -7.1])
+def test_a_model_that_is_never_sure_of_one_class_has_the_largest_factor(value: float) -> None:
+    """Its two best classes tie in every row, so that no temperature makes it sure."""
+    constant = np.full((1, 3, 4), value, dtype=np.float32)
+    np.testing.assert_allclose(_core.apply_view(constant, "tempered"), 0.25**0.25, rtol=1e-6)
+    tied = np.tile(np.array([2.0, 2.0, 0.0, -1.0], dtype=np.float32), (1, 3, 1))
+    features = _core.apply_view(tied, "tempered")
+    np.testing.assert_allclose(features, reference.apply_view(tied, "tempered"), atol=1e-6)
+    np.testing.assert_allclose(features[..., :2], 0.5**0.25, rtol=1e-6)
+    for responses in (constant, tied):
+        assert np.isfinite(_core.view_gradient(responses, make_responses("logits", (1, 3, 4)), "tempered")).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -251,7 +284,7 @@ def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
 
 def test_the_table_tells_what_each_view_reads() -> None:
     table = _core.views()
-    assert list(table) == ["identity", "identity_round", "logprob", "round", "topk", "label", "relative"]
+    assert list(table) == ["identity", "identity_round", "logprob", "round", "topk", "label", "relative", "tempered"]
     assert {name for name, view in table.items() if view["parameter"]} == {"identity_round", "round", "topk"}
     assert {name for name, view in table.items() if not view["reads_classes"]} == {"identity", "identity_round"}
     assert {name for name, view in table.items() if view["reads_labels"]} == {"label"}

@@ -50,7 +50,7 @@ static mv_view
 next_view(input *in)
 {
     static const char *const texts[] = {"identity", "identity_round(2)", "logprob", "round(3)", "topk(2)",
-                                        "label",    "relative"};
+                                        "label",    "relative",          "tempered"};
     char text[24] = {0};
     mv_view view = {0};
     if (next(in, 8) == 7) {

@@ -133,4 +133,18 @@ ENTRIES = [
         lambda: None,
         lambda _, t: _core.view_gradient(t["responses"], t["feature_gradient"], "relative", out=t["out"]),
     ),
+    Entry(
+        "apply_view, at one confidence",
+        {"responses": RESPONSES, "out": RESPONSES},
+        ("out",),
+        lambda: None,
+        lambda _, t: _core.apply_view(t["responses"], "tempered", out=t["out"]),
+    ),
+    Entry(
+        "view_gradient, at one confidence",
+        {"responses": RESPONSES, "feature_gradient": RESPONSES, "out": RESPONSES},
+        ("out",),
+        lambda: None,
+        lambda _, t: _core.view_gradient(t["responses"], t["feature_gradient"], "tempered", out=t["out"]),
+    ),
 ]

@@ -8,12 +8,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 
 Array: TypeAlias = NDArray[Any]
 
 PROBABILITY_FLOOR = 1e-5
 RELATIVE_FLOOR = 1e-30
 SPREAD_FLOOR = 1e-6
+TEMPERED_SHARE, LARGEST_FACTOR = 0.65, 64.0
 SCORE_MARGIN = 1e-7
 LENGTH_EPSILON = 1e-6
 VARIANCE_EPSILON = 1e-9
@@ -65,6 +67,26 @@ def relative(model: Array, given: bool) -> Array:
     return result
 
 
+def tempered_factor(u: Array) -> float:
+    """The factor of relative features (N, K) at which the largest probabilities have the wanted mean."""
+    least = 1 / u.shape[1]
+    wanted = least + TEMPERED_SHARE * (1 - least)
+
+    def mean(factor: float) -> float:
+        return float(probabilities(factor * u, False).max(axis=1).mean())
+
+    if mean(LARGEST_FACTOR) <= wanted:
+        return LARGEST_FACTOR
+    return float(brentq(lambda factor: mean(factor) - wanted, 0.0, LARGEST_FACTOR, xtol=1e-14, rtol=1e-14))
+
+
+def tempered(model: Array, given: bool) -> Array:
+    """The fourth roots of the probabilities (N, K) of one model, all brought to one mean confidence."""
+    u = relative(model, given)
+    result: Array = probabilities(tempered_factor(u) * u, False) ** 0.25
+    return result
+
+
 def apply_view(responses: ArrayLike, view: str) -> Array:
     """Features (M, N, K) of raw responses (M, N, K)."""
     return np.stack([_view_model(model, view) for model in np.asarray(responses, dtype=np.float64)])
@@ -81,6 +103,8 @@ def _view_model(model: Array, view: str) -> Array:
         return result
     if name == "relative":
         return relative(model, is_probabilities(model))
+    if name == "tempered":
+        return tempered(model, is_probabilities(model))
     p = probabilities(model, is_probabilities(model))
     if name == "round":
         return np.log(np.maximum(np.round(p, number), 0.5 * 10.0**-number))
@@ -101,6 +125,8 @@ def surrogate_view(responses: ArrayLike, view: str) -> Callable[[Array], Array]:
             return model
         if name == "relative":
             return relative(model, given[index])
+        if name == "tempered":
+            return tempered(model, given[index])
         p = probabilities(model, given[index])
         if name == "round":
             return np.log(np.maximum(p, 0.5 * 10.0**-number))

@@ -8,6 +8,7 @@ import torch
 from small_fingerprints import small_owner, small_task, small_zoo
 
 from metav.errors import ZooError
+from metav.optimization.informative_queries import informativeness
 from metav.optimization.optimization import optimize
 from metav.optimization.options import OptimizationOptions
 from metav.statistics.roc_aruc import roc_auc
@@ -114,8 +115,15 @@ def test_with_many_surrogates_queries_for_scores_start_on_the_owners_boundary(vi
     assert between[:30].max() < 0.02 < between[30:].mean()
 
 
-def test_with_few_surrogates_they_start_as_natural_ones():
-    assert margins(fit(adaptive=1.0, radius=1e-4).queries).mean() > 0.02
+def test_with_few_surrogates_they_start_as_informative_ones():
+    found = fit(radius=1e-6, steps=2)
+    natural = small_task().natural_queries(9, seed=0)
+    models = [entry for entry in small_zoo().models if entry.share in ("optimize", "select") and entry.fraction == 1.0]
+
+    def quality(queries):
+        return informativeness(small_owner(), models, queries, small_task().view).mean()
+
+    assert quality(torch.from_numpy(found.queries[: found.adaptive])) > 2 * quality(natural)
 
 
 @pytest.mark.usefixtures("as_of_many_surrogates")

@@ -37,7 +37,9 @@ def untrained_zoo(surrogates):
     [
         ({}, "label", 3, (20, 20, 0, True, 0.5)),
         ({"adaptive": 0.5, "radius": 1.0}, "label", 3, (10, 10, 10, True, 1.0)),
-        ({}, "logprob", 127, (15, 15, 5, False, None)),
+        ({}, "logprob", 127, (15, 15, 5, False, 0.1)),
+        ({"radius": 1.0}, "round(2)", 3, (15, 15, 5, False, 1.0)),
+        ({}, "identity", 3, (15, 15, 5, False, None)),
         ({}, "logprob", 128, (15, 15, 5, True, 0.5)),
         ({"radius": 1.0}, "round(2)", 128, (15, 15, 5, True, 1.0)),
         ({}, "identity", 128, (15, 15, 5, False, None)),
@@ -54,6 +56,7 @@ def test_what_none_stands_for_depends_on_view_and_zoo(given, view, surrogates, e
     found = resolve_settings(options, small_task(), untrained_zoo(surrogates))
     assert (found.optimized, found.adaptive, found.natural, found.starts_on_boundary, found.radius) == expected
     assert (found.view, found.keeps_natural) == (view, "adaptive" in given or view == "label")
+    assert found.starts_informative == (view not in ("label", "identity") and not found.starts_on_boundary)
 
 
 def test_what_the_task_says_stands_where_no_option_does():

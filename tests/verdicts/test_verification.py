@@ -78,7 +78,7 @@ def test_whatever_is_answered_gives_a_verdict(answers):
 
 
 @pytest.mark.parametrize(
-    "view", ["identity", "logprob", "relative", "round(2)", "topk(2)", "label", "identity_round(1)"]
+    "view", ["identity", "logprob", "relative", "tempered", "round(2)", "topk(2)", "label", "identity_round(1)"]
 )
 @settings(max_examples=25, deadline=None)
 @given(answers=arrays.arrays(np.float32, (QUERIES, OUTPUTS), elements=st.floats(allow_nan=False, width=32)))
@@ -134,7 +134,7 @@ def test_labels_alone_are_judged_like_their_one_hot_answers():
     assert metav.verify(fp, [1] * QUERIES).reason == "constant"
 
 
-@pytest.mark.parametrize("view", ["logprob", "relative", "label", "topk(2)"])
+@pytest.mark.parametrize("view", ["logprob", "relative", "tempered", "label", "topk(2)"])
 def test_class_numbers_are_accepted_from_every_classifier_and_judged_as_labels(view):
     fp, labels = handmade(view=view), np.array([0, 2, 1, 1, 0, 2])
     verdict = metav.verify(fp, labels)

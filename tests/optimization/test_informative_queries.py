@@ -1,0 +1,111 @@
+"""Which inputs are informative, and which of them queries start as."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_fingerprints import small_owner, small_task, small_zoo
+from torch import nn
+
+from metav.optimization.informative_queries import informative_queries, informativeness
+from metav.zoo.zoo import Zoo, ZooModel
+
+
+class Table(nn.Module):
+    """Answers numbers (n, 2) that are given, to inputs that are their row numbers."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = nn.Parameter(torch.tensor(rows, dtype=torch.float32))
+
+    def forward(self, inputs):
+        return self.rows[inputs[:, 0].long()]
+
+
+def entry(model, is_positive, family):
+    return ZooModel(
+        model=model,
+        is_positive=is_positive,
+        family=family,
+        strength=None,
+        seed=0,
+        run=f"{family}/{id(model)}",
+        fraction=1.0,
+        share="optimize",
+        architecture=0,
+        metric=0.0,
+    )
+
+
+def zoo_of_tables(student):
+    """Four independent models that scatter by 1 around 0, and one student."""
+    scatter = [(-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0), (1.0, 1.0)]
+    independent = [entry(Table([pair] * 3), False, "independent_same_data") for pair in scatter]
+    return [*independent, entry(Table(student), True, "distill_same")]
+
+
+def test_an_input_tells_the_more_the_farther_students_follow_the_owner():
+    owner = Table([(0.0, 0.0), (4.0, 0.0), (4.0, 4.0)])
+    models = zoo_of_tables([(3.0, 0.0), (3.0, 0.0), (-1.0, 0.0)])
+    inputs = torch.arange(3.0)[:, None]
+    found = informativeness(owner, models, inputs, "identity")
+    # 3 * 4 / 1.3: the variance is 1, and 0.3 of the mean variance is added
+    np.testing.assert_allclose(found, [0.0, 12 / 1.3, -4 / 1.3], rtol=1e-6)
+
+
+def test_without_students_all_derived_models_count():
+    owner = Table([(4.0, 0.0)] * 3)
+    models = [
+        replace(model, family="finetune_all") if model.is_positive else model for model in zoo_of_tables([(3, 0)] * 3)
+    ]
+    inputs = torch.arange(3.0)[:, None]
+    np.testing.assert_allclose(informativeness(owner, models, inputs, "identity"), 12 / 1.3, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return informative_queries(small_owner(), small_task(), small_zoo(), "tempered", 12, seed=3)
+
+
+def test_a_third_is_natural_and_the_rest_lies_between_natural_inputs(found):
+    task = small_task()
+    examples = {row.numpy().tobytes() for row in task.examples.float()}
+    assert found.shape == (12, *task.input_shape)
+    assert [row.numpy().tobytes() in examples for row in found] == [False] * 8 + [True] * 4
+    assert ((found >= task.lower) & (found <= task.upper)).all()
+
+
+def test_the_owners_classes_take_turns(found):
+    with torch.no_grad():
+        classes = small_owner()(found).argmax(dim=1)
+    assert all(len(set(part.tolist())) == len(part) for part in (classes[:8], classes[8:]))
+
+
+def test_they_depend_on_the_seed_alone(found):
+    again, other = (
+        informative_queries(small_owner(), small_task(), small_zoo(), "tempered", 12, seed=seed) for seed in (3, 4)
+    )
+    assert torch.equal(again, found)
+    assert not torch.equal(other, found)
+
+
+def test_the_calibration_share_is_not_asked(found):
+    zoo = small_zoo()
+
+    class Asked(nn.Module):
+        def forward(self, inputs):
+            raise AssertionError("a calibration model was asked")
+
+    models = [replace(item, model=Asked()) if item.share == "calibrate" else item for item in zoo.models]
+    guarded = Zoo(models=tuple(models), owner_digest=zoo.owner_digest, task_digest=zoo.task_digest, seed=zoo.seed)
+    assert torch.equal(informative_queries(small_owner(), small_task(), guarded, "tempered", 12, seed=3), found)
+
+
+def test_all_of_few_inputs_come_back_and_mixtures_fill_up():
+    task = small_task().subset(torch.arange(6))
+    made = informative_queries(small_owner(), task, small_zoo(), "tempered", 30, seed=0)
+    assert len({row.numpy().tobytes() for row in made}) == 30
+    assert {row.numpy().tobytes() for row in made} >= {row.numpy().tobytes() for row in task.examples.float()}
