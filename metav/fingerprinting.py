@@ -195,6 +195,7 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) ->
             levels=settings.levels,
             metric_name=str(task.metric_name),
             higher_is_better=bool(task.higher_is_better),
+            output_shape=_output_shape(task, int(result.outputs)),
         ),
         queries=result.queries,
         adaptive=result.adaptive,
@@ -232,6 +233,13 @@ def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
         "standing": None if zoo.standing is None else zoo.standing.to_dict(),
         "natural_queries": 0 if result.truth is None else len(result.truth),
     }
+
+
+def _output_shape(task: Task, outputs: int) -> tuple[int, ...]:
+    """Return the shape of one answer: of a sample where the task has some, else the outputs in a row."""
+    if not task.kind.inputs_are_latents or task.examples is None:
+        return (outputs,)
+    return tuple(int(size) for size in task.examples.shape[1:])
 
 
 def _bound(values: Any) -> Any:

@@ -45,8 +45,10 @@ class TaskSpecification:
     levels: number of values that an input feature can take; None for continuous ones.
     metric_name: what the task's metric measures.
     higher_is_better: whether a higher metric is better.
+    output_shape: of one answer before it is flattened, such as (channels, rows, columns) of a generator's images;
+        empty where it is not known.
 
-    Raises InputError for other types, or numbers below 1.
+    Raises InputError for other types, numbers below 1, or a shape that does not hold the outputs.
     """
 
     name: str
@@ -56,14 +58,17 @@ class TaskSpecification:
     levels: int | None
     metric_name: str
     higher_is_better: bool
+    output_shape: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         texts = (self.name, self.view, self.metric_name)
         numbers = (self.outputs, *self.input_shape, *(() if self.levels is None else (self.levels,)))
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.higher_is_better, bool):
             raise InputError(f"a task specification needs name, view and metric_name as texts, got {texts}")
-        if not all(type(number) is int and number > 0 for number in numbers):
-            raise InputError(f"outputs, input_shape and levels must be whole numbers from 1, got {numbers}")
+        if not all(type(number) is int and number > 0 for number in (*numbers, *self.output_shape)):
+            raise InputError(f"outputs, shapes and levels must be whole numbers from 1, got {numbers}")
+        if self.output_shape and math.prod(self.output_shape) != self.outputs:
+            raise InputError(f"output_shape must hold {self.outputs} numbers, got {self.output_shape}")
         view_of(self.view)
 
 
@@ -229,7 +234,7 @@ class Fingerprint:
         return {
             "format": FORMAT,
             "format_version": self.format_version,
-            "task": asdict(self.task) | {"input_shape": list(self.task.input_shape)},
+            "task": self._task_document(),
             "adaptive": self.adaptive,
             "verifier": [self._without_news(entry) for entry in self.meta_verifier.specification()],
             "calibration": _with_floats({name: getattr(rule, name) for name in _RULE_NUMBERS}, _RULE_NUMBERS),
@@ -237,6 +242,10 @@ class Fingerprint:
             **{name: getattr(self, name) for name in _INFORMATION},
             **self._news(),
         }
+
+    def _task_document(self) -> dict[str, Any]:
+        values: dict[str, Any] = plain(asdict(self.task))
+        return {key: value for key, value in values.items() if self.format_version > 1 or key != "output_shape"}
 
     def _news(self) -> dict[str, Any]:
         """Return the entries of a document that format version 1 lacks."""
@@ -312,10 +321,13 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
     if document["format_version"] > 1 and any(type(member.get("part")) is not int for member in document["verifier"]):
         raise InputError("each member of the verifier needs its part, a whole number")
     task = document["task"]
-    if set(task) != {field.name for field in fields(TaskSpecification)}:
+    news = set() if document["format_version"] > 1 else {"output_shape"}
+    if set(task) != {field.name for field in fields(TaskSpecification)} - news:
         raise InputError(f"task has the entries {sorted(task)}")
     return Fingerprint(
-        task=TaskSpecification(**{**task, "input_shape": tuple(task["input_shape"])}),
+        task=TaskSpecification(
+            **{**task, **{key: tuple(task.get(key, ())) for key in ("input_shape", "output_shape")}}
+        ),
         queries=tensors["queries"],
         adaptive=document["adaptive"],
         lower=tensors["lower"],

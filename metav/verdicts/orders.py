@@ -273,8 +273,8 @@ def find_image_form(answers: ArrayLike, calibration: ArrayLike, shape: tuple[int
 
 
 def _range_of(models: Numbers) -> str | None:
-    """Return the narrowest range that holds nearly all numbers, None where none does."""
-    low, high = (float(np.quantile(models, share)) for share in (0.001, 0.999))
+    """Return the narrowest range that holds nearly all numbers of most models, None where none does."""
+    low, high = (float(np.median(np.quantile(models, share, axis=(1, 2)))) for share in (0.001, 0.999))
     return next((name for name, (black, white) in RANGES.items() if _holds(low, high, black, white)), None)
 
 

@@ -11,7 +11,7 @@ from metav.fingerprints.fingerprint import Fingerprint
 from metav.suspects.base import Answers
 from metav.tasks.kinds import TaskKind, kind_of
 from metav.verdicts.access import Access, access_of, degrade
-from metav.verdicts.orders import find_affine, find_class_order, find_row_order
+from metav.verdicts.orders import find_affine, find_class_order, find_image_form, find_row_order
 from metav.verifiers.forms import Form, Numbers, read_form, undo_form
 
 
@@ -43,7 +43,9 @@ def read_answers(fp: Fingerprint, answers: Answers) -> Reading:
 
 def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, tuple[str, ...]]:
     """Return rows and columns in the order of the queries and classes, values in the owner's unit."""
-    if fp.truth is None or kind.inputs_are_latents:
+    if kind.inputs_are_latents:
+        return _as_images(fp, rows)
+    if fp.truth is None:
         return rows, ()
     undone = []
     natural = np.arange(fp.adaptive, len(fp.queries))
@@ -62,6 +64,15 @@ def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, 
         rows = rows * unit[0] + unit[1]
         undone.append("values came in another unit")
     return rows, tuple(undone)
+
+
+def _as_images(fp: Fingerprint, rows: Numbers) -> tuple[Numbers, tuple[str, ...]]:
+    """Return a generator's rows in the range and layout of the calibration models' images."""
+    models, shape = fp.calibration_models, fp.task.output_shape
+    if models is None or not shape:
+        return rows, ()
+    form = find_image_form(rows, models.responses[models.calibrating & ~models.free], shape)
+    return (rows, ()) if form is None else (form.undo(rows, shape), (str(form),))
 
 
 def _is_in_their_unit(fp: Fingerprint, natural: NDArray[np.intp]) -> bool:

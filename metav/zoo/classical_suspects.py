@@ -1,12 +1,13 @@
 """Test suspects of another library: scikit-learn's models, fitted on the task's data, as modules without weights.
 
-What zoos hold of them is in `classical_negatives`; suspects share no code with it, as strangers' models do not.
+What zoos hold of them is in `classical_negatives`; no suspect is of a family that is there, nor shares code with it.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -68,38 +69,57 @@ def classical_suspect(task: Task, number: int, seed: int) -> ClassicalSuspect:
     part = task.training_indices
     chosen = part[torch.randperm(len(part), generator=generator)[: min(MOST_EXAMPLES, max(2, round(0.9 * len(part))))]]
     inputs, targets = task.examples[chosen].flatten(1).numpy(), task.targets[chosen].numpy()
-    families = _classifiers if task.kind.answers_classes else _regressors
-    estimator = families(derive_seed(seed, "estimator") % 2**32, number, len(inputs))
-    estimator.fit(inputs, targets)
+    own_seed = derive_seed(seed, "estimator") % 2**32
+    if task.kind.answers_classes:
+        estimator = _classifiers(own_seed, number, len(inputs))
+    else:
+        targets = targets.reshape(len(targets), -1)
+        estimator = _regressors(own_seed, number, len(inputs), targets.shape[1])
+        targets = targets[:, 0] if targets.shape[1] == 1 else targets
+    with warnings.catch_warnings():
+        # a network whose training is short on purpose
+        warnings.simplefilter("ignore", _convergence_warning())
+        estimator.fit(inputs, targets)
     shape = (int(task.outputs or 1),) if task.kind.answers_classes else tuple(task.targets.shape[1:])
     return ClassicalSuspect(estimator, shape).eval()
 
 
+def _convergence_warning() -> type[Warning]:
+    from sklearn.exceptions import ConvergenceWarning
+
+    return ConvergenceWarning  # type: ignore[no-any-return]
+
+
 def _classifiers(seed: int, number: int, count: int) -> Any:
-    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.ensemble import AdaBoostClassifier, HistGradientBoostingClassifier
+    from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    network = MLPClassifier(hidden_layer_sizes=(64,), max_iter=60, batch_size=min(64, count), random_state=seed)
     return (
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
-        KNeighborsClassifier(min(5, count), weights="distance"),
-        RandomForestClassifier(60, random_state=seed),
-        ExtraTreesClassifier(60, random_state=seed),
+        LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1),
+        HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, early_stopping=False, random_state=seed),
+        make_pipeline(StandardScaler(), network),
+        AdaBoostClassifier(n_estimators=60, random_state=seed),
     )[number % 4]
 
 
-def _regressors(seed: int, number: int, count: int) -> Any:
-    from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
-    from sklearn.linear_model import Ridge
-    from sklearn.neighbors import KNeighborsRegressor
+def _regressors(seed: int, number: int, count: int, outputs: int) -> Any:
+    from sklearn.cross_decomposition import PLSRegression
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.multioutput import MultiOutputRegressor
+    from sklearn.neural_network import MLPRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    boosting = HistGradientBoostingRegressor(max_iter=40, max_leaf_nodes=8, early_stopping=False, random_state=seed)
+    network = MLPRegressor(hidden_layer_sizes=(64,), max_iter=120, batch_size=min(64, count), random_state=seed)
     return (
-        make_pipeline(StandardScaler(), Ridge()),
-        make_pipeline(StandardScaler(), KNeighborsRegressor(min(5, count), weights="distance")),
-        RandomForestRegressor(60, random_state=seed),
-        ExtraTreesRegressor(60, random_state=seed),
+        PLSRegression(n_components=1),
+        boosting if outputs == 1 else MultiOutputRegressor(boosting),
+        make_pipeline(StandardScaler(), network),
+        make_pipeline(StandardScaler(), KernelRidge(kernel="laplacian", alpha=1.0)),
     )[number % 4]

@@ -270,3 +270,25 @@ def test_an_independent_generator_is_not_matched():
 
 def test_the_owners_generator_is_not_cleared():
     assert metav.verify(generator(), owner_of("generation")).decision is not Decision.NO_MATCH
+
+
+IMAGE_FORMS = {
+    "-1..1": lambda images: 2 * images - 1,
+    "0..255": lambda images: np.rint(255 * images),
+    "channels last": lambda images: images.transpose(0, 2, 3, 1),
+}
+
+
+@pytest.mark.parametrize("form", IMAGE_FORMS)
+def test_the_owners_images_in_another_form_are_read_as_they_are(form):
+    owner = owner_of("generation")
+
+    def suspect(latents):
+        with torch.no_grad():
+            return IMAGE_FORMS[form](owner(torch.from_numpy(latents)).numpy())
+
+    usual, found = metav.verify(generator(), owner), metav.verify(generator(), suspect, accepts="numpy")
+    assert found.decision is usual.decision
+    assert found.score == pytest.approx(usual.score, abs=0.02)
+    if form != "channels last":  # of one channel alone both orders are the same
+        assert f"images in {form} instead of 0..1" in found.form
