@@ -241,14 +241,15 @@ def _decimals(values: Numbers, candidates: range, spare: int) -> int | None:
     rounded = np.sort(needed[np.isfinite(needed)])
     if len(values) - len(rounded) > spare or not len(rounded):
         return None
-    # one row of more decimals than all others is an exception, two are not
-    found = int(rounded[-2] if spare and len(rounded) > 1 else rounded[-1])
-    informative = np.unique(np.abs(values[needed <= found]))
-    informative = informative[(informative != 0) & (informative != 1)]
-    if not len(informative):
-        return None
-    chance = 2 * ULPS * np.finfo(np.float32).eps * informative * 10.0**found
-    return found if float(np.log(np.minimum(chance, 1.0)).sum()) < np.log(CHANCE) else None
+    # one row of more decimals than all others is an exception, two are not; where the others tell too little, it counts
+    exceptions = (-2, -1) if spare and len(rounded) > 1 else (-1,)
+    for found in dict.fromkeys(int(rounded[place]) for place in exceptions):
+        informative = np.unique(np.abs(values[needed <= found]))
+        informative = informative[(informative != 0) & (informative != 1)]
+        chance = 2 * ULPS * np.finfo(np.float32).eps * informative * 10.0**found
+        if len(informative) and float(np.log(np.minimum(chance, 1.0)).sum()) < np.log(CHANCE):
+            return found
+    return None
 
 
 def _clipping(p: Numbers, decimals: int | None, spare: int) -> tuple[float, float] | None:

@@ -331,7 +331,7 @@ def test_fixed_queries_are_natural_inputs(name: str) -> None:
 def test_the_verifier_on_fixed_queries_is_the_reference_mlp() -> None:
     scheme = fitted("fixed-query meta-verifier")
     for entry in small_suspects().models[:-1:5]:
-        features = reference.apply_view(answers(entry.model, scheme.queries).numpy()[None], "logprob")
+        features = reference.apply_view(answers(entry.model, scheme.queries).numpy()[None], small_task().view)
         wanted = reference.logits("mlp", scheme.verifier.parameters(), features)[0]
         assert scheme.score(entry.model) == pytest.approx(1 / (1 + np.exp(-wanted)), abs=1e-3)
 

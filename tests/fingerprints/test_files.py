@@ -43,8 +43,8 @@ GOLDEN = {
         "7c61d7cfa19c25d20e9fe21bd42b6902387da5aeb0732ba6002bfd4be2e7864d",
     ),
     2: (
-        "69507b1e32e38f15bdae20bd5311b230929a01075a8711c10a8b21bb479241e8",
-        "fa7f67f190332edf86901affdbd7cbd9332e49388f4870d068dc76002df06201",
+        "3894515d4020457a26b52d211ad0c7ce8ccce38a6e8151ce882aaaa5b50db4df",
+        "f78f686d60591099d350eb95c65ac855d9a676c2164ba1b86f99eb511e3a6701",
     ),
 }
 """By format version: SHA-256 of the file of a hand-made fingerprint, and its commitment."""
