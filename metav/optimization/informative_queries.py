@@ -52,7 +52,7 @@ def informative_queries(owner: nn.Module, task: Task, zoo: Zoo, view: str, count
     wanted = min(round(NATURAL_SHARE * count), len(natural))
     chosen = []
     for inputs, number in (
-        (_mixtures(natural, size, derive_seed(seed, "mixtures")), count - wanted),
+        (_mixtures(task, natural, size, derive_seed(seed, "mixtures")), count - wanted),
         (natural, wanted),
     ):
         scores = informativeness(owner, models, inputs, view)
@@ -95,9 +95,11 @@ def _candidate_count(owner: nn.Module, task: Task, models: int, least: int) -> i
     return max(least, min(CANDIDATES, MOST_NUMBERS // (models * outputs)))
 
 
-def _mixtures(inputs: Tensor, count: int, seed: int) -> Tensor:
+def _mixtures(task: Task, inputs: Tensor, count: int, seed: int) -> Tensor:
     """Return `count` points on the lines between two random inputs."""
     generator = torch.Generator().manual_seed(seed)
     first, second = torch.randint(len(inputs), (2, count), generator=generator)
     places = torch.rand(count, generator=generator).reshape(-1, *[1] * (inputs.dim() - 1))
-    return places * inputs[first] + (1 - places) * inputs[second]
+    points = inputs[first] + places * (inputs[second] - inputs[first])
+    # rounding may leave the bounds, most of all where both are the same number
+    return torch.minimum(torch.maximum(points, task.lower.cpu()), task.upper.cpu())

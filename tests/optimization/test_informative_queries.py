@@ -11,6 +11,7 @@ from small_fingerprints import small_owner, small_task, small_zoo
 from torch import nn
 
 from metav.optimization.informative_queries import informative_queries, informativeness
+from metav.tasks.classification import Classification
 from metav.zoo.zoo import Zoo, ZooModel
 
 
@@ -109,3 +110,16 @@ def test_all_of_few_inputs_come_back_and_mixtures_fill_up():
     made = informative_queries(small_owner(), task, small_zoo(), "tempered", 30, seed=0)
     assert len({row.numpy().tobytes() for row in made}) == 30
     assert {row.numpy().tobytes() for row in made} >= {row.numpy().tobytes() for row in task.examples.float()}
+
+
+def test_features_that_never_vary_stay_within_their_bounds():
+    numbers = np.random.default_rng(0)
+    inputs = numbers.normal(size=(60, 5)).astype(np.float32)
+    inputs[:, 2], inputs[:, 3] = 0.1, -7.3
+    task = Classification(inputs, (inputs[:, 0] > 0).astype(np.int64))
+    networks = [nn.Linear(5, 2) for _ in range(4)]
+    kinds = ((True, "distill_same"), (False, "kin"), (False, "kin"))
+    models = [entry(model, *kind) for model, kind in zip(networks[1:], kinds, strict=True)]
+    zoo = Zoo(models=tuple(models), owner_digest="", task_digest="", seed=0)
+    made = informative_queries(networks[0], task, zoo, "tempered", 200, seed=0)
+    assert ((made >= task.lower) & (made <= task.upper)).all()

@@ -23,7 +23,7 @@ responses = generator.normal(size=(6, 4, 3)).astype(np.float32)
 np.testing.assert_allclose(_core.apply_view(responses, "power(3)"), responses**3, rtol=1e-5)
 ones = np.ones_like(responses)
 np.testing.assert_allclose(_core.view_gradient(responses, ones, "power(3)"), 3 * responses**2, rtol=1e-5)
-for view, message in {"power(4)": "out of range", "powers(1)": r"use .*relative or power\(k\)"}.items():
+for view, message in {"power(4)": "out of range", "powers(1)": r"use .*tempered or power\(k\)"}.items():
     with pytest.raises(ValueError, match=message):
         _core.apply_view(responses, view)
 
