@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,39 @@ from metav.optimization.candidates import fit_candidates, select_members
 from metav.optimization.cross_fitting import refit
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.shares import Shares
-from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.calibration import THRESHOLD_CONFIDENCE, Calibration, calibrate
 from metav.statistics.calibration_models import CalibrationModels
+from metav.statistics.tolerance import tolerance_factor
 from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.verdicts.access import Access
 from metav.verdicts.novelty import KnownModels, known_models
 from metav.verdicts.reading import readable, seen_through
 from metav.verifiers.meta_verifier import MetaVerifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelAgreement:
+    """How often a model has to give the owner's labels before a few telling queries may decide.
+
+    Of labels, some are given by the owner's model and its copies alone, as far as the zoo shows, so that a verifier
+    weighs them heavily. An independent model that happens to give one or two of them stands far outside the scores of
+    all calibration models, which a normal limit does not foresee; how often it agrees over all queries stays usual.
+
+    labels: the owner's, (queries,).
+    limit: share of equal labels beyond which at most the wanted rate of independent models lies.
+    """
+
+    labels: NDArray[np.intp]
+    limit: float
+
+    def share(self, rows: NDArray[np.float32]) -> float:
+        """Return the share of answers (queries, outputs) whose best class is the owner's."""
+        return float((rows.argmax(axis=-1) == self.labels).mean())
+
+    def bears_out(self, rows: NDArray[np.float32]) -> bool:
+        """Return whether so many labels are the owner's as no independent model is likely to give."""
+        return self.share(rows) > self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,12 +56,14 @@ class AccessRule:
     calibration: threshold and rates, of calibration models seen through the access.
     trained: readable answers of the calibration models that were trained, (models, queries, outputs).
     known: the same models as novelty sees them.
+    agreement: where only labels are left, how many of them must be the owner's for a match; else None.
     """
 
     meta_verifier: MetaVerifier
     calibration: Calibration
     trained: FloatArray
     known: KnownModels
+    agreement: LabelAgreement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +86,10 @@ def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
     with fp.lock:
         if key not in fp.accesses:
             seen = readable(seen_through(fp, access), access)
-            fp.accesses[key] = _own(fp, models, seen) if access.is_full else _anew(fp, models, seen)
+            rule = _own(fp, models, seen) if access.is_full else _anew(fp, models, seen)
+            if rule is not None and access.reads == "labels":
+                rule = replace(rule, agreement=_label_agreement(fp, models, seen))
+            fp.accesses[key] = rule
         found: AccessRule | None = fp.accesses[key]
     return found
 
@@ -84,6 +114,19 @@ def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Acces
     except ZooError:  # no candidate tells the classes apart: the access lets out too little
         return None
     return _rule(fp, models, seen, final.meta_verifier, final.logits)
+
+
+def _label_agreement(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> LabelAgreement | None:
+    if "owner" not in (models.shares or ()):
+        return None
+    labels = seen[models.of_share("owner")][0].argmax(axis=-1)
+    shares = (seen[models.independent].argmax(axis=-1) == labels).mean(axis=1)
+    target = fp.calibration.target_fpr
+    factor = tolerance_factor(len(shares), target, confidence=THRESHOLD_CONFIDENCE)
+    deviation = float(shares.std(ddof=1)) if len(shares) > 1 else 0.0
+    limit = max(float(shares.max()), float(shares.mean()) + factor * deviation if deviation else 0.0)
+    # the owner's own labels always bear it out
+    return LabelAgreement(labels=labels, limit=min(limit, 1.0 - 0.5 / len(labels)))
 
 
 def _rule(

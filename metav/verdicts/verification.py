@@ -119,6 +119,12 @@ def _decided(case: _Case, rule: AccessRule, rows: FloatArray) -> Verdict:
             f"{novelty.limit:.2f}), so that its score says nothing; ask for answers in another form"
         )
         return case.inconclusive("unlike_any", message)
+    if matched and rule.agreement is not None and not rule.agreement.bears_out(rows):
+        message = (
+            f"a few labels are those of copies, but only {rule.agreement.share(rows):.0%} of all are the owner's, as "
+            f"of independent models (limit {rule.agreement.limit:.0%}); ask for scores"
+        )
+        return case.inconclusive("access", message)
     power = case.rule.true_positives.value
     # in full access it is the fingerprint that finds few: `fp.check` warns of it, and the verdict tells its power
     if not matched and power < LEAST_POWER and not reading.access.is_full:

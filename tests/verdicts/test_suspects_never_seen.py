@@ -292,3 +292,22 @@ def test_the_owners_images_in_another_form_are_read_as_they_are(form):
     assert found.score == pytest.approx(usual.score, abs=0.02)
     if form != "channels last":  # of one channel alone both orders are the same
         assert f"images in {form} instead of 0..1" in found.form
+
+
+@pytest.mark.parametrize("form", ["one-hot", "class numbers"])
+def test_the_owners_own_labels_bear_out_a_match(form):
+    assert sent("digits", "derived", "owner", form).decision is Decision.MATCH
+
+
+def test_a_few_telling_labels_are_no_match_without_the_others():
+    """A verifier that weighs some labels heavily must not accuse whoever gives one of them by chance."""
+    of = trial("digits")
+    own = np.asarray(answers(of, of.owner)).argmax(axis=1)
+    kin = np.asarray(answers(of, suspects("digits", "honest")["recipe 0"])).argmax(axis=1)
+    found = []
+    for seed in range(20):
+        given = kin.copy()
+        changed = np.random.default_rng(seed).permutation(np.flatnonzero(own != kin))[:3]
+        given[changed] = own[changed]
+        found.append(metav.verify(of.fp, given).decision)
+    assert Decision.MATCH not in found
