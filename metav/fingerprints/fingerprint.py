@@ -114,6 +114,7 @@ class Fingerprint:
     format_version: int = FORMAT_VERSION
     lock: Any = field(default_factory=threading.RLock, init=False, repr=False)
     accesses: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _commitments: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("queries", "lower", "upper"):
@@ -131,7 +132,9 @@ class Fingerprint:
     @property
     def commitment(self) -> str:
         """Hexadecimal SHA-256 over salt and content: publish it now, show the fingerprint later."""
-        return commitment_of(self.salt, self._document(), self._tensors())
+        if not self._commitments:  # worked out once: every verdict states it
+            self._commitments.append(commitment_of(self.salt, self._document(), self._tensors()))
+        return self._commitments[0]
 
     def logits(self, responses: ArrayLike) -> NDArray[np.float64]:
         """Return the logits (models,) of raw responses (models, N, outputs).

@@ -18,7 +18,9 @@ from metav.tasks.base import Task
 from metav.zoo.zoo import Zoo, ZooModel
 
 CANDIDATES = 800
-"""Natural inputs, and as many mixtures, that are looked at."""
+"""Natural inputs, and as many mixtures, that are looked at, at most."""
+CANDIDATES_EACH = 11
+"""The same for each query that is wanted."""
 NATURAL_SHARE = 1 / 3
 """Share of natural inputs among the queries that are returned."""
 MOST_NUMBERS = 20_000_000
@@ -92,7 +94,7 @@ def _best_of_each(scores: NDArray[np.float64], classes: NDArray[np.intp]) -> NDA
 def _candidate_count(owner: nn.Module, task: Task, models: int, least: int) -> int:
     """Return how many inputs of each sort are looked at, `least` in any case."""
     outputs = ask_models([owner], as_array(task.natural_queries(1, seed=0).float())).size
-    return max(least, min(CANDIDATES, MOST_NUMBERS // (models * outputs)))
+    return max(least, min(CANDIDATES, CANDIDATES_EACH * least, MOST_NUMBERS // (models * outputs)))
 
 
 def _mixtures(task: Task, inputs: Tensor, count: int, seed: int) -> Tensor:
