@@ -19,7 +19,7 @@ from metav.zoo.zoo import Zoo, ZooModel
 
 CANDIDATES = 800
 """Natural inputs, and as many mixtures, that are looked at, at most."""
-CANDIDATES_EACH = 11
+CANDIDATES_EACH = 14
 """The same for each query that is wanted."""
 NATURAL_SHARE = 1 / 3
 """Share of natural inputs among the queries that are returned."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,15 @@ def read_answers(fp: Fingerprint, answers: Answers) -> Reading:
     rows = undo_form(answers.responses, form, outputs=fp.task.outputs)
     rows, undone = _in_order(fp, rows, kind)
     access = access_of(form, responses=answers.responses, differences=answers.differences)
+    if undone and access.reads == "values" and access.decimals is not None:
+        access = replace(access, decimals=access.decimals + _digits_between(answers.responses, rows))
     return Reading(rows=rows, form=form, access=access, undone=undone)
+
+
+def _digits_between(sent: NDArray[Any], rows: NDArray[Any]) -> int:
+    """Return how many more decimals rows keep than answers as they were sent, whose unit is larger or smaller."""
+    spread = float(np.std(rows))
+    return math.floor(math.log10(float(np.std(sent)) / spread) + 1e-6) if spread > 0 else 0
 
 
 def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, tuple[str, ...]]:

@@ -104,9 +104,9 @@ def rank_limit(negatives, rate: float) -> float:
 
 
 def normal_limit(negatives, rate: float) -> float:
-    """The one-sided tolerance limit of a normal population, with 90 % confidence (Owen, 1968)."""
+    """The one-sided tolerance limit of a normal population, with 95 % confidence (Owen, 1968)."""
     count = len(negatives)
-    factor = nct.ppf(0.90, count - 1, norm.ppf(1 - rate) * math.sqrt(count)) / math.sqrt(count)
+    factor = nct.ppf(0.95, count - 1, norm.ppf(1 - rate) * math.sqrt(count)) / math.sqrt(count)
     return float(np.mean(negatives) + factor * np.std(negatives, ddof=1))
 
 
@@ -137,10 +137,10 @@ def test_negatives_that_vary_more_put_the_threshold_farther_from_them():
 
 
 def test_of_few_models_the_threshold_lies_far_above_them():
-    """Three models say little: the limit lies 7.34 standard deviations above their mean (Owen, 1968)."""
+    """Three models say little: the limit lies 10.55 standard deviations above their mean (Owen, 1968)."""
     negatives = np.array([-4.0, -1.0, 0.0])
     found = calibrate([2.0, 5.0, 9.0], negatives).threshold
-    assert (found - negatives.mean()) / negatives.std(ddof=1) == pytest.approx(7.340, abs=1e-3)
+    assert (found - negatives.mean()) / negatives.std(ddof=1) == pytest.approx(10.553, abs=1e-3)
 
 
 def test_derived_outliers_do_not_let_the_threshold_sink_into_the_independent_models():
