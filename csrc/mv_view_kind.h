@@ -8,16 +8,6 @@
 /* Probabilities below this count as this. */
 #define MV_PROBABILITY_FLOOR 1e-5
 
-/* The same for views that no temperature changes: one would move entries across the floor above. Far enough above the
- * smallest float that 1 / p is one, too. */
-#define MV_LOG_FLOOR 1e-30f
-
-/* A model whose spread is below this answers alike everywhere: what is left in float32 is mostly rounding. */
-#define MV_SPREAD_FLOOR 1e-6
-
-/* What is stored of C (mv_centred_logs), so that the difference of the largest floats is a float. */
-#define MV_STORED_SHARE 0.25
-
 /* Decimals that a view may round to, and the largest number that any view may take. */
 enum { MV_MAX_DECIMALS = 8, MV_MAX_VIEW_PARAMETER = 1000000000 };
 
@@ -78,8 +68,12 @@ void mv_probability_gradient(const mv_row *row, float *response_gradient);
 /* The whole gradient of the view f = log max(p, floor). */
 void mv_clamped_gradient(mv_row *row, const float *feature_gradient, double floor, float *response_gradient);
 
-/* Writes MV_STORED_SHARE * C (N, K), C = log p - its mean over the row's classes; returns C's root mean square. */
-double mv_centred_logs(const mv_rows *rows, const float *r, float *c);
+/* Writes u = C / max(s, 1e-6) (N, K), C = log p - its mean over the row's classes, s = the root mean square of C; returns
+ * 1 / max(s, 1e-6). */
+double mv_unit_logs(const mv_rows *rows, const float *r, float *u);
+
+/* Takes a gradient (N, K) with respect to log p on to the answers r, in place: probabilities or logits. */
+void mv_through_logs(const mv_rows *rows, const float *r, float *gradient);
 
 /* fmax without its rules for NaN, which keep it from being inlined. */
 static inline double

@@ -1,3 +1,4 @@
+/* The view `tempered`: all models brought to one mean confidence, then roots of their probabilities (metav.h). */
 #include "mv_view_kind.h"
 
 #include <math.h>
@@ -74,21 +75,12 @@ find_factor(const mv_rows *rows, const float *u, double *rise)
     return factor;
 }
 
-/* Writes u = C / max(s, 1e-6) (N, K); returns 1 / max(s, 1e-6). */
-static double
-unit_logs(const mv_rows *rows, const float *r, float *u)
-{
-    const double inverse = 1.0 / mv_larger(mv_centred_logs(rows, r, u), MV_SPREAD_FLOOR);
-    rows->kernels->scale_by(rows->queries * rows->outputs, inverse / MV_STORED_SHARE, u);
-    return inverse;
-}
-
 static void
 tempered_features(const mv_rows *rows, const float *r, float *f)
 {
     const size_t outputs = rows->outputs;
     double rise;
-    unit_logs(rows, r, f);
+    mv_unit_logs(rows, r, f);
     const double factor = find_factor(rows, f, &rise);
     for (size_t n = 0; n < rows->queries; n++) { /* (N, K) */
         float *u = f + n * outputs;
@@ -131,7 +123,7 @@ tempered_gradient(const mv_rows *rows, const float *r, const float *g, float *re
     const size_t outputs = rows->outputs;
     float *logs = response_gradient; /* until the gradient takes its place, class by class */
     double rise, slope = 0.0, total;
-    const double inverse = unit_logs(rows, r, logs);
+    const double inverse = mv_unit_logs(rows, r, logs);
     const double factor = find_factor(rows, logs, &rise);
     for (size_t n = 0; rise > 0.0 && n < rows->queries; n++) { /* (N, K) */
         const float *u = logs + n * outputs;
@@ -151,9 +143,7 @@ tempered_gradient(const mv_rows *rows, const float *r, const float *g, float *re
             u[k] = (float)(inverse * (factor * own - through * mean));
         }
     }
-    for (size_t i = 0; rows->is_distribution && i < rows->queries * outputs; i++) {
-        response_gradient[i] = r[i] > MV_LOG_FLOOR ? response_gradient[i] / r[i] : 0.0f;
-    }
+    mv_through_logs(rows, r, response_gradient);
 }
 
 const mv_view_kind mv_view_tempered = {

@@ -13,9 +13,8 @@ from metav.optimization.candidates import fit_candidates, select_members
 from metav.optimization.cross_fitting import refit
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.shares import Shares
-from metav.statistics.calibration import THRESHOLD_CONFIDENCE, Calibration, calibrate
+from metav.statistics.calibration import Calibration, calibrate, threshold_above
 from metav.statistics.calibration_models import CalibrationModels
-from metav.statistics.tolerance import tolerance_factor
 from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.verdicts.access import Access
@@ -33,7 +32,7 @@ class LabelAgreement:
     all calibration models, which a normal limit does not foresee; how often it agrees over all queries stays usual.
 
     labels: the owner's, (queries,).
-    limit: share of equal labels beyond which at most the wanted rate of independent models lies.
+    limit: share of equal labels from which on at most the wanted rate of independent models lies.
     """
 
     labels: NDArray[np.intp]
@@ -45,7 +44,7 @@ class LabelAgreement:
 
     def bears_out(self, rows: NDArray[np.float32]) -> bool:
         """Return whether so many labels are the owner's as no independent model is likely to give."""
-        return self.share(rows) > self.limit
+        return self.share(rows) >= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,10 +120,7 @@ def _label_agreement(fp: Fingerprint, models: CalibrationModels, seen: FloatArra
         return None
     labels = seen[models.of_share("owner")][0].argmax(axis=-1)
     shares = (seen[models.independent].argmax(axis=-1) == labels).mean(axis=1)
-    target = fp.calibration.target_fpr
-    factor = tolerance_factor(len(shares), target, confidence=THRESHOLD_CONFIDENCE)
-    deviation = float(shares.std(ddof=1)) if len(shares) > 1 else 0.0
-    limit = max(float(shares.max()), float(shares.mean()) + factor * deviation if deviation else 0.0)
+    limit = threshold_above(np.sort(shares), fp.calibration.target_fpr)
     # the owner's own labels always bear it out
     return LabelAgreement(labels=labels, limit=min(limit, 1.0 - 0.5 / len(labels)))
 

@@ -47,8 +47,9 @@ def read_answers(fp: Fingerprint, answers: Answers) -> Reading:
 
 def _digits_between(sent: NDArray[Any], rows: NDArray[Any]) -> int:
     """Return how many more decimals rows keep than answers as they were sent, whose unit is larger or smaller."""
-    spread = float(np.std(rows))
-    return math.floor(math.log10(float(np.std(sent)) / spread) + 1e-6) if spread > 0 else 0
+    # in double precision, as squares of large answers are no float32
+    before, after = (float(np.std(values, dtype=np.float64)) for values in (sent, rows))
+    return math.floor(math.log10(before / after) + 1e-6) if before > 0 and after > 0 else 0
 
 
 def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, tuple[str, ...]]:
