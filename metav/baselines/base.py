@@ -18,6 +18,7 @@ from metav.errors import InputError, ModelError, ZooError
 from metav.models.running import device_of, frozen_copy, predict
 from metav.optimization.shares import role_of
 from metav.support.arguments import whole_number
+from metav.support.arithmetic import fixed_arithmetic
 from metav.support.arrays import FloatArray, as_array
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.suspects import Suspect, open_suspect
@@ -114,7 +115,7 @@ class Baseline(ABC):
         task = as_task(task)
         self._check(owner, task, zoo, queries)
         self._queries = None
-        with isolated_rng(derive_seed(seed, "baseline", self.name)), torch.enable_grad():
+        with fixed_arithmetic(), isolated_rng(derive_seed(seed, "baseline", self.name)), torch.enable_grad():
             context = FitContext(
                 owner=frozen_copy(owner),
                 task=task,

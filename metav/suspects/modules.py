@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class ModuleSuspect(AskedSuspect):
     """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
 
-    module: the model; the mode of each of its parts and the global random state come back as they were.
+    module: the model; the mode of each of its parts and the global random state come back as they were. Modules that
+        are asked in several threads take turns.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -28,10 +29,11 @@ class ModuleSuspect(AskedSuspect):
     @contextmanager
     def _session(self) -> Iterator[None]:
         from metav.models.running import evaluating
+        from metav.support.arithmetic import fixed_arithmetic
         from metav.support.randomness import isolated_rng
 
         # seeded once, not before the second asking: a random model then gives other answers, and its noise is measured
-        with isolated_rng(0), ExitStack() as stack:
+        with fixed_arithmetic(), isolated_rng(0), ExitStack() as stack:
             try:
                 stack.enter_context(evaluating(self.module))
             except Exception as error:

@@ -15,8 +15,9 @@ from metav.models.architectures import Architecture, OwnerArchitecture, build
 from metav.models.identity import state_digest
 from metav.models.running import copied
 from metav.support.arguments import whole_number
+from metav.support.arithmetic import fixed_arithmetic
 from metav.support.progress import progress_bar
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.randomness import isolated_rng
 from metav.support.signatures import show_options
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
@@ -158,7 +159,7 @@ def _build(
     task = checked_arguments(owner, task, jobs)
     identity = "" if recipe is None else check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
-    with isolated_rng(0), single_thread():
+    with isolated_rng(0), fixed_arithmetic():
         context = zoo_context(owner, task, (thief_task, other_task), architectures, suspects)
         context = replace(context, recipe=recipe, recipe_identity=identity)
         owner_metric = float(task.metric(context.owner))
@@ -364,7 +365,7 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
 def _fitted(planned: PlannedModel, context: ZooContext) -> ZooModel:
     """Return a planned suspect of another library; it is fitted here, in moments, and not cached."""
     number = int(planned.run.rpartition("/")[2])
-    with isolated_rng(planned.seed), single_thread():
+    with isolated_rng(planned.seed), fixed_arithmetic():
         model = classical_suspect(context.task, number, planned.seed)
         metric = float(context.task.metric(model))
     return _independent_model(planned, model, metric)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from metav.obfuscations.registry import OBFUSCATIONS
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import isolated_rng
 from metav.tasks.recipes import SUSPECT_RANGE, USUAL_RANGE, RecipeRange, draw_recipe
 from metav.zoo.cache import TrainedModel
 from metav.zoo.plan import CLASSICAL, HOMOLOGOUS, KINDRED, OTHER_DATA, PlannedModel, is_drawn
@@ -109,6 +110,6 @@ def _standing(
     """Return where the owner stands among the kindred models, or the homologous ones where there are none."""
     family, recipe = (HOMOLOGOUS, "drawn") if context.recipe is None else (KINDRED, "told")
     chosen = [planned for planned in plan if planned.family == family and planned.attack is None]
-    with isolated_rng(0), single_thread():
+    with isolated_rng(0), fixed_arithmetic():
         models = [context.model(planned, trained[planned.run].states[-1]) for planned in chosen]
         return owner_standing(context.owner, models, context.task, recipe=recipe)

@@ -21,7 +21,8 @@ from metav.models.architectures import Architecture, build
 from metav.models.identity import architecture_identity
 from metav.models.running import copied, device_of, evaluating
 from metav.obfuscations.registry import OBFUSCATIONS
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.data_variations import varied
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
@@ -135,7 +136,7 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
 
     Raises ModelError when an independent model diverges, and what `told_model` does.
     """
-    with single_thread(), isolated_rng(planned.seed):
+    with fixed_arithmetic(), isolated_rng(planned.seed):
         attempts = list(_attempts(planned))
         for attempt in attempts:
             last = attempt is attempts[-1]

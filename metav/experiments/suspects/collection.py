@@ -13,7 +13,8 @@ from metav.errors import InputError
 from metav.experiments.suspects.plan import PlannedAttack, SuspectCounts, SuspectPlan, counts_of, plan_suspects
 from metav.experiments.suspects.training import SuspectContext, suspect_context, train_suspect
 from metav.models.architectures import Architecture
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
 from metav.zoo.building import checked_arguments, train_all, zoo_context
 from metav.zoo.cache import TrainedModel, ZooCache
@@ -207,7 +208,7 @@ def _planned(
 ) -> tuple[SuspectContext, SuspectPlan]:
     """Return what the suspects are made from, after checking that it fits together, and which ones there will be."""
     task, thief_task, other_task = (None if part is None else _shortened(part, counts.epochs) for part in tasks)
-    with isolated_rng(0), single_thread():
+    with isolated_rng(0), fixed_arithmetic():
         zoo = zoo_context(owner, task or tasks[0], (thief_task, other_task), architectures, True)
         context = suspect_context(zoo, queries, None if store is None else str(store.folder.absolute()), seed)
         count, leaked = len(zoo.architectures), queries is not None
@@ -216,7 +217,7 @@ def _planned(
 
 def _metric(task: Task, model: nn.Module) -> float:
     """Return the task's metric of a model, without a trace on the global random state."""
-    with isolated_rng(0), single_thread():
+    with isolated_rng(0), fixed_arithmetic():
         return float(task.metric(model))
 
 

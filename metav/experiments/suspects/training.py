@@ -16,7 +16,8 @@ from metav.models.architectures import build
 from metav.models.identity import tensor_digest
 from metav.models.running import copied, device_of, evaluating
 from metav.obfuscations.registry import OBFUSCATIONS
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task
 from metav.tasks.data_variations import varied
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state, unpack
@@ -119,7 +120,7 @@ def train_suspect(planned: PlannedModel | PlannedAttack, context: SuspectContext
     """
     if isinstance(planned, PlannedModel):
         return train_planned(planned, context.zoo)
-    with single_thread(), isolated_rng(planned.seed):
+    with fixed_arithmetic(), isolated_rng(planned.seed):
         base = context.base(planned)
         try:
             with evaluating(base), torch.enable_grad():
