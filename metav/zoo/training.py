@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
 from metav.models.architectures import Architecture, build
-from metav.models.identity import architecture_identity
+from metav.models.content_identity import content_identity
 from metav.models.running import copied, device_of, evaluating
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.arithmetic import fixed_arithmetic
@@ -26,6 +26,7 @@ from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.data_variations import varied
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
+from metav.zoo.identities import RECIPE
 from metav.zoo.plan import KINDRED, OTHER_DATA, PlannedModel
 from metav.zoo.told_recipes import Recipe, check_useful, recipe_seed, told_model
 
@@ -45,9 +46,9 @@ class ZooContext:
     other_task: a task on data of another source, for independent models; None for changed parts of the owner's.
     architectures: callables that return fresh models; the first is the owner's own class.
     least_useful: the metric with which a thief would still use a model; None where none is known.
-    digests: identities of all of these, which go into every cache key.
+    digests: identities of all of these, which go into every cache key; that of the recipe into those of its models.
     recipe: how the owner's model was trained; None where the user does not tell.
-    recipe_identity: goes into the cache keys of the models made by it.
+    unidentified: why a cache must not be used, by what it is that has no identity; "recipe" concerns its models alone.
     """
 
     owner: nn.Module
@@ -58,13 +59,17 @@ class ZooContext:
     least_useful: float | None
     digests: dict[str, str]
     recipe: Recipe | None = None
-    recipe_identity: str = ""
+    unidentified: Mapping[str, str] = field(default_factory=dict)
+
+    def is_cached(self, planned: PlannedModel) -> bool:
+        """Return whether the cache key of a planned model stands for all that it depends on."""
+        return not self.unidentified or (set(self.unidentified) == {RECIPE} and planned.family != KINDRED)
 
     def key(self, planned: PlannedModel) -> str:
         """Return the cache key of a planned model."""
         return cache_key(
             {
-                **self.digests,
+                **{name: text for name, text in self.digests.items() if name != RECIPE or planned.family == KINDRED},
                 "architecture": self.digests[f"architecture {planned.architecture}"],
                 "family": planned.family,
                 "strength": planned.strength,
@@ -74,7 +79,6 @@ class ZooContext:
                 "varied": planned.varied,
                 **({} if planned.attack is None else {"attack": planned.attack}),
                 **({} if planned.recipe is None else {"recipe": asdict(planned.recipe)}),
-                **({"told recipe": self.recipe_identity} if planned.family == KINDRED else {}),
             }
         )
 
@@ -185,7 +189,7 @@ def train_missing(
     """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished.
 
     missing: the planned models by run; anything with a `run` may be planned.
-    context: a ZooContext, or anything with a `key(planned)`.
+    context: a ZooContext, or anything with a `key(planned)` and an `is_cached(planned)`.
     store: the cache; None for none.
     jobs: processes that train; -1 is one per core.
     train: a module-level function (planned, context) -> packed model; None for `train_planned`.
@@ -195,7 +199,7 @@ def train_missing(
     if jobs == 1 or len(missing) < 2:
         for planned in missing.values():
             content = (train or train_planned)(planned, context)
-            if store is not None:
+            if store is not None and context.is_cached(planned):
                 store.store(context.key(planned), content)
             yield planned.run, content
         return
@@ -213,7 +217,10 @@ def train_missing(
             ) from error
         workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         target = None if store is None else str(store.folder.absolute())
-        yield from workers(delayed(train_in_worker)(str(file), planned, target, train) for planned in missing.values())
+        yield from workers(
+            delayed(train_in_worker)(str(file), planned, target if context.is_cached(planned) else None, train)
+            for planned in missing.values()
+        )
 
 
 def train_in_worker(
@@ -232,17 +239,13 @@ def train_in_worker(
     return planned.run, None
 
 
-def context_digests(owner_digest: str, task_digests: dict[str, str], architectures: list[nn.Module]) -> dict[str, str]:
-    """Return the identities of everything that models are made from, which go into every cache key."""
-    digests = {"owner": owner_digest, **task_digests}
-    for index, model in enumerate(architectures):
-        digests[f"architecture {index}"] = architecture_identity(model)
-    return digests
-
-
 def identity_of(task: Task) -> str:
-    """Return a text that changes with a task's data and options and with the code of its class."""
-    return f"{task.digest()} {cache_key({'source': task.identity()})}"
+    """Return a text that changes with a task's data, options and attributes and with the code of its class.
+
+    Raises UnidentifiedError for a task with an attribute that has no content, such as an open file.
+    """
+    content = content_identity(task, "task")
+    return f"{task.digest()} {cache_key({'source': task.identity(), 'content': content})}"
 
 
 def _pickled(context: object) -> bytes:

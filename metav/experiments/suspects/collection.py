@@ -209,7 +209,8 @@ def _planned(
     """Return what the suspects are made from, after checking that it fits together, and which ones there will be."""
     task, thief_task, other_task = (None if part is None else _shortened(part, counts.epochs) for part in tasks)
     with isolated_rng(0), fixed_arithmetic():
-        zoo = zoo_context(owner, task or tasks[0], (thief_task, other_task), architectures, True)
+        sources, is_cached = (thief_task, other_task), store is not None
+        zoo = zoo_context(owner, task or tasks[0], sources, architectures, True, is_cached=is_cached)
         context = suspect_context(zoo, queries, None if store is None else str(store.folder.absolute()), seed)
         count, leaked = len(zoo.architectures), queries is not None
         return context, plan_suspects(zoo.owner, zoo.task, counts, architectures=count, seed=seed, leaked=leaked)

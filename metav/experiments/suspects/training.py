@@ -63,12 +63,19 @@ class SuspectContext:
             }
         )
 
+    def is_cached(self, planned: PlannedModel | PlannedAttack) -> bool:
+        """Return whether the cache key of a planned suspect stands for all that it depends on."""
+        if isinstance(planned, PlannedModel):
+            return self.zoo.is_cached(planned)
+        return not self.zoo.unidentified
+
     def base(self, planned: PlannedAttack) -> nn.Module:
         """Return the model to attack: the owner's, or an independent one, trained anew where the cache lacks it."""
         if planned.base is None:
             return self.zoo.owner
         key = self.zoo.key(planned.base)
-        found = None if self.folder is None else ZooCache(self.folder).load(key)
+        folder = self.folder if self.zoo.is_cached(planned.base) else None
+        found = None if folder is None else ZooCache(folder).load(key)
         model = self.model(planned.base, found or unpack(train_planned(planned.base, self.zoo), key))
         return copied(model)
 
@@ -106,7 +113,7 @@ def suspect_context(zoo: ZooContext, queries: Tensor | None, folder: str | None,
     leaked = None if queries is None else queries.detach().cpu().float().clone()
     digests = {
         "queries": "" if leaked is None else tensor_digest({"queries": leaked}),
-        "transfer": identity_of(transfer),
+        "transfer": transfer.digest() if zoo.unidentified else identity_of(transfer),
     }
     return SuspectContext(zoo=zoo, transfer=transfer, queries=leaked, folder=folder, digests=digests)
 
