@@ -40,7 +40,8 @@ from metav.zoo.plan import (
 from metav.zoo.stages import train_in_stages
 from metav.zoo.standing import OwnerStanding
 from metav.zoo.told_recipes import DistinctCopies, Recipe, check_given, check_recipe
-from metav.zoo.training import ZooContext, train_missing
+from metav.zoo.training import ZooContext
+from metav.zoo.workers import train_missing
 from metav.zoo.zoo import Zoo, ZooModel
 
 FOREIGN_ARCHITECTURE = -1

@@ -1,22 +1,17 @@
-"""Training of one planned model, in this process or in a worker; its result depends on plan and data alone."""
+"""Training of one planned model; its result depends on plan and data alone."""
 
 from __future__ import annotations
 
 import copy
-import functools
 import math
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metav.errors import InputError, ModelError
+from metav.errors import ModelError
 from metav.models.architectures import Architecture, build
 from metav.models.content_identity import content_identity
 from metav.models.running import copied, device_of, evaluating
@@ -25,7 +20,7 @@ from metav.support.arithmetic import fixed_arithmetic
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.data_variations import varied
-from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
+from metav.zoo.cache import TrainedModel, cache_key, pack, tensor_state
 from metav.zoo.identities import RECIPE
 from metav.zoo.plan import KINDRED, OTHER_DATA, PlannedModel
 from metav.zoo.told_recipes import Recipe, check_useful, recipe_seed, told_model
@@ -179,66 +174,6 @@ def _attempts(planned: PlannedModel) -> Iterator[PlannedModel]:
         yield replace(own, strength=planned.strength / 2**halvings)
 
 
-def train_missing(
-    missing: Mapping[str, Any],
-    context: Any,
-    store: ZooCache | None,
-    jobs: int,
-    train: Callable[[Any, Any], bytes] | None = None,
-) -> Iterator[tuple[str, bytes | None]]:
-    """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished.
-
-    missing: the planned models by run; anything with a `run` may be planned.
-    context: a ZooContext, or anything with a `key(planned)` and an `is_cached(planned)`.
-    store: the cache; None for none.
-    jobs: processes that train; -1 is one per core.
-    train: a module-level function (planned, context) -> packed model; None for `train_planned`.
-
-    Raises InputError where the context cannot be sent to other processes.
-    """
-    if jobs == 1 or len(missing) < 2:
-        for planned in missing.values():
-            content = (train or train_planned)(planned, context)
-            if store is not None and context.is_cached(planned):
-                store.store(context.key(planned), content)
-            yield planned.run, content
-        return
-    from joblib import Parallel, delayed
-
-    with tempfile.TemporaryDirectory(prefix="metav-zoo-") as folder:
-        # data and owner are sent once, in a file, instead of once per model
-        file = Path(folder) / "context"
-        try:
-            file.write_bytes(_pickled(context))
-        except Exception as error:
-            raise InputError(
-                "owner, task, architectures or recipe cannot be sent to worker processes "
-                f"({type(error).__name__}: {error}); use jobs=1, or remove hooks and attributes that cannot be pickled"
-            ) from error
-        workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        target = None if store is None else str(store.folder.absolute())
-        yield from workers(
-            delayed(train_in_worker)(str(file), planned, target if context.is_cached(planned) else None, train)
-            for planned in missing.values()
-        )
-
-
-def train_in_worker(
-    context_file: str, planned: Any, folder: str | None, train: Callable[[Any, Any], bytes] | None = None
-) -> tuple[str, bytes | None]:
-    """Train in a worker process; return (run, packed model, or None where it went to the cache).
-
-    context_file: path of the pickled context.
-    folder: of the cache; None for none.
-    """
-    torch.set_num_threads(1)
-    content = (train or train_planned)(planned, _load_context(context_file))
-    if folder is None:
-        return planned.run, content
-    ZooCache(folder).store(_load_context(context_file).key(planned), content)
-    return planned.run, None
-
-
 def identity_of(task: Task) -> str:
     """Return a text that changes with a task's data, options and attributes and with the code of its class.
 
@@ -246,35 +181,6 @@ def identity_of(task: Task) -> str:
     """
     content = content_identity(task, "task")
     return f"{task.digest()} {cache_key({'source': task.identity(), 'content': content})}"
-
-
-def _pickled(context: object) -> bytes:
-    """Return a context for worker processes, with the code of modules that these could not import."""
-    import cloudpickle
-
-    told: tuple[object, ...] = ()
-    if isinstance(context, ZooContext):
-        told = (context.recipe, *context.architectures, type(context.owner), type(context.task))
-    with ExitStack() as stack:
-        for module in {name for entry in told if (name := getattr(entry, "__module__", None)) in sys.modules}:
-            # the main module's code always travels by value
-            if module != "__main__" and not _is_importable(module):
-                cloudpickle.register_pickle_by_value(sys.modules[module])
-                stack.callback(cloudpickle.unregister_pickle_by_value, sys.modules[module])
-        return bytes(cloudpickle.dumps(context))
-
-
-def _is_importable(module: str) -> bool:
-    top = module.partition(".")[0]
-    return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
-
-
-@functools.lru_cache(maxsize=1)
-def _load_context(path: str) -> Any:
-    import cloudpickle
-
-    # The file was written by the parent process, moments ago, into its own private folder.
-    return cloudpickle.loads(Path(path).read_bytes())
 
 
 def _positive(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
