@@ -14,7 +14,7 @@ from metav.errors import InputError, ModelError, ZooError
 from metav.models.architectures import Architecture, OwnerArchitecture
 from metav.models.running import copied
 from metav.support.arguments import whole_number
-from metav.support.arithmetic import fixed_arithmetic
+from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng
 from metav.support.signatures import show_options
@@ -379,7 +379,7 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
 def _fitted(planned: PlannedModel, context: ZooContext) -> ZooModel:
     """Return a planned suspect of another library; it is fitted here, in moments, and not cached."""
     number = int(planned.run.rpartition("/")[2])
-    with isolated_rng(planned.seed), fixed_arithmetic():
+    with isolated_rng(planned.seed), fixed_arithmetic(), single_threaded_libraries():
         model = classical_suspect(context.task, number, planned.seed)
         metric = float(context.task.metric(model))
     return _independent_model(planned, model, metric)

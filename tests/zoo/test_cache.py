@@ -131,7 +131,7 @@ def test_no_corrupted_byte_of_a_header_goes_unnoticed(values):
     ]
     assert len(changed) > header > 400
     for content in changed:
-        with pytest.raises(ValueError, match="digest|not a readable cache file"):
+        with pytest.raises(ValueError, match=r"digest|not a readable cache file"):
             unpack(content, "key")
 
 
