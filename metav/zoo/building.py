@@ -54,7 +54,9 @@ class BuildOptions(TypedDict, total=False):
     architectures: callables that return fresh models, besides the owner's own class; None: two plain fully connected
         networks.
     seed: of every random choice.
-    cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing.
+    cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing. A model
+        is reused only while all that it was made from is the same: data, attributes, code and what that refers to. What
+        has no content to go by, such as a lock or an open file, is not reused, and a warning says so.
     jobs: processes that train; -1 is one per core.
     thief_task: the data that a thief trains on; None: the task's.
     other_task: data of another source for independent models; None: changed parts of the task's.
