@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.errors import SuspectError
+from metav.errors import SuspectError, TransportError
 from metav.support.arguments import whole_number
 from metav.support.arrays import FloatArray
 
@@ -83,7 +83,7 @@ class AskedSuspect(Suspect):
             try:
                 repeated = self._all(queries[again], batch_size, check)
             except SuspectError as error:
-                if error.reason != "failed":
+                if error.reason != "failed" and not isinstance(error, TransportError):
                     raise
                 # the answers are complete; only the second asking failed, as it does for models of a fixed batch size
                 # and for services that answer a limited number of queries: then the noise stays unmeasured
