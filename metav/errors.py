@@ -73,5 +73,9 @@ class TransportError(SuspectError):
         self.response_sha256 = response_sha256
 
 
+class QueryLogError(MetavError, ValueError):
+    """A query log that cannot be used: no log, altered, of another run, or in use by another process."""
+
+
 class MissingDependencyError(MetavError, ImportError):
     """An optional library that this call needs; the message says how to install it."""

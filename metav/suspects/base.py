@@ -54,6 +54,11 @@ class Suspect(ABC):
     description: str
     """One line that names the suspect in a verdict."""
 
+    @property
+    def identity(self) -> str:
+        """Text that changes with what the suspect is, as far as that can be told: a log goes on only for the same."""
+        return self.description
+
     @final
     def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256, labels: bool = False) -> Answers:
         """Return the answers to queries (N, ...) float32; the queries are not changed.
@@ -75,6 +80,9 @@ class Suspect(ABC):
 
 class AskedSuspect(Suspect):
     """A suspect that runs, unlike recorded answers: a subclass answers one batch."""
+
+    runs_in_this_thread: bool = False
+    """Whether it must be asked in the thread that entered its session, so that no time limit can end it."""
 
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
         with self._session():

@@ -14,13 +14,18 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
+from metav.support.signatures import show_options
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
+from metav.suspects.asking import StoppedAskingError, ask_with_care, is_service
+from metav.suspects.asking_options import AskingOptions
+from metav.suspects.asking_record import AskingRecord, CarefulAnswers
 from metav.tasks.kinds import kind_of
 from metav.verdicts.access import Access
 from metav.verdicts.access_rules import AccessRule, rule_for
 from metav.verdicts.competence import Competence, judge_competence
 from metav.verdicts.novelty import Novelty
 from metav.verdicts.reading import Reading, read_answers, readable
+from metav.verdicts.steadiness import unsteadiness
 from metav.verdicts.verdict import Decision, Verdict
 
 SIMULATIONS = 64
@@ -42,21 +47,25 @@ def verify(
     fp: Fingerprint | str | os.PathLike[str],
     suspect: Any,
     *,
-    batch_size: int = 256,
     accepts: Accepts | None = None,
+    asking: AskingOptions | None = None,
+    **options: Any,
 ) -> Verdict:
     """Ask a suspect the queries of a fingerprint and judge whether it was derived from the owner's model.
 
     fp: a fingerprint or its file.
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
         answers (N, outputs) or its path (.npy, .npz, .csv, .json).
-    batch_size: most queries that are sent at once.
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
+    asking: how carefully it is asked. options: fields of `AskingOptions` instead, or to replace some of `asking`:
+        batch_size, log, budget, rate, decoys, ...
 
     A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE.
 
-    Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect.
+    Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect and for options that cannot
+    be used, QueryLogError for a log that was altered or is of another run.
     """
+    chosen = replace(AskingOptions() if asking is None else asking, **options)
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
     opened = open_suspect(suspect, accepts=accepts)
     if fingerprint.calibration_models is None:
@@ -65,17 +74,22 @@ def verify(
             "the owner's model"
         )
         return _Case(fingerprint, opened).inconclusive("old_format", message)
-    specification = fingerprint.task
     try:
-        answers = opened.answer(
-            fingerprint.queries,
-            outputs=specification.outputs,
-            batch_size=batch_size,
-            labels=kind_of(specification.name).answers_classes,
-        )
+        answers = _answers(fingerprint, opened, chosen)
     except SuspectError as error:
-        return _Case(fingerprint, opened).inconclusive(error.reason, str(error))
+        record = error.record if isinstance(error, StoppedAskingError) else None
+        return _Case(fingerprint, opened, record=record).inconclusive(error.reason, str(error))
     return _judge(fingerprint, opened, answers)
+
+
+show_options(verify, AskingOptions)
+
+
+def _answers(fp: Fingerprint, suspect: Suspect, options: AskingOptions) -> Answers:
+    labels = kind_of(fp.task.name).answers_classes
+    if options.is_plain and not is_service(suspect):
+        return suspect.answer(fp.queries, outputs=fp.task.outputs, batch_size=options.batch_size, labels=labels)
+    return ask_with_care(suspect, fp, options, labels=labels)
 
 
 def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
@@ -83,6 +97,9 @@ def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
     if len(fp.queries) > 1 and (answers.responses == answers.responses[0]).all():
         message = "the suspect gives the same answer to every query; check that it reads its input"
         return _Case(fp, suspect, answers=answers).inconclusive("constant", message)
+    unsteady = unsteadiness(answers) if isinstance(answers, CarefulAnswers) else None
+    if unsteady is not None:
+        return _Case(fp, suspect, answers=answers).inconclusive(*unsteady)
     reading = read_answers(fp, answers)
     rows, rule = readable(reading.rows, reading.access), rule_for(fp, reading.access)
     case = _Case(fp, suspect, answers=answers, reading=reading, access_rule=rule)
@@ -160,6 +177,7 @@ class _Case:
     novelty: Novelty | None = None
     logit: float | None = None
     access_rule: AccessRule | None = None
+    record: AskingRecord | None = None
 
     @property
     def rule(self) -> Calibration:
@@ -192,6 +210,7 @@ class _Case:
             noise=None if self.answers is None else self.answers.noise,
             commitment=self.fp.commitment,
             suspect=self.suspect.description,
+            asking=self.answers.record if isinstance(self.answers, CarefulAnswers) else self.record,
         )
 
 
