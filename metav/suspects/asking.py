@@ -27,7 +27,7 @@ from metav.suspects.asking_plan import AskingPlan, plan_asking
 from metav.suspects.asking_record import AskingRecord, CarefulAnswers, header_of
 from metav.suspects.base import AskedSuspect, Check, Suspect, as_responses
 from metav.suspects.faults import UNREADABLE, Fault, fault_of
-from metav.suspects.query_log import QueryLog
+from metav.suspects.query_log import LogState, QueryLog
 from metav.suspects.transports import Reply, TransportSuspect
 
 FIRST_WAIT, LONGEST_BACKOFF = 0.5, 60.0
@@ -106,9 +106,9 @@ def ask_with_care(suspect: Suspect, fp: Fingerprint, options: AskingOptions, *, 
         chosen = continued(chosen, log)
         plan = plan_asking(fp, chosen)
         header = header_of(suspect, fp, plan.header(chosen), kept=chosen.log is not None)
-        check_same_run(log, header)
+        check_same_run(log.state, header, str(log.path))
         needed = len(plan.sources) - len(log.state.answers)
-        check_budget(chosen, log.state.sent, needed)
+        affordable_or_raise(chosen, log.state.sent, needed)
         check = partial(as_responses, outputs=fp.task.outputs, labels=labels)
         run = _Run(suspect, plan, chosen, log, check)
         if needed:
@@ -128,28 +128,29 @@ def continued(options: AskingOptions, log: QueryLog) -> AskingOptions:
     return replace(options, repeats=told["repeats"])
 
 
-def check_same_run(log: QueryLog, header: dict[str, Any]) -> None:
-    """Raise QueryLogError where a log is of another fingerprint, suspect or plan."""
-    if not log.state.header:
+def check_same_run(state: LogState, header: dict[str, Any], name: str) -> None:
+    """Raise QueryLogError where the log of a name is of another fingerprint, suspect or plan."""
+    if not state.header:
         return
     names = ("commitment", "suspect", "identity", "configuration", "plan")
-    other = [name for name in names if log.state.header.get(name) != header[name]]
+    other = [entry for entry in names if state.header.get(entry) != header[entry]]
     if other:
         raise QueryLogError(
-            f"{log.path} is the log of another run (it differs in {', '.join(other)}); pass another file, or the "
+            f"{name} is the log of another run (it differs in {', '.join(other)}); pass another file, or the "
             "fingerprint, suspect, seed, decoys and repeats that it was begun with"
         )
 
 
-def check_budget(options: AskingOptions, sent: int, needed: int) -> None:
-    """Raise InputError, before anything is sent, where budget and money cannot suffice."""
+def affordable_or_raise(options: AskingOptions, sent: int, needed: int) -> int | None:
+    """Return how many queries budget and money allow in all; InputError where they cannot suffice."""
     affordable = options.affordable()
     if affordable is not None and sent + needed > affordable:
         name = "budget" if options.budget is not None and affordable == options.budget else "money"
         raise InputError(
             f"{needed} queries are left to ask and {sent} were sent, but the {name} allows {affordable} in all; "
-            f"allow more, or have fewer decoys and repeats; nothing was sent"
+            "allow more, or have fewer decoys and repeats; nothing was sent"
         )
+    return affordable
 
 
 def _shown(options: AskingOptions) -> dict[str, Any]:

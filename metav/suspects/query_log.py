@@ -54,6 +54,14 @@ class LogState:
     failed: int = 0
     batch_size: int | None = None
 
+    @classmethod
+    def of(cls, rows: Iterable[LogRow]) -> Self:
+        """Return what some rows amount to."""
+        state = cls(header={}, answers={})
+        for row in rows:
+            state.take(row)
+        return state
+
     def take(self, row: LogRow) -> None:
         """Count one more row."""
         match row.event:
@@ -97,9 +105,7 @@ class QueryLog:
             raise
         self.rows = len(rows)
         self.head = rows[-1].hash if rows else FIRST_HASH
-        self.state = LogState(header={}, answers={})
-        for row in rows:
-            self.state.take(row)
+        self.state = LogState.of(rows)
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Add rows, all or none of them; each a mapping of columns but for number, time and hashes."""

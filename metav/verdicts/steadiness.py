@@ -79,8 +79,8 @@ def _treated_apart(answers: CarefulAnswers) -> tuple[str, str] | None:
         return None
     message = (
         f"in {odd} of {total} cases the answer to a query of the fingerprint is unlike those to slightly changed "
-        "inputs on both sides of it, which are like each other: the suspect treats the fingerprint's queries apart; whoever "
-        "asks or answers knows them, make a new fingerprint"
+        "inputs on both sides of it, which are like each other: the suspect treats the fingerprint's queries "
+        "apart; whoever answers knows them, make a new fingerprint"
     )
     return "treated_apart", message
 
