@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from metav.cli.output_files import check_target
 from metav.cli.program import ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
+from metav.cli.suspect_options import suspect_options
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.verdicts.verdict import Verdict
 from metav.verdicts.verification import verify
@@ -19,6 +20,7 @@ from metav.verdicts.verification import verify
 @click.argument("suspect", metavar="SUSPECT")
 @weights_option
 @trained_option
+@suspect_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Queries per call.")
 @click.option("--plot", metavar="FILE", help="Draw the score among the calibration scores into this picture file.")
 @click.option("--report", "reports", multiple=True, metavar="FILE", help="Write a report, such as r.html; repeatable.")
@@ -28,6 +30,7 @@ def verify_command(
     suspect: str,
     weights: str | None,
     trained: bool,
+    options: dict[str, Any],
     batch_size: int,
     plot: str | None,
     reports: tuple[str, ...],
@@ -35,12 +38,17 @@ def verify_command(
 ) -> NoReturn:
     """Judge whether a suspect was derived from the owner's model; the exit code says it (0 no match, 1 match).
 
-    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query), or pkg.module:build with
-    --weights. A build() that returns a function from queries to answers, such as a remote model's client, needs none.
+    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query); an .onnx file; the address of
+    a model behind the Open Inference Protocol or MLflow; a service's template (.yaml, .toml); a .pt2 or TorchScript
+    archive with --trust-code; or pkg.module:build with --weights. A build() that returns a function from queries to
+    answers, such as a remote model's client, needs none.
 
     \b
     Examples:
       metav verify owner.metav answers.csv
+      metav verify owner.metav model.onnx --output logits
+      metav verify owner.metav https://host/v2/models/m/infer --header 'Authorization: Bearer $TOKEN'
+      metav verify owner.metav service.yaml --timeout 30
       metav verify owner.metav models:build --weights suspect.safetensors --json
       metav verify owner.metav clients:connect --batch-size 16 --report verdict.html
     """
@@ -49,14 +57,18 @@ def verify_command(
 
     is_builder = names_a_builder(suspect)
     if not is_builder and (weights is not None or trained):
-        raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file of recorded answers")
+        raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file or an address")
+    if is_builder and options:
+        raise click.UsageError(
+            f"{', '.join(sorted(options))}: how a file or a service is asked, not for pkg.module:build"
+        )
     fp = load(fingerprint)
     files = [*reports, *(() if plot is None else (plot,))]
     writers = [report_for(file).write for file in files]
     for file in files:
         check_target(Path(file), overwrite=True)
     with stdout_kept_clean():
-        verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
+        verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size, options)
         tell(str(verdict))
         for write, file in zip(writers, files, strict=True):
             write(fp, verdict, file)
@@ -67,12 +79,18 @@ def verify_command(
 
 
 def _verdict(
-    fp: Fingerprint, suspect: str, is_builder: bool, weights: str | None, trained: bool, batch_size: int
+    fp: Fingerprint,
+    suspect: str,
+    is_builder: bool,
+    weights: str | None,
+    trained: bool,
+    batch_size: int,
+    options: dict[str, Any],
 ) -> Verdict:
     from metav.cli.named_models import build_model, importing_from_here
 
     if not is_builder:
-        return verify(fp, suspect, batch_size=batch_size)
+        return verify(fp, suspect, batch_size=batch_size, **options)
     with importing_from_here():
         model = build_model(suspect, weights, trained=trained)
         return verify(fp, model, batch_size=batch_size)

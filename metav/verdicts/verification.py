@@ -14,6 +14,7 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
+from metav.support.text import harmless
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.tasks.kinds import kind_of
 from metav.verdicts.access import Access
@@ -44,21 +45,25 @@ def verify(
     *,
     batch_size: int = 256,
     accepts: Accepts | None = None,
+    **options: Any,
 ) -> Verdict:
     """Ask a suspect the queries of a fingerprint and judge whether it was derived from the owner's model.
 
     fp: a fingerprint or its file.
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
-        answers (N, outputs) or its path (.npy, .npz, .csv, .json).
+        answers (N, outputs) or its path (.npy, .npz, .csv, .json); the path of an .onnx file; the address of a model
+        behind the Open Inference Protocol or MLflow; the path of a service's template (.yaml, .toml).
     batch_size: most queries that are sent at once.
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
+    options: how a file or a service is asked: input, constants, output, layout, provider, timeout, headers, trust_code
+        (see `open_suspect`).
 
     A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE.
 
     Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect.
     """
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
-    opened = open_suspect(suspect, accepts=accepts)
+    opened = open_suspect(suspect, accepts=accepts, **options)
     if fingerprint.calibration_models is None:
         message = (
             "the fingerprint was made by a version of metav whose verdicts accuse honest models; make it again from "
@@ -183,7 +188,7 @@ class _Case:
             fpr_interval=rule.false_positives,
             tpr_interval=rule.true_positives,
             reason=reason,
-            message=message,
+            message=None if message is None else harmless(message),
             form=None if reading is None else "; ".join([str(reading.form), *reading.undone]),
             access=None if reading is None else str(reading.access),
             competence=self.competence,
@@ -191,7 +196,7 @@ class _Case:
             queries=len(self.fp.queries),
             noise=None if self.answers is None else self.answers.noise,
             commitment=self.fp.commitment,
-            suspect=self.suspect.description,
+            suspect=harmless(self.suspect.description),
         )
 
 
