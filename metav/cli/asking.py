@@ -28,7 +28,6 @@ _OPTIONS = (
         show_default=True,
         help="Most queries per call; less once one is refused.",
     ),
-    click.option("--timeout", type=float, metavar="SECONDS", help="A call without an answer by then has failed."),
     click.option(
         "--attempts",
         type=click.IntRange(min=1),

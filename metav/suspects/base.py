@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from metav.errors import SuspectError, TransportError
 from metav.support.arguments import whole_number
 from metav.support.arrays import FloatArray
+from metav.support.files import file_digest
 
 Check: TypeAlias = Callable[..., FloatArray]
 """A function (answer, *, rows) that checks an answer to `rows` queries and returns it as responses (rows, K)."""
@@ -57,7 +58,8 @@ class Suspect(ABC):
     @property
     def identity(self) -> str:
         """Text that changes with what the suspect is, as far as that can be told: a log goes on only for the same."""
-        return self.description
+        path = getattr(self, "path", None)
+        return self.description if path is None else f"{self.description} {file_digest(path)}"
 
     @final
     def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256, labels: bool = False) -> Answers:

@@ -112,8 +112,8 @@ def _read_csv(path: Path) -> list[_Row]:
         wrong = next((cell for cell in cells if not _is_number(cell)), None)
         if wrong is not None:
             raise InputError(
-                f"query {line[0]} in {path} has the answer {wrong!r}, expected numbers; write class numbers, from 0, for "
-                "labels"
+                f"query {line[0]} in {path} has the answer {wrong!r}, expected numbers; write class numbers "
+                "from 0 for labels"
             )
         rows.append((int(line[0]), [float(cell) for cell in cells] or None))
     return rows

@@ -1,22 +1,21 @@
 """How one batch of queries reaches a suspect behind a service: sent once, answered or not, and nothing decided.
 
-A transport knows a protocol and its limits (TLS, redirects, size and time of one answer). It never retries, waits, counts or
-logs: that is for whoever calls it, who finds what is needed in `Reply` and `TransportError`.
+A transport knows a protocol and its limits (TLS, redirects, size and time of one answer). It never retries, waits,
+counts or logs: that is for whoever calls it, who finds what is needed in `Reply` and `TransportError`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, final
 
 from metav.errors import TransportError
 from metav.support.arrays import FloatArray
-from metav.suspects.base import AskedSuspect
+from metav.suspects.base import Answers, AskedSuspect, Check
 
 __all__ = ["Reply", "Transport", "TransportError", "TransportSuspect"]
 
@@ -25,7 +24,7 @@ __all__ = ["Reply", "Transport", "TransportError", "TransportSuspect"]
 class Reply:
     """A service's answer to one batch.
 
-    values: (n, ...), an array or nested lists of numbers or labels' numbers, not checked yet (`as_responses` does it).
+    values: (n, ...), an array or nested lists of numbers, not checked yet (`as_responses` does it).
     status: of HTTP. request_sha256, response_sha256: of the bodies as sent and received, in hexadecimal digits.
     """
 
@@ -53,7 +52,15 @@ class Transport(ABC):
         Raises TransportError where no answer came, or none that can be read.
         """
 
-    def close(self) -> None:
+    @property
+    def largest_batch(self) -> int | None:
+        """Most queries that one request may hold; None for any number. May ask the service for its specification.
+
+        Raises TransportError where it has to ask and gets no answer.
+        """
+        return None
+
+    def close(self) -> None:  # noqa: B027 (a transport without connections has nothing to release)
         """Release connections; nothing happens on a second call. A transport that is used again opens new ones."""
 
     @final
@@ -75,10 +82,10 @@ class TransportSuspect(AskedSuspect):
         self.transport = transport
         self.description = transport.description
 
-    @contextmanager
-    def _session(self) -> Iterator[None]:
+    def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
         with self.transport:
-            yield
+            largest = self.transport.largest_batch
+            return super()._answer(queries, batch_size if largest is None else min(largest, batch_size), check)
 
     def _ask(self, batch: FloatArray) -> Any:
         return self.transport.answer_batch(batch).values

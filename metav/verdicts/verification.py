@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
-from metav.support.signatures import show_options
+from metav.support.text import harmless
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.suspects.asking import StoppedAskingError, ask_with_care, is_service
 from metav.suspects.asking_options import AskingOptions
@@ -55,19 +56,23 @@ def verify(
 
     fp: a fingerprint or its file.
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
-        answers (N, outputs) or its path (.npy, .npz, .csv, .json).
+        answers (N, outputs) or its path (.npy, .npz, .csv, .json); the path of an .onnx file; the address of a model
+        behind the Open Inference Protocol or MLflow; the path of a service's template (.yaml, .toml).
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
-    asking: how carefully it is asked. options: fields of `AskingOptions` instead, or to replace some of `asking`:
-        batch_size, log, budget, rate, decoys, ...
+    asking: how carefully it is asked.
+    options: fields of `AskingOptions`, to replace some of `asking`: batch_size, log, budget, rate, decoys, ...; and how
+        a file or a service is asked: input, constants, output, layout, provider, timeout, headers, trust_code (see
+        `open_suspect`).
 
     A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE.
 
     Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect and for options that cannot
     be used, QueryLogError for a log that was altered or is of another run.
     """
-    chosen = replace(AskingOptions() if asking is None else asking, **options)
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
-    opened = open_suspect(suspect, accepts=accepts)
+    of_asking, of_suspect = split_options(suspect, options)
+    chosen = replace(AskingOptions() if asking is None else asking, **of_asking)
+    opened = open_suspect(suspect, accepts=accepts, **of_suspect)
     if fingerprint.calibration_models is None:
         message = (
             "the fingerprint was made by a version of metav whose verdicts accuse honest models; make it again from "
@@ -82,7 +87,13 @@ def verify(
     return _judge(fingerprint, opened, answers)
 
 
-show_options(verify, AskingOptions)
+def split_options(suspect: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of asking among some, and those of opening a suspect."""
+    names = {field.name for field in fields(AskingOptions)}
+    if isinstance(suspect, str | os.PathLike):
+        names -= {"timeout"}  # files and services keep their own time
+    of_asking = {name: value for name, value in options.items() if name in names}
+    return of_asking, {name: value for name, value in options.items() if name not in names}
 
 
 def _answers(fp: Fingerprint, suspect: Suspect, options: AskingOptions) -> Answers:
@@ -209,7 +220,7 @@ class _Case:
             queries=len(self.fp.queries),
             noise=None if self.answers is None else self.answers.noise,
             commitment=self.fp.commitment,
-            suspect=self.suspect.description,
+            suspect=harmless(self.suspect.description),
             asking=self.answers.record if isinstance(self.answers, CarefulAnswers) else self.record,
         )
 
