@@ -1,4 +1,4 @@
-"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`, `log`, `queries`, `reproduce`.
+"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`, `scan`, `log`, `queries`, `reproduce`.
 
 Results for programs go to stdout as JSON, everything for people to stderr. Exit codes say what was found, so that none
 of them may come from anything else: an unexpected failure, or a suspect's code that calls sys.exit, is a run error.
@@ -15,6 +15,7 @@ from metav.cli.log import log_group
 from metav.cli.program import Program
 from metav.cli.queries import queries_group
 from metav.cli.reproduce import reproduce_command
+from metav.cli.scan import scan_command
 from metav.cli.verify import verify_command
 from metav.support.versions import version_of
 
@@ -47,6 +48,7 @@ for _command in (
     fingerprint_command,
     inspect_command,
     verify_command,
+    scan_command,
     log_group,
     queries_group,
     reproduce_command,

@@ -96,6 +96,18 @@ def split_options(suspect: Any, options: Mapping[str, Any]) -> tuple[dict[str, A
     return of_asking, {name: value for name, value in options.items() if name not in names}
 
 
+def unusable(fp: Fingerprint, name: str, message: str) -> Verdict:
+    """Return the verdict on a suspect that cannot even be asked: INCONCLUSIVE, with the reason "unusable"."""
+    return _Case(fp, _Named(name)).inconclusive("unusable", message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Stands for a suspect of which nothing but the name is known."""
+
+    description: str
+
+
 def _answers(fp: Fingerprint, suspect: Suspect, options: AskingOptions) -> Answers:
     labels = kind_of(fp.task.name).answers_classes
     if options.is_plain and not is_service(suspect):
@@ -181,7 +193,7 @@ class _Case:
     """What is known of a suspect so far."""
 
     fp: Fingerprint
-    suspect: Suspect
+    suspect: Suspect | _Named
     answers: Answers | None = None
     reading: Reading | None = None
     competence: Competence | None = None
