@@ -67,8 +67,8 @@ def fingerprint_command(**options: Any) -> int:
     that takes a seed and returns a model trained from scratch like the owner's: give it wherever the owner's model was
     trained by code of your own; without it recipes are drawn at random, and more honest models may be accused.
 
-    One fingerprint serves suspects that answer scores, rounded scores or labels alone. --view label makes one for labels
-    alone, which does better at that; --levels 256 makes queries that can be sent as pictures.
+    One fingerprint serves suspects that answer scores, rounded scores or labels alone. --view label makes one for
+    labels alone, which does better at that; --levels 256 makes queries that can be sent as pictures.
 
     \b
     Arrays of --data, by task:

@@ -20,7 +20,9 @@ from metav.suspects.decoys import make_decoys
 MOST_REPEATED = 4
 """One query in this many is asked twice at most, unless more are asked for."""
 LATE = 0.75
-"""Queries come again in the last quarter of a shuffled run, so that most of it lies between the two times."""
+"""Half of the queries that come again do so in the last quarter of a shuffled run: most of it lies between."""
+SOON = (0.125, 0.25)
+"""The others come again after this share of the run, so that a change in between parts few of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -110,9 +112,13 @@ def _with_repeats(
     """Return an order with queries that come again late, and the places (r, 2) of each such pair."""
     places = np.flatnonzero(order < count)
     chosen = places[np.unique(np.linspace(0, len(places) - 1, repeats).astype(np.intp))] if repeats else places[:0]
-    # sorted by the place after which they come; the last is one that was asked at the very beginning
-    after = np.array([random.integers(max(place, int(LATE * len(order))), len(order)) for place in chosen], np.intp)
-    after[:1] = len(order)
+    length = len(order)
+    late = random.integers(np.maximum(chosen, int(LATE * length)), length)
+    soon = np.minimum(
+        chosen + random.integers(round(SOON[0] * length), round(SOON[1] * length) + 1, len(chosen)), length
+    )
+    after = np.where(np.arange(len(chosen)) % 2 == 0, late, soon)
+    after[:1] = length  # the very first comes again at the very end
     keys = np.concatenate([np.arange(len(order)), after + 0.5])
     ranks = np.argsort(keys, kind="stable")
     sources = np.concatenate([order, order[chosen]])[ranks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -86,7 +87,7 @@ def header_of(suspect: AskedSuspect, fp: Fingerprint, plan: dict[str, Any], *, k
         "commitment": fp.commitment,
         "suspect": without_credentials(suspect.description),
         "identity": without_credentials(suspect.identity) if kept else "",
-        "configuration": None if transport is None else _texts(transport.configuration),
+        "configuration": None if transport is None else _without_secrets(transport.configuration),
         "outputs": fp.task.outputs,
         "plan": plan,
     }
@@ -95,6 +96,12 @@ def header_of(suspect: AskedSuspect, fp: Fingerprint, plan: dict[str, Any], *, k
 def without_credentials(text: str) -> str:
     """Return a text with the user, password and query of addresses in it left out."""
     return re.sub(r"(\w+://)(?:[^\s/@]*@)?([^\s?]*)(?:\?\S*)?", r"\1\2", text)
+
+
+def _without_secrets(configuration: Mapping[str, Any]) -> Any:
+    """Return a transport's configuration with the names of headers alone: a user may write a credential into one."""
+    headers = configuration.get("headers")
+    return _texts(dict(configuration) | ({"headers": sorted(headers)} if headers else {}))
 
 
 def _texts(value: Any) -> Any:

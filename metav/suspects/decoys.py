@@ -15,7 +15,7 @@ from metav.errors import InputError
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.support.arrays import FloatArray
 
-STRENGTH = 0.1
+STRENGTH = 0.05
 """Change of a feature, in standard deviations of that feature over the natural queries."""
 
 

@@ -36,6 +36,9 @@ from metav.suspects.log_rows import (
 REFUSED = frozenset({"401", "403", "404", "405", "413", "415", "429", "503"})
 """Status of a batch that the service says it did not work on: it counts for no budget."""
 
+SYNCHRONOUS = "FULL"
+"""SQLite's guarantee: what was written survives a power cut, for one sync a batch."""
+
 
 @dataclass(slots=True)
 class LogState:
@@ -163,6 +166,10 @@ class QueryLog:
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA journal_mode=DELETE")
         self._connection.close()
+        # left by whoever looked at the log of a killed run; this connection, which was alone, had no use for it
+        if self.path is not None and not os.path.exists(f"{self.path}-wal"):
+            with suppress(OSError):
+                os.unlink(f"{self.path}-shm")
 
     def __enter__(self) -> Self:
         return self
@@ -214,7 +221,7 @@ def _connected(path: Path | None) -> sqlite3.Connection:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         if path is not None:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
     except sqlite3.Error as error:

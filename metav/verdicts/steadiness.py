@@ -15,6 +15,8 @@ STEADY = 1e-3
 """Differences up to this, in standard deviations of the answers, are arithmetic in batches of other sizes."""
 OTHER = 0.05
 """Difference from which on an answer counts as another one, beside others that come again unchanged."""
+SAME = 0.2
+"""Share of answers that come again unchanged from which on others are no noise, which would be in all of them."""
 CHANCE = 0.01
 """Largest chance of what is seen if answers hold still, or all inputs are treated alike."""
 SHUFFLES = 999
@@ -36,13 +38,13 @@ def _changed(answers: CarefulAnswers, deviation: float) -> tuple[str, str] | Non
     sizes = np.sqrt(np.mean(np.asarray(answers.differences, np.float64) ** 2, axis=1)) / deviation
     remedy = "find out whether several models answer there, and ask again"
     others = sizes > OTHER
-    if not _are_labels(answers.responses) and others.any() and (sizes <= STEADY).mean() >= 0.5:
+    if others.any() and not _are_labels(answers.responses) and (sizes <= STEADY).mean() >= SAME:
         message = (
             f"{int(others.sum())} of {len(sizes)} queries that came twice got another answer, the others the very "
             f"same: the suspect changed while it was asked, or mixes up its answers; {remedy}"
         )
         return "changed", message
-    if change_point_chance(sizes, answers.pairs) <= CHANCE:
+    if others.any() and change_point_chance(sizes, answers.pairs) <= CHANCE:
         message = (
             f"queries that came twice got other answers where a point in time lies between: the suspect changed while "
             f"it was asked; {remedy}"
