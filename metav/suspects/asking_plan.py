@@ -118,7 +118,7 @@ def _with_repeats(
         chosen + random.integers(round(SOON[0] * length), round(SOON[1] * length) + 1, len(chosen)), length
     )
     after = np.where(np.arange(len(chosen)) % 2 == 0, late, soon)
-    after[:1] = length  # the very first comes again at the very end
+    after[:1] = length + 1  # the very first comes again at the very end
     keys = np.concatenate([np.arange(len(order)), after + 0.5])
     ranks = np.argsort(keys, kind="stable")
     sources = np.concatenate([order, order[chosen]])[ranks]

@@ -19,7 +19,8 @@ from metav.suspects.base import Answers, Check, Suspect
 
 QUERY, ANSWERS = "query", "answers"
 """Names of the numbers and of the answers: columns of a form, arrays of an .npz file, keys of a .json object."""
-_MARKS = (",", ";", "\t")
+_MARKS = ("\t", ";", ",")
+"""What may stand between cells; a comma may also be the decimal mark where another one does."""
 
 _Row: TypeAlias = tuple[int, Any]
 """A query's number, from 1, and its answer; None where the form was left blank."""
@@ -95,7 +96,7 @@ def spans(numbers: Iterable[int]) -> str:
 def _read_csv(path: Path) -> list[_Row]:
     text = path.read_text(encoding="utf-8-sig")
     first = text.partition("\n")[0]
-    mark = max(_MARKS, key=first.count)
+    mark = next((entry for entry in _MARKS if entry in first), ",")
     lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines(), delimiter=mark)]
     lines = [line for line in lines if any(line)]
     if lines and not _is_number(lines[0][0]):
