@@ -26,6 +26,7 @@ from metav.suspects.asking_options import SERVICE_ATTEMPTS, AskingOptions
 from metav.suspects.asking_plan import AskingPlan, plan_asking
 from metav.suspects.asking_record import AskingRecord, CarefulAnswers, header_of
 from metav.suspects.base import AskedSuspect, Check, Suspect, as_responses
+from metav.suspects.callables import CallableSuspect
 from metav.suspects.faults import UNREADABLE, Fault, fault_of
 from metav.suspects.query_log import LogState, QueryLog
 from metav.suspects.transports import Reply, TransportSuspect
@@ -102,7 +103,7 @@ def ask_with_care(suspect: Suspect, fp: Fingerprint, options: AskingOptions, *, 
     """
     chosen = settled(options, suspect)
     assert isinstance(suspect, AskedSuspect)
-    with QueryLog(chosen.log) as log:
+    with QueryLog(chosen.log, priced=isinstance(suspect, TransportSuspect | CallableSuspect)) as log:
         chosen = continued(chosen, log)
         plan = plan_asking(fp, chosen)
         header = header_of(suspect, fp, plan.header(chosen), kept=chosen.log is not None)
@@ -114,7 +115,7 @@ def ask_with_care(suspect: Suspect, fp: Fingerprint, options: AskingOptions, *, 
         if needed:
             entries = [] if log.rows else [{"event": "run", "detail": header}]
             session = {"options": _shown(chosen), "metav": version_of()}
-            log.append([*entries, {"event": "session", "detail": session}])
+            run.opening = [*entries, {"event": "session", "detail": session}]
             with suspect._session():
                 run.ask_all()
         return run.answers()
@@ -185,6 +186,7 @@ class _Run:
         self.pace, self.jitter = Pace(options.rate), random.Random(options.seed)
         self.size = min(options.batch_size, log.state.batch_size or options.batch_size)
         self.resumed = len(log.state.answers)
+        self.opening: list[dict[str, Any]] = []
 
     def ask_all(self) -> None:
         """Ask everything that has no answer yet, part by part."""
@@ -217,7 +219,8 @@ class _Run:
         self.pace.wait(len(batch))
         sources = self.plan.sources[batch]
         inputs, digests = self.plan.inputs[sources], [self.plan.digests[source] for source in sources]
-        self.log.append([{"event": "sent", "attempt": attempt, "detail": {"items": batch}}])
+        self.log.append([*self.opening, {"event": "sent", "attempt": attempt, "detail": {"items": batch}}])
+        self.opening = []
         try:
             reply = self._sent(inputs.copy())
             responses = self.check(reply.values, rows=len(batch))

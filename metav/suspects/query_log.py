@@ -36,8 +36,9 @@ from metav.suspects.log_rows import (
 REFUSED = frozenset({"401", "403", "404", "405", "413", "415", "429", "503"})
 """Status of a batch that the service says it did not work on: it counts for no budget."""
 
-SYNCHRONOUS = "FULL"
-"""SQLite's guarantee: what was written survives a power cut, for one sync a batch."""
+SYNCHRONOUS = {True: "FULL", False: "NORMAL"}
+"""SQLite's guarantees, by whether answers have a price: they survive a power cut, for one sync a batch, or at least the
+end of the process; the file is whole in both cases."""
 
 
 @dataclass(slots=True)
@@ -86,23 +87,22 @@ class QueryLog:
     """The log of one run, open for writing by this process alone.
 
     path: of the file, made if it is missing, for its owner's eyes only; None keeps the rows in memory.
+    priced: whether an answer costs more than the time to work it out again.
 
     Raises QueryLogError for a file that is no log, was altered, or is written by another process.
     """
 
-    def __init__(self, path: PathLike | None) -> None:
-        self.path = None if path is None else Path(path)
+    def __init__(self, path: PathLike | None, *, priced: bool = True) -> None:
+        self.path, self._priced = None if path is None else Path(path), priced
         rows: list[LogRow] = []
         if self.path is not None:
             _prepare(self.path)
-        self._connection = _connected(self.path)
+        self._connection = _connected(self.path, priced)
         try:
             rows = read_rows(self._connection, str(self.path)) if self.path is not None else []
             check_chain(rows, str(self.path))
             if not rows:
-                with self._connection:
-                    self._connection.execute(f"DROP TABLE IF EXISTS {SCHEMA.split()[2]}")
-                    self._connection.execute(SCHEMA)
+                self._connection.execute(SCHEMA.replace("TABLE", "TABLE IF NOT EXISTS", 1))
         except BaseException:
             self._connection.close()
             raise
@@ -164,8 +164,13 @@ class QueryLog:
     def close(self) -> None:
         """Leave one plain file behind; nothing happens on a second call."""
         with suppress(sqlite3.Error):
+            if not self._priced:
+                self._connection.execute("PRAGMA synchronous=OFF")  # one sync at the end instead of several
             self._connection.execute("PRAGMA journal_mode=DELETE")
         self._connection.close()
+        if self.path is not None and not self._priced:
+            with suppress(OSError):
+                _sync(self.path)
         # left by whoever looked at the log of a killed run; this connection, which was alone, had no use for it
         if self.path is not None and not os.path.exists(f"{self.path}-wal"):
             with suppress(OSError):
@@ -212,7 +217,15 @@ def _prepare(path: Path) -> None:
         raise QueryLogError(f"{path} cannot be written ({error}); choose another file for the log") from error
 
 
-def _connected(path: Path | None) -> sqlite3.Connection:
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _connected(path: Path | None, priced: bool) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(
             ":memory:" if path is None else path, isolation_level=None, timeout=0.2, check_same_thread=False
@@ -220,8 +233,10 @@ def _connected(path: Path | None) -> sqlite3.Connection:
         # exclusive: a second process must not ask the same queries; the write-ahead log costs one sync a batch
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         if path is not None:
+            if not path.stat().st_size:
+                connection.execute("PRAGMA synchronous=OFF")  # there is nothing to lose yet
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
+            connection.execute(f"PRAGMA synchronous={SYNCHRONOUS[priced]}")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")
     except sqlite3.Error as error:

@@ -151,7 +151,9 @@ def test_each_fault_alone_changes_nothing(name, derived):
 
 @pytest.mark.parametrize("part", range(4))
 def test_200_runs_with_faults_give_no_wrong_decision_ask_nothing_twice_and_lose_no_row(tmp_path, part, monkeypatch):
-    monkeypatch.setattr(query_log, "SYNCHRONOUS", "OFF")  # no power is cut here, and waiting for a disk proves nothing
+    monkeypatch.setitem(
+        query_log.SYNCHRONOUS, True, "OFF"
+    )  # no power is cut here, and waiting for a disk proves nothing
     injected = 0
     for seed in range(50 * part, 50 * (part + 1)):
         derived, path = seed % 2 == 0, tmp_path / f"{seed}.db"
