@@ -1,9 +1,13 @@
-"""Services on loopback for tests: each starts with the `with` statement that needs it, and ends with it."""
+"""Services on loopback for tests: each starts with the `with` statement that needs it, and ends with it.
 
-from __future__ import annotations
+Annotations are evaluated here: FastAPI goes by those of functions within functions.
+"""
 
+import atexit
 import base64
+import functools
 import io
+import itertools
 import json
 import socket
 import threading
@@ -18,27 +22,50 @@ from numpy.typing import NDArray
 Answers = Callable[[NDArray[Any]], NDArray[Any]]
 """From queries (n, ...) to answers (n, K)."""
 
+_NUMBERS = itertools.count()
 _DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 
 
-@contextmanager
-def serving(app: Any, **options: Any) -> Iterator[str]:
-    """Run an ASGI application on a free port; yield its address. options: of uvicorn."""
-    import uvicorn
+class Host:
+    """One server for many applications, each under a number of its own: starting one takes longer than most tests."""
 
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", **options))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server ended before it started"
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    def __init__(self) -> None:
+        import uvicorn
+
+        self.apps: dict[str, Any] = {}
+        options = {"port": 0, "log_level": "critical", "lifespan": "off"}
+        self.server = uvicorn.Server(uvicorn.Config(self, host="127.0.0.1", **options))
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            assert self.thread.is_alive(), "the server ended before it started"
+            time.sleep(0.005)
+        self.address = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
+        atexit.register(self.stop)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        number, _, path = scope["path"][1:].partition("/")
+        await self.apps[number]({**scope, "path": f"/{path}", "raw_path": b""}, receive, send)
+
+    def stop(self) -> None:
+        self.server.should_exit = self.server.force_exit = True
+        self.thread.join(10)
+
+
+@functools.cache
+def host() -> Host:
+    return Host()
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Run an ASGI application on loopback; yield its address."""
+    number = str(next(_NUMBERS))
+    host().apps[number] = app
     try:
-        yield f"{'https' if options.get('ssl_certfile') else 'http'}://127.0.0.1:{port}"
+        yield f"{host().address}/{number}"
     finally:
-        server.should_exit = server.force_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
+        del host().apps[number]
 
 
 @contextmanager

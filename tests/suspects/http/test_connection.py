@@ -96,19 +96,8 @@ def test_several_threads_may_ask_at_once():
 @pytest.mark.parametrize(
     ("status", "retriable"),
     [
-        (400, False),
-        (401, False),
-        (403, False),
-        (404, False),
-        (408, True),
-        (413, False),
-        (422, False),
-        (425, True),
-        (429, True),
-        (500, True),
-        (502, True),
-        (503, True),
-        (504, True),
+        *[(status, False) for status in (400, 401, 403, 404, 413, 422)],
+        *[(status, True) for status in (408, 425, 429, 500, 502, 503, 504)],
     ],
 )
 def test_a_status_without_success_is_told_and_whether_to_ask_again(status, retriable):

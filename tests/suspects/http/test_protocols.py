@@ -75,7 +75,7 @@ def test_one_of_several_open_inference_outputs_is_judged(binary):
     with serving(app) as url:
         assert np.array_equal(ask(url + "/v2/models/m"), ANSWERS)
         assert np.array_equal(ask(url + "/v2/models/m", outputs=1, output="class").ravel(), ANSWERS.argmax(axis=1))
-        with pytest.raises(TransportError, match="has no output 'logits'|no list of") as raised:
+        with pytest.raises(TransportError, match=r"has no output 'logits'|no list of") as raised:
             ask(url + "/v2/models/m", output="logits")
         assert raised.value.reason == "unreadable"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small_fingerprints import numbers
 
-from metav.errors import InputError, TransportError
-from metav.suspects import SuspectError, open_suspect
+from metav.errors import InputError, SuspectError, TransportError
+from metav.suspects import open_suspect
 
 pytest.importorskip("httpx2", reason='needs the extra "http"')
 pytest.importorskip("fastapi", reason="needs fastapi and uvicorn for services on loopback")
@@ -28,9 +28,9 @@ def linear(queries):
 ANSWERS = linear(QUERIES)
 
 
-def write(path, url, **fields):
+def write(path, address, **fields):
     """A template in YAML: JSON is YAML."""
-    template = {"url": f"{url}/ask", "body": {"q": "$QUERIES"}, "answer": "$.scores", **fields}
+    template = {"url": f"{address}/ask", "body": {"q": "$QUERIES"}, "answer": "$.scores", **fields}
     path.write_text(json.dumps({name: value for name, value in template.items() if value is not None}))
     return path
 
@@ -252,7 +252,8 @@ def test_templates_with_a_fault_are_refused_with_what_was_expected(tmp_path, fie
         ("s.yaml", b"\xff\xfe\x00", "cannot be read"),
         ("s.yaml", b"url: !!python/object/apply:os.system ['echo ran']", "cannot be read"),
         ("s.yaml", b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "has YAML aliases"),
-        ("s.yaml", b"[" * 50_000, "cannot be read"),
+        ("s.yaml", b"[" * 50_000, "nests its fields more than 50 levels deep"),
+        ("s.yaml", b"- " * 400 + b"x", "nests its fields more than 50 levels deep"),
         ("s.toml", b"url = ", "cannot be read"),
         ("s.toml", b"a = " + b"[" * 50_000, "cannot be read"),
         ("s.yaml", b"#" * (2**20 + 1), "is larger than 1048576 bytes"),
