@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -327,3 +328,14 @@ def test_a_notebooks_event_loop_is_no_hindrance():
         return content
 
     assert asyncio.run(cell()) == b"[1]"
+
+
+def test_a_program_that_closes_nothing_ends():
+    code = """
+import sys
+from metav.suspects.http.connection import Connection
+print(Connection(sys.argv[1]).send("POST", b"{}").content)
+"""
+    with answering(response(b"[1]")) as url:
+        done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "b'[1]'\n"), done.stderr
