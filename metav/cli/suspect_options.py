@@ -65,7 +65,12 @@ def suspect_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "trust_code": trust_code,
         }
         return command(
-            options={name: value for name, value in options.items() if value not in (None, {}, False)}, **rest
+            options={
+                name: value
+                for name, value in options.items()
+                if value is not None and value is not False and value != {}
+            },
+            **rest,
         )
 
     return functools.reduce(lambda function, option: option(function), reversed(_OPTIONS), gathered)

@@ -119,7 +119,7 @@ SUSPECT_KINDS: tuple[SuspectKind, ...] = (
         options=("trust_code",),
     ),
 )
-"""All kinds but the callable, in the order in which they are tried; a path goes to the kind that names its ending."""
+"""All kinds, in the order in which they are tried, callables last; a path goes to the kind that names its ending."""
 
 CALLABLE = SuspectKind(
     name="callable",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import math
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -17,6 +18,7 @@ from metav.support.arguments import seconds
 from metav.support.dependencies import require
 from metav.support.versions import version_of
 from metav.suspects.http.credentials import checked_address, find_credentials, shown_address
+from metav.suspects.http.event_loop import EventLoop
 from metav.suspects.transports import sha256
 
 DEFAULT_TIMEOUT = 60.0
@@ -78,7 +80,7 @@ class Connection:
         self._credentials = find_credentials(url, headers or {}, texts)
         checked_address(self._credentials.url)
         self._lock = threading.Lock()
-        self._open: tuple[AbstractContextManager[Any], Any, Any] | None = None
+        self._open: tuple[EventLoop, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Connection({self.address!r})"
@@ -124,39 +126,29 @@ class Connection:
         with self._lock:
             opened, self._open = self._open, None
         if opened is not None:
-            manager, portal, client = opened
-            try:
-                portal.call(client.aclose)
-            finally:
-                manager.__exit__(None, None, None)
+            loop, client = opened
+            loop.finish(client.aclose())
 
-    def _opened(self) -> tuple[Any, Any]:
-        """Return a running event loop in a thread of its own, and a client in it.
-
-        A deadline for a whole request, from the name's look-up to the last byte, is a thing of asynchronous code; a
-        loop of one's own works in notebooks, too, where another one runs.
-        """
+    def _opened(self) -> tuple[EventLoop, Any]:
+        """Return a running event loop, and a client in it."""
         import httpx2
-        from anyio.from_thread import start_blocking_portal
 
         with self._lock:
             if self._open is None:
-                manager = start_blocking_portal()
-                portal = manager.__enter__()
-                client = httpx2.AsyncClient(timeout=None, follow_redirects=False)
-                self._open = manager, portal, client
-            return self._open[1], self._open[2]
+                # without TLS no certificate is looked at, and loading those of all authorities takes its time
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if urlsplit(self.url).scheme == "http" else True
+                client = httpx2.AsyncClient(timeout=None, follow_redirects=False, verify=context)
+                self._open = EventLoop(), client
+            return self._open
 
     def _sent(
         self, method: str, url: str, content: bytes, headers: Mapping[str, str], digest: str, deadline: float
     ) -> Received:
         import httpx2
 
-        portal, client = self._opened()
+        loop, client = self._opened()
         try:
-            return portal.call(  # type: ignore[no-any-return]
-                self._exchange, client, method, url, content, headers, digest, deadline
-            )
+            return loop.run(self._exchange(client, method, url, content, headers, digest, deadline))
         except TimeoutError:
             raise TransportError(
                 "timeout",
@@ -180,9 +172,7 @@ class Connection:
         digest: str,
         deadline: float,
     ) -> Received:
-        import anyio
-
-        with anyio.fail_after(deadline - time.monotonic()):
+        async with asyncio.timeout(deadline - time.monotonic()):
             sent = {
                 "user-agent": f"metav/{version_of()}",
                 "accept-encoding": "identity",  # what is never unpacked cannot be a bomb

@@ -13,8 +13,8 @@ class UnreadableLabelError(ValueError):
 def numbers_of(rows: Sequence[Any], *, labels: Sequence[str] | None, label_key: str, score_key: str) -> list[Any]:
     """Return rows of an answer as numbers.
 
-    rows: one entry for each query: numbers; the name of a class; an object of scores by name; a list of objects, each
-        with a name and a score, of all classes or of the best ones, the others counting as 0.
+    rows: one entry for each query: numbers; the name of a class; an object of scores by name; an object, or a list of
+        them, with a name and a score each, of all classes or of the best ones, the others counting as 0.
     labels: names of the classes in order; None where rows hold plain numbers.
     label_key, score_key: of the objects in a list.
 
@@ -25,6 +25,8 @@ def numbers_of(rows: Sequence[Any], *, labels: Sequence[str] | None, label_key: 
 
 
 def _row(row: Any, places: Mapping[str, int] | None, label_key: str, score_key: str) -> Any:
+    if isinstance(row, Mapping) and label_key in row and score_key in row:
+        row = [row]
     if isinstance(row, list) and row and all(isinstance(entry, Mapping) for entry in row):
         row = _scores(row, label_key, score_key)
     if not isinstance(row, str | Mapping):

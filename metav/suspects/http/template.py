@@ -119,7 +119,7 @@ class TemplateTransport(Transport):
         template = self._template
         try:
             return numbers_of(
-                _rows(matches, rows, template.asks_one),
+                _rows(matches, rows),
                 labels=template.labels,
                 label_key=template.label_key,
                 score_key=template.score_key,
@@ -165,7 +165,7 @@ def npy(array: FloatArray) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _rows(matches: list[Any], rows: int, asks_one: bool) -> list[Any]:
+def _rows(matches: list[Any], rows: int) -> list[Any]:
     """Return one entry for each query from what the JSONPath found."""
     if not matches:
         raise UnreadableLabelError("nothing stands where the template's answer points")
@@ -173,10 +173,10 @@ def _rows(matches: list[Any], rows: int, asks_one: bool) -> list[Any]:
     if len(matches) > 1:
         # one match for each query; or, of a single query, one for each output
         return matches if len(matches) == rows > 1 else [matches]
-    if asks_one or not isinstance(only, list):
+    if not isinstance(only, list):
         return [only]
-    # one query: a bare row, or a list that holds its row
-    return only if rows > 1 or (len(only) == 1 and isinstance(only[0], list)) else [only]
+    # one query: a list that holds its row, or a bare row of numbers
+    return only if rows > 1 or (len(only) == 1 and isinstance(only[0], list | str | dict)) else [only]
 
 
 def _compiled(path: str, template: str | os.PathLike[str]) -> Callable[[Any], list[Any]]:

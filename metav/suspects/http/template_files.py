@@ -20,6 +20,8 @@ from metav.suspects.tensor_specifications import Layout, checked_layout
 ENDINGS = (".yaml", ".yml", ".toml")
 LARGEST_FILE = 2**20
 """Bytes of a template."""
+DEEPEST = 50
+"""Fields within fields of a template."""
 PLACEHOLDER = re.compile(r"\$(QUERIES|QUERY)(_PNG|_NPY)?(?![A-Za-z0-9_])")
 _METHODS = ("POST", "PUT", "PATCH")
 
@@ -175,9 +177,14 @@ def _from_yaml(text: str) -> Any:
     import yaml
 
     try:
-        # a few aliases of aliases stand for more than fits into memory
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it has YAML aliases, which templates do without")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            # a few aliases of aliases stand for more than fits into memory, and deep nesting for hours of reading
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it has YAML aliases, which templates do without")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"it nests its fields more than {DEEPEST} levels deep")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
