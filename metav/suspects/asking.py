@@ -222,7 +222,8 @@ class _Run:
         self.log.append([*self.opening, {"event": "sent", "attempt": attempt, "detail": {"items": batch}}])
         self.opening = []
         try:
-            reply = self._sent(inputs.copy())
+            # a suspect may change what it is given, and the log keeps what it was
+            reply = self._sent(inputs.copy() if self.options.keep_queries else inputs)
             responses = self.check(reply.values, rows=len(batch))
         except KeyboardInterrupt:
             detail = {"error": "KeyboardInterrupt", "reason": "stopped"}

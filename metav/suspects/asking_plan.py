@@ -75,7 +75,7 @@ def plan_asking(fp: Fingerprint, options: AskingOptions) -> AskingPlan:
     seed = derive_seed(options.seed, fp.salt, "asking")
     decoys = make_decoys(fp, options.decoys, derive_seed(seed, "decoys"))
     count, shuffled = len(fp.queries), bool(options.shuffle or options.decoys)
-    inputs = np.concatenate([fp.queries, decoys.inputs])
+    inputs = np.concatenate([fp.queries, decoys.inputs]) if len(decoys.inputs) else fp.queries
     if shuffled:
         order, repeats = np.random.default_rng(seed).permutation(len(inputs)), _repeats(count, len(inputs), options)
         sources, pairs = _with_repeats(order, count, repeats, np.random.default_rng(derive_seed(seed, "repeats")))
@@ -129,5 +129,6 @@ def _with_repeats(
 
 
 def _digest(key: bytes, row: FloatArray) -> str:
-    text = f"{row.shape}|".encode() + np.ascontiguousarray(row, "<f4").tobytes()
-    return hmac.new(key, text, hashlib.sha256).hexdigest()
+    digest = hmac.new(key, f"{row.shape}|".encode(), hashlib.sha256)
+    digest.update(np.ascontiguousarray(row, "<f4").data)
+    return digest.hexdigest()
