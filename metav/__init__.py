@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ModelError,
         ObfuscationError,
         SuspectError,
+        TransportError,
         ZooError,
     )
     from metav.fingerprinting import fingerprint
@@ -51,6 +52,7 @@ __all__ = [
     "Regression",
     "SuspectError",
     "Task",
+    "TransportError",
     "Verdict",
     "Zoo",
     "ZooError",
@@ -70,7 +72,7 @@ __all__ = [
 _HOMES = {
     "metav.errors": (
         "ArtefactError CacheError InputError MetavError MissingDependencyError ModelError ObfuscationError "
-        "SuspectError ZooError"
+        "SuspectError TransportError ZooError"
     ),
     "metav.support.processor": "CpuInfo cpu_info get_num_threads set_num_threads",
     "metav.tasks.base": "Task",

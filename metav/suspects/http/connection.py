@@ -244,11 +244,18 @@ class Connection:
 
     def _unreachable(self, error: Exception, digest: str) -> TransportError:
         text = self.hidden(error) or type(error).__name__
-        if "CERTIFICATE" in text.upper() or "SSL" in text.upper():
-            message = f"{self.address} could not prove who it is ({text}); its certificate is not accepted"
+        if _is_about_tls(error):
+            message = f"{self.address} could not prove who it is ({text}); its certificate or TLS is not accepted"
             return TransportError("tls", message, request_sha256=digest)
         message = f"{self.address} cannot be reached, or broke off ({text}); check the address and the network"
         return TransportError("unreachable", message, retriable=True, request_sha256=digest)
+
+
+def _is_about_tls(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is one of TLS and no connection that just ended."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def retry_after(value: str | None) -> float | None:
