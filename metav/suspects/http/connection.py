@@ -98,6 +98,10 @@ class Connection:
         """Return a text from the service without secrets, on one line and harmless to show."""
         return self._credentials.hidden(text)
 
+    def excerpt(self, content: bytes) -> str:
+        """Return how an answer begins, without secrets: those are taken out first, or one that is cut would be left."""
+        return self.hidden(content.decode("utf-8", "replace"))[:_EXCERPT]
+
     def send(
         self, method: str, content: bytes = b"", *, headers: Mapping[str, str] | None = None, url: str | None = None
     ) -> Received:
@@ -223,7 +227,7 @@ class Connection:
 
     def _refused(self, received: Received) -> TransportError:
         status = received.status
-        text = self.hidden(received.content[: 4 * _EXCERPT].decode("utf-8", "replace"))[:_EXCERPT]
+        text = self.excerpt(received.content)
         hints = {
             401: "; it wants credentials: name an environment variable in a header, or add the host to a netrc file",
             403: "; it wants other credentials",
