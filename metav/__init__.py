@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ObfuscationError,
         QueryLogError,
         SuspectError,
+        TransportError,
         ZooError,
     )
     from metav.fingerprinting import fingerprint
@@ -56,6 +57,7 @@ __all__ = [
     "Regression",
     "SuspectError",
     "Task",
+    "TransportError",
     "Verdict",
     "Zoo",
     "ZooError",
@@ -76,7 +78,7 @@ __all__ = [
 _HOMES = {
     "metav.errors": (
         "ArtefactError CacheError InputError MetavError MissingDependencyError ModelError ObfuscationError "
-        "QueryLogError SuspectError ZooError"
+        "QueryLogError SuspectError TransportError ZooError"
     ),
     "metav.support.processor": "CpuInfo cpu_info get_num_threads set_num_threads",
     "metav.tasks.base": "Task",

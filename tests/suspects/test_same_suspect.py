@@ -178,7 +178,7 @@ def test_options_of_the_command_line_reach_the_suspect(tmp_path, fingerprint_fil
     ]:
         found, text = run("verify", fingerprint_file, path, *wrong)
         assert (found, message in text) == (code, True), text
-    code, text = run("verify", fingerprint_file, "models:build", "--timeout", "3")
+    code, text = run("verify", fingerprint_file, "models:build", "--layout", "flat")
     assert code == 4
     assert "not for pkg.module:build" in text
 

@@ -98,6 +98,10 @@ class Connection:
         """Return a text from the service without secrets, on one line and harmless to show."""
         return self._credentials.hidden(text)
 
+    def excerpt(self, content: bytes) -> str:
+        """Return how an answer begins, without secrets: those are taken out first, or one that is cut would be left."""
+        return self.hidden(content.decode("utf-8", "replace"))[:_EXCERPT]
+
     def send(
         self, method: str, content: bytes = b"", *, headers: Mapping[str, str] | None = None, url: str | None = None
     ) -> Received:
@@ -223,7 +227,7 @@ class Connection:
 
     def _refused(self, received: Received) -> TransportError:
         status = received.status
-        text = self.hidden(received.content[: 4 * _EXCERPT].decode("utf-8", "replace"))[:_EXCERPT]
+        text = self.excerpt(received.content)
         hints = {
             401: "; it wants credentials: name an environment variable in a header, or add the host to a netrc file",
             403: "; it wants other credentials",
@@ -244,11 +248,18 @@ class Connection:
 
     def _unreachable(self, error: Exception, digest: str) -> TransportError:
         text = self.hidden(error) or type(error).__name__
-        if "CERTIFICATE" in text.upper() or "SSL" in text.upper():
-            message = f"{self.address} could not prove who it is ({text}); its certificate is not accepted"
+        if _is_about_tls(error):
+            message = f"{self.address} could not prove who it is ({text}); its certificate or TLS is not accepted"
             return TransportError("tls", message, request_sha256=digest)
         message = f"{self.address} cannot be reached, or broke off ({text}); check the address and the network"
         return TransportError("unreachable", message, retriable=True, request_sha256=digest)
+
+
+def _is_about_tls(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is one of TLS and no connection that just ended."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def retry_after(value: str | None) -> float | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import json
 import netrc
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from metav.errors import InputError
 from metav.support.text import harmless
@@ -18,7 +20,7 @@ from metav.support.text import harmless
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 PLACEHOLDERS = frozenset(f"{name}{form}" for name in ("QUERY", "QUERIES") for form in ("", "_PNG", "_NPY"))
 """Names after a $ that stand for the queries in a template, and for nothing in the environment."""
-_SECRET_HEADER = re.compile(r"auth|cookie|key|token|secret|password|credential|signature", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"auth|cookie|key|token|secret|password|credential|signature", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SHORTEST = 4
 """Shorter values are no secrets, and taking them out would leave holes in every message."""
@@ -73,6 +75,15 @@ def find_credentials(url: str, headers: Mapping[str, str], texts: Iterable[str] 
     return Credentials(url=whole, headers=sent, texts=further, _secrets=longest_first)
 
 
+def without_secrets(body: Any) -> Any:
+    """Return a copy of a body to be stored, without what its name says is a key or password and is written out."""
+    if isinstance(body, Mapping):
+        return {
+            name: "***" if _is_written_out(str(name), value) else without_secrets(value) for name, value in body.items()
+        }
+    return [without_secrets(value) for value in body] if isinstance(body, list) else body
+
+
 def is_protected(url: str) -> bool:
     """Return whether nobody between here and an address can read along: TLS, or this machine itself."""
     parts = urlsplit(url)
@@ -107,10 +118,14 @@ def shown_address(url: str) -> str:
     return harmless(re.sub(r"//[^/]*@", "//***@", bare), limit=300)
 
 
+def _is_written_out(name: str, value: object) -> bool:
+    return isinstance(value, str) and bool(_SECRET_NAME.search(name)) and not _VARIABLE.search(value)
+
+
 def _check_header(name: str, value: object) -> None:
     if not _HEADER_NAME.fullmatch(name) or not isinstance(value, str):
         raise InputError(f"{harmless(repr(name), limit=80)} is no header with a text; expected {{name: text}}")
-    if _SECRET_HEADER.search(name) and not _VARIABLE.search(value):
+    if _is_written_out(name, value):
         raise InputError(
             f"the header {name} is written out; put its value into an environment variable and write $NAME instead "
             '(such as {"Authorization": "Bearer $API_TOKEN"})'
@@ -126,7 +141,8 @@ def _expanded(text: str, secrets: list[str]) -> str:
         if not value:
             raise InputError(f"the environment variable {name} is not set; the suspect's configuration asks for it")
         if len(value) >= _SHORTEST:
-            secrets.append(value)
+            # as services echo it: plain, within an address, within JSON
+            secrets.extend([value, quote(value, safe=""), json.dumps(value)[1:-1]])
         return value
 
     return _VARIABLE.sub(value_of, text)

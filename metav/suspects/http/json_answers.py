@@ -18,9 +18,9 @@ def read_json(received: Received, connection: Connection, *, length: int | None 
     # text that is no JSON or no UTF-8, numbers of thousands of digits, lists in lists without end
     except (ValueError, RecursionError) as error:
         kind = connection.hidden(received.headers.get("content-type", "unknown"))[:60]
-        start = connection.hidden(received.content[:400].decode("utf-8", "replace"))[:160]
         raise received.fault(
-            f"{connection.address} answered with no JSON ({type(error).__name__}; content type {kind}): {start}"
+            f"{connection.address} answered with no JSON ({type(error).__name__}; content type {kind}): "
+            f"{connection.excerpt(received.content)}"
         ) from None
 
 

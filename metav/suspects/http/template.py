@@ -16,6 +16,7 @@ from metav.errors import InputError, SuspectError
 from metav.support.arrays import FloatArray
 from metav.support.text import harmless
 from metav.suspects.http.connection import Connection, Received
+from metav.suspects.http.credentials import without_secrets
 from metav.suspects.http.json_answers import read_json
 from metav.suspects.http.named_labels import UnreadableLabelError, numbers_of
 from metav.suspects.http.template_files import PLACEHOLDER, read_template, texts_in
@@ -49,7 +50,7 @@ class TemplateTransport(Transport):
             "url": self.endpoint,
             "method": template.method,
             "headers": dict(template.headers),
-            "body": template.body,
+            "body": without_secrets(template.body),
             "answer": template.answer,
             "labels": None if template.labels is None else list(template.labels),
             "layout": template.layout,
@@ -125,10 +126,9 @@ class TemplateTransport(Transport):
                 score_key=template.score_key,
             )
         except UnreadableLabelError as error:
-            start = self._connection.hidden(received.content[:400].decode("utf-8", "replace"))[:160]
             raise received.fault(
                 f"{self.endpoint} answered what the template does not describe: {self._connection.hidden(error)}; the "
-                f"answer begins {start}"
+                f"answer begins {self._connection.excerpt(received.content)}"
             ) from None
 
 

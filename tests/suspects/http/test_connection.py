@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 
 import pytest
@@ -281,13 +281,11 @@ def answering_tls(certificate):
         while True:
             try:
                 plain, _ = listener.accept()
-                with context.wrap_socket(plain, server_side=True) as connection:
-                    connection.recv(65536)
-                    connection.sendall(response(b"[1]"))
-            except ssl.SSLError:
-                continue
-            except OSError:
+            except OSError:  # it was closed
                 return
+            with suppress(OSError), context.wrap_socket(plain, server_side=True) as connection:
+                connection.recv(65536)
+                connection.sendall(response(b"[1]"))
 
     threading.Thread(target=run, daemon=True).start()
     try:
@@ -306,6 +304,22 @@ def test_a_service_must_prove_who_it_is(certificate, monkeypatch):
         connection = Connection(url)
         assert connection.send("POST", b"{}").content == b"[1]"
         connection.close()
+
+
+def test_a_service_that_speaks_no_tls_is_no_reason_to_do_without():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(response(b"[1]"))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        error = fails(f"https://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join(20)
+    assert (error.reason, error.retriable) == ("tls", False)
 
 
 def test_a_name_that_the_certificate_does_not_hold_is_refused(certificate, monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import traceback
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -117,3 +119,31 @@ def test_an_address_from_the_environment_is_checked_like_any(monkeypatch):
     monkeypatch.setenv("SMALL_TOKEN", "x@evil.org/")
     with pytest.raises(InputError, match="holds a user name or password"):
         Connection("https://$SMALL_TOKEN")
+
+
+def test_a_secret_is_taken_out_in_whatever_form_it_is_echoed(monkeypatch):
+    secret = 'a/b+"c" d=%\u00e9'
+    monkeypatch.setenv("SMALL_TOKEN", secret)
+    found = find_credentials("https://h/", {}, ["$SMALL_TOKEN"])
+    for echoed in (secret, quote(secret, safe=""), json.dumps({"a": secret}), json.dumps(secret)):
+        assert "***" in found.hidden(f"you sent {echoed}")
+        assert "b" not in found.hidden(f"you sent {echoed}")
+
+
+def test_no_part_of_a_secret_stands_at_the_end_of_an_excerpt(monkeypatch):
+    monkeypatch.setenv("SMALL_TOKEN", "xyz" * 70)
+    body = (os.environ["SMALL_TOKEN"] * 100).encode()
+    with speaking(lambda connection: connection.sendall(response(body, status="400 No"))) as url:
+        connection = Connection(url, headers={"x-key": "$SMALL_TOKEN"})
+        with pytest.raises(TransportError) as raised:
+            connection.send("POST", b"{}")
+        connection.close()
+    assert "xyz" not in str(raised.value)
+
+
+def test_a_key_that_is_written_out_in_a_body_is_not_stored(tmp_path):
+    body = {"q": "$QUERIES", "deep": [{"api_key": "abc123", "token": "$SMALL_TOKEN", "max_tokens": 5}]}
+    (tmp_path / "s.yaml").write_text(json.dumps({"url": "https://host/x", "body": body, "answer": "$"}))
+    transport = open_suspect(tmp_path / "s.yaml").transport
+    expected = {"q": "$QUERIES", "deep": [{"api_key": "***", "token": "$SMALL_TOKEN", "max_tokens": 5}]}
+    assert transport.configuration["body"] == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,3 +280,14 @@ def test_more_queries_at_once_than_the_template_sends_are_refused(tmp_path):
     assert transport.largest_batch == 1
     with pytest.raises(InputError, match="sends 1 queries at once, got 5"):
         transport.answer_batch(QUERIES)
+
+
+def test_the_template_of_the_documentation_can_be_used(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[3] / "docs" / "suspects.md").read_text(encoding="utf-8")
+    (tmp_path / "s.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    with pytest.raises(InputError, match="the environment variable API_TOKEN is not set"):
+        open_suspect(tmp_path / "s.yaml")
+    monkeypatch.setenv("API_TOKEN", "tok-123456")
+    monkeypatch.setenv("MODEL_NAME", "m7")
+    transport = open_suspect(tmp_path / "s.yaml").transport
+    assert (transport.endpoint, transport.largest_batch) == ("https://api.example.org/v1/classify", 16)
