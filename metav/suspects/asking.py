@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.errors import InputError, QueryLogError, SuspectError
+from metav.errors import InputError, QueryLogError, SuspectError, TransportError
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.support.arrays import FloatArray
 from metav.support.progress import progress_bar
@@ -116,7 +116,8 @@ def ask_with_care(suspect: Suspect, fp: Fingerprint, options: AskingOptions, *, 
             entries = [] if log.rows else [{"event": "run", "detail": header}]
             session = {"options": _shown(chosen), "metav": version_of()}
             run.opening = [*entries, {"event": "session", "detail": session}]
-            with suspect._session():
+            with suspect.transport if isinstance(suspect, TransportSuspect) else suspect._session():
+                run.fit_batches()
                 run.ask_all()
         return run.answers()
 
@@ -187,6 +188,22 @@ class _Run:
         self.size = min(options.batch_size, log.state.batch_size or options.batch_size)
         self.resumed = len(log.state.answers)
         self.opening: list[dict[str, Any]] = []
+
+    def fit_batches(self) -> None:
+        """Keep batches to what a service says that it takes; it may have to be asked for that."""
+        if not isinstance(self.suspect, TransportSuspect):
+            return
+        attempts = self.options.attempts or 1
+        for attempt in range(1, attempts + 1):
+            try:
+                largest = self.suspect.transport.largest_batch
+            except TransportError as error:
+                if not error.retriable or attempt == attempts:
+                    raise self._stopped(error.reason, str(error)) from error
+                self._wait(attempt, error.retry_after, error.reason)
+            else:
+                self.size = self.size if largest is None else min(self.size, largest)
+                return
 
     def ask_all(self) -> None:
         """Ask everything that has no answer yet, part by part."""
@@ -273,13 +290,17 @@ class _Run:
                 return batch[: self.size]
         elif not (fault.retriable or fault.unreadable):
             raise self._stopped(fault.error.reason, str(fault.error))
+        self._wait(attempt, fault.retry_after, fault.error.reason)
+        return batch[: self.size]
+
+    def _wait(self, attempt: int, asked: float | None, reason: str) -> None:
+        """Wait before the next attempt, longer each time, and as long as the service asks for."""
         wait = min(FIRST_WAIT * 2 ** (attempt - 1), LONGEST_BACKOFF) * self.jitter.uniform(0.75, 1.25)
-        wait = max(wait, fault.retry_after or 0.0)
+        wait = max(wait, asked or 0.0)
         if wait > self.options.longest_wait:
             message = f"the suspect asks to wait {wait:.0f} seconds, the most is {self.options.longest_wait:g}"
-            raise self._stopped(fault.error.reason, message)
+            raise self._stopped(reason, message)
         self.pace.sleep(wait)
-        return batch[: self.size]
 
     def _check_limit(self, count: int) -> None:
         affordable = self.options.affordable()

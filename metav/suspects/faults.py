@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from metav.errors import SuspectError, TransportError
+from metav.errors import MetavError, SuspectError, TransportError
 
 UNREADABLE = frozenset({"unreadable", "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite"})
 """Reasons of answers that came and cannot be read."""
@@ -15,7 +15,7 @@ _OVERLOADED = frozenset({500, 502, 504})
 """Status of a service that may have failed on the size of a batch."""
 _TOO_EARLY = 202
 """Status of a service that took the queries and has no answer yet."""
-_DEFECTS = (TypeError, AttributeError, NameError, LookupError, ArithmeticError, AssertionError, SuspectError)
+_DEFECTS = (TypeError, AttributeError, NameError, LookupError, ArithmeticError, AssertionError, MetavError)
 """What a function raises for a fault of its own that will come again."""
 
 

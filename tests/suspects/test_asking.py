@@ -13,7 +13,7 @@ from linear_fingerprints import QUERIES, answers, linear_fingerprint, weights
 
 import metav
 from metav import Decision
-from metav.errors import InputError, QueryLogError
+from metav.errors import InputError, QueryLogError, TransportError
 from metav.suspects import query_log
 from metav.suspects.asking import Pace
 from metav.suspects.asking_options import AskingOptions
@@ -210,6 +210,27 @@ def test_the_largest_batch_that_is_taken_is_found_by_halving(tmp_path):
     assert max(size for size in service.sizes if size <= 11) == service.sizes[-2]
     assert [size for size in service.sizes if size > 11] == sorted({s for s in service.sizes if s > 11}, reverse=True)
     assert service.seen == planned_times(AskingOptions(batch_size=256, decoys=8, shuffle=True))
+
+
+def test_batches_keep_to_what_a_service_says_that_it_takes():
+    class Small(FaultyService):
+        asked = 0
+
+        @property
+        def largest_batch(self):
+            self.asked += 1
+            if self.asked == 1:
+                raise TransportError("unreachable", "not yet", retriable=True)
+            return 3
+
+    service = Small(COPY)
+    assert ask(service).decision is Decision.MATCH
+    assert max(service.sizes) == 3
+    broken = Small(COPY)
+    broken.asked = -5
+    assert ask(broken, attempts=1).decision is Decision.MATCH
+    broken.asked = 0
+    assert ask(broken, attempts=1).reason == "unreachable"
 
 
 def test_a_suspect_whose_every_answer_is_unreadable_is_asked_twice_and_no_more():
