@@ -22,9 +22,10 @@ def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
     with seeds, strengths and architectures that the fingerprint never saw.
     """
     from metav.experiments.demonstration import run_demo, write_picture
+    from metav.reports.score_plot import PICTURES
 
     picture = Path(output)
-    check_target(picture, overwrite=True)
+    check_target(picture, overwrite=True, endings=PICTURES)
     with stdout_kept_clean():
         result = run_demo(seed=seed, jobs=jobs, say=tell)
         write_picture(result, picture)

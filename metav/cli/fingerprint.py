@@ -70,7 +70,7 @@ def fingerprint_command(**options: Any) -> int:
     """
     output = Path(options["output"])
     _check_required(options["kind"], options)
-    check_target(output, overwrite=options["force"])
+    check_target(output, overwrite=options["force"], endings=(".metav",))
     try:
         with stdout_kept_clean():
             fp = _make_fingerprint(options)

@@ -54,6 +54,7 @@ def verify_command(
     """
     from metav.cli.named_models import names_a_builder
     from metav.reports.registry import report_for
+    from metav.reports.score_plot import PICTURES
 
     is_builder = names_a_builder(suspect)
     if not is_builder and (weights is not None or trained):
@@ -66,7 +67,7 @@ def verify_command(
     files = [*reports, *(() if plot is None else (plot,))]
     writers = [report_for(file).write for file in files]
     for file in files:
-        check_target(Path(file), overwrite=True)
+        check_target(Path(file), overwrite=True, endings=PICTURES if file == plot else None)
     with stdout_kept_clean():
         verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size, options)
         tell(str(verdict))

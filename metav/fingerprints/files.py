@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import ArtefactError
-from metav.support.files import PathLike, write_atomically
+from metav.support.files import PathLike, path_text, write_atomically
 from metav.support.json_values import canonical_json
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
@@ -61,12 +61,13 @@ def write_file(path: PathLike, document: Mapping[str, Any], tensors: Tensors) ->
     """
     from safetensors.numpy import save
 
+    path = path_text(path)
     content = _zip({DOCUMENT: canonical_json(document), TENSORS: save(dict(tensors))}, path)
     try:
         write_atomically(path, content, private=True)
     except OSError as error:
         raise ArtefactError(
-            f"cannot write {os.fspath(path)} ({error.strerror or error}); choose a file in an existing folder that you "
+            f"cannot write {path} ({error.strerror or error}); choose a file in an existing folder that you "
             "may write to"
         ) from error
 
@@ -76,6 +77,7 @@ def read_file(path: PathLike) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
     Raises ArtefactError on a file that is missing, not a fingerprint, altered, too large or of an unknown version.
     """
+    path = path_text(path)
     raw = _read_bytes(path)
     contents = _members(path, raw)
     if _zip(contents, path) != raw:
@@ -86,13 +88,13 @@ def read_file(path: PathLike) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return document, tensors
 
 
-def _zip(contents: Mapping[str, bytes], path: PathLike) -> bytes:
+def _zip(contents: Mapping[str, bytes], path: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in (DOCUMENT, TENSORS):
             if len(contents[name]) > LIMITS[name]:
                 raise ArtefactError(
-                    f"{name} of {os.fspath(path)} has {len(contents[name])} bytes, expected at most {LIMITS[name]}; "
+                    f"{name} of {path} has {len(contents[name])} bytes, expected at most {LIMITS[name]}; "
                     "use fewer queries or a smaller verifier"
                 )
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -101,7 +103,7 @@ def _zip(contents: Mapping[str, bytes], path: PathLike) -> bytes:
     return buffer.getvalue()
 
 
-def _read_bytes(path: PathLike) -> bytes:
+def _read_bytes(path: str) -> bytes:
     limit = sum(LIMITS.values()) + 2**16
     try:
         with open(path, "rb", opener=_open_regular) as file:
@@ -111,11 +113,11 @@ def _read_bytes(path: PathLike) -> bytes:
             return file.read(limit)
     except FileNotFoundError as error:
         raise ArtefactError(
-            f"there is no file {os.fspath(path)}; expected a fingerprint made by Fingerprint.save: check the path"
+            f"there is no file {path}; expected a fingerprint made by Fingerprint.save: check the path"
         ) from error
     except OSError as error:
         raise ArtefactError(
-            f"cannot read {os.fspath(path)} ({error.strerror or error}); expected a fingerprint file: check its path "
+            f"cannot read {path} ({error.strerror or error}); expected a fingerprint file: check its path "
             "and permissions"
         ) from error
 
@@ -129,7 +131,7 @@ def _open_regular(path: str, flags: int) -> int:
     return descriptor
 
 
-def _members(path: PathLike, raw: bytes) -> dict[str, bytes]:
+def _members(path: str, raw: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             entries = archive.infolist()
@@ -150,7 +152,7 @@ def _members(path: PathLike, raw: bytes) -> dict[str, bytes]:
         raise _broken(path, f"is no intact zip file ({error})", "a fingerprint made by Fingerprint.save") from error
 
 
-def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
+def _parse_document(path: str, text: bytes) -> dict[str, Any]:
     try:
         document = json.loads(text)
         canonical = canonical_json(document)
@@ -161,7 +163,7 @@ def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
     version = document.get("format_version")
     if type(version) is not int or version not in READABLE_VERSIONS:
         raise ArtefactError(
-            f"{os.fspath(path)} has format version {version!r}, expected {FORMAT_VERSION} or less; read it with the "
+            f"{path} has format version {version!r}, expected {FORMAT_VERSION} or less; read it with the "
             "version of metav that wrote it, or upgrade metav"
         )
     if canonical != text:
@@ -169,7 +171,7 @@ def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
     return document
 
 
-def _parse_tensors(path: PathLike, content: bytes) -> dict[str, NDArray[Any]]:
+def _parse_tensors(path: str, content: bytes) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -179,7 +181,7 @@ def _parse_tensors(path: PathLike, content: bytes) -> dict[str, NDArray[Any]]:
         raise _broken(path, f"has unreadable tensors ({error})", f"safetensors in {TENSORS}") from error
 
 
-def _check_commitment(path: PathLike, document: Mapping[str, Any], tensors: Tensors) -> None:
+def _check_commitment(path: str, document: Mapping[str, Any], tensors: Tensors) -> None:
     salt, stored = document.get("salt"), document.get("commitment")
     if not is_digest(salt) or not is_digest(stored):
         raise _broken(path, "has no valid salt and commitment", "64 hexadecimal digits each")
@@ -193,6 +195,6 @@ def is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _broken(path: PathLike, found: str, expected: str | None = None) -> ArtefactError:
+def _broken(path: str, found: str, expected: str | None = None) -> ArtefactError:
     middle = f", expected {expected}" if expected else ""
-    return ArtefactError(f"{os.fspath(path)} {found}{middle}; {REMEDY}")
+    return ArtefactError(f"{path} {found}{middle}; {REMEDY}")

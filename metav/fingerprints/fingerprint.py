@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -20,7 +19,7 @@ from metav.statistics.calibration import Calibration
 from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arguments import whole_number
 from metav.support.arrays import FloatArray
-from metav.support.files import PathLike
+from metav.support.files import PathLike, path_text
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.tasks.kinds import kind_of
@@ -291,23 +290,20 @@ def load(path: PathLike) -> Fingerprint:
     Raises ArtefactError on a file that is missing, truncated, altered, too large, of an unknown version, or whose parts
     do not fit each other.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path must be a text or a path, got {type(path).__name__}; pass that of a .metav file")
+    path = path_text(path)
     document, tensors = read_file(path)
     expected = {"format", "format_version", "task", "adaptive", "verifier", "calibration", "seed", "salt", "commitment"}
     expected |= set(_INFORMATION)
     expected |= set(_SINCE_VERSION_2) if document["format_version"] > 1 else set()
     if set(document) != expected:
         names = ", ".join(sorted(set(document) ^ expected))
-        raise ArtefactError(
-            f"{os.fspath(path)} has unknown or missing entries: {names}; upgrade metav, or save it again"
-        )
+        raise ArtefactError(f"{path} has unknown or missing entries: {names}; upgrade metav, or save it again")
     try:
         return _restored(document, tensors)
     # a well-formed file with a valid commitment whose parts make no sense together
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, RecursionError) as error:
         raise ArtefactError(
-            f"{os.fspath(path)} holds parts that do not fit each other ({_told(error)}); get an intact copy, or make "
+            f"{path} holds parts that do not fit each other ({_told(error)}); get an intact copy, or make "
             "the fingerprint again"
         ) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
+from metav.support.files import PathLike
 from metav.support.text import harmless
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.tasks.kinds import kind_of
@@ -40,7 +40,7 @@ Adding the same numbers in another order makes this much, which says nothing abo
 
 
 def verify(
-    fp: Fingerprint | str | os.PathLike[str],
+    fp: Fingerprint | PathLike,
     suspect: Any,
     *,
     batch_size: int = 256,

@@ -175,11 +175,26 @@ def test_the_same_data_give_the_same_picture(tmp_path):
     assert first == (tmp_path / "b.png").read_bytes()
 
 
-@pytest.mark.parametrize("target", ["no/folder/plot.png", "plot.unknown"])
-def test_a_plot_that_cannot_be_written_leaves_nothing(tmp_path, target):
-    with pytest.raises(metav.InputError, match="the plot cannot be written to"):
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no/folder/plot.png", "the plot cannot be written to"),
+        ("plot.unknown", r"is no picture file; expected a name that ends with \.png, \.svg, \.pdf"),
+        ("plot", "is no picture file"),
+        (".png", "is no picture file"),
+    ],
+)
+def test_a_plot_that_cannot_be_written_leaves_nothing(tmp_path, target, message):
+    with pytest.raises(metav.InputError, match=message):
         save_plot(plot_scores(handmade()), tmp_path / target)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_without_a_known_ending_keeps_its_content(tmp_path):
+    (tmp_path / "weights").write_bytes(b"precious")
+    with pytest.raises(metav.InputError, match="is no picture file"):
+        save_plot(plot_scores(handmade()), tmp_path / "weights")
+    assert (tmp_path / "weights").read_bytes() == b"precious"
 
 
 def test_what_is_no_result_is_refused():
