@@ -9,24 +9,26 @@ import os
 import stat
 import zipfile
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import ArtefactError
+from metav.fingerprints.tensor_bytes import Tensors, pack, unpack
 from metav.support.files import PathLike, path_text, write_atomically
 from metav.support.json_values import canonical_json
-
-Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 FORMAT = "metav"
 FORMAT_VERSION = 2
 """Version that is written; READABLE_VERSIONS are read."""
 READABLE_VERSIONS = (1, 2)
 DOCUMENT, TENSORS = "metav.json", "tensors.safetensors"
-LIMITS = {DOCUMENT: 16 * 2**20, TENSORS: 2**31 - 2**20}
-"""Largest sizes of the two members, in bytes; larger ones would need the 64-bit variant of zip files."""
+LIMITS = {DOCUMENT: 4 * 2**20, TENSORS: 2**31 - 2**20}
+"""Largest sizes of the two members, in bytes: metav writes documents of some 20 kB, and larger ones take long to read;
+larger tensors would need the 64-bit variant of zip files."""
+DEEPEST, MOST_VALUES = 32, 200_000
+"""Levels of tables and lists, and values in all, that a document may have: whatever walks through it ends soon."""
 REMEDY = "get an intact copy, or save the fingerprint again"
 
 
@@ -55,14 +57,17 @@ def commitment_of(salt: str, document: Mapping[str, Any], tensors: Tensors) -> s
 def write_file(path: PathLike, document: Mapping[str, Any], tensors: Tensors) -> None:
     """Write the file in one step: whoever looks sees the old file or the new one, never a part.
 
-    Only its owner may read it, because whoever knows the queries can evade them.
+    Only its owner may read a new one, because whoever knows the queries can evade them.
 
     Raises ArtefactError if it cannot be written.
     """
-    from safetensors.numpy import save
-
     path = path_text(path)
-    content = _zip({DOCUMENT: canonical_json(document), TENSORS: save(dict(tensors))}, path)
+    try:
+        _check_values(document)
+        members = {DOCUMENT: canonical_json(document), TENSORS: pack(tensors)}
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path} cannot hold this fingerprint: {error}; make it from plain values") from error
+    content = _zip(members, path)
     try:
         write_atomically(path, content, private=True)
     except OSError as error:
@@ -110,7 +115,7 @@ def _read_bytes(path: str) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise _broken(path, f"has {size} bytes", f"at most {limit}")
-            return file.read(limit)
+            return file.read(size)
     except FileNotFoundError as error:
         raise ArtefactError(
             f"there is no file {path}; expected a fingerprint made by Fingerprint.save: check the path"
@@ -155,6 +160,7 @@ def _members(path: str, raw: bytes) -> dict[str, bytes]:
 def _parse_document(path: str, text: bytes) -> dict[str, Any]:
     try:
         document = json.loads(text)
+        _check_values(document)
         canonical = canonical_json(document)
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"has an unreadable {DOCUMENT} ({error})", "canonical JSON") from error
@@ -171,13 +177,25 @@ def _parse_document(path: str, text: bytes) -> dict[str, Any]:
     return document
 
 
-def _parse_tensors(path: str, content: bytes) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+def _check_values(document: object) -> None:
+    """Raise ValueError for values that a part of metav would fail on later: too many, too deep, or no Unicode."""
+    level, depth, count = [document], 0, 0
+    while level:
+        depth, count = depth + 1, count + len(level)
+        if depth > DEEPEST or count > MOST_VALUES:
+            raise ValueError(f"more than {DEEPEST} levels of tables and lists, or {MOST_VALUES} values")
+        tables = [entry for entry in level if isinstance(entry, dict)]
+        lists = [entry for entry in level if isinstance(entry, list | tuple)]
+        for text in (*level, *(key for table in tables for key in table)):
+            if isinstance(text, str):
+                text.encode()  # a surrogate alone has no bytes
+        level = [value for table in tables for value in table.values()] + [value for each in lists for value in each]
 
+
+def _parse_tensors(path: str, content: bytes) -> dict[str, NDArray[Any]]:
     try:
-        return dict(load(content))
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        return unpack(content)
+    except (ValueError, RecursionError) as error:
         raise _broken(path, f"has unreadable tensors ({error})", f"safetensors in {TENSORS}") from error
 
 
