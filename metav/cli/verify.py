@@ -38,10 +38,10 @@ def verify_command(
 ) -> NoReturn:
     """Judge whether a suspect was derived from the owner's model; the exit code says it (0 no match, 1 match).
 
-    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query); an .onnx file; the address of
-    a model behind the Open Inference Protocol or MLflow; a service's template (.yaml, .toml); a .pt2 or TorchScript
-    archive with --trust-code; or pkg.module:build with --weights. A build() that returns a function from queries to
-    answers, such as a remote model's client, needs none.
+    SUSPECT is a file of recorded answers (.npy, .npz, .csv, .tsv, .json or .jsonl, one row per query); an .onnx file;
+    the address of a model behind the Open Inference Protocol or MLflow; a service's template (.yaml, .toml); a .pt2 or
+    TorchScript archive with --trust-code; or pkg.module:build with --weights. A build() that returns a function from
+    queries to answers, such as a remote model's client, needs none.
 
     \b
     Examples:

@@ -270,6 +270,17 @@ def test_options_that_no_verifier_can_be_trained_with_are_refused(name, tmp_path
             load(path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "value"), [("learning_rate", 1e6), ("weight_decay", 1e6), ("weights", [0.0] * 3)])
+def test_training_anew_that_comes_to_nothing_is_inconclusive_or_a_verdict(name, value, tmp_path):
+    path = tmp_path / "owner.metav"
+    document, tensors = content_from_a_zoo()
+    forged(path, with_value(document, ("options", name), value), tensors)
+    fp = load(path)
+    labels = fp.calibration_models.responses[0].argmax(axis=-1)
+    assert metav.verify(fp, labels).decision in metav.Decision
+
+
 SHARES_CHANGED = {
     "two owners": lambda models: models["shares"].__setitem__(1, "owner"),
     "no owner first": lambda models: models["shares"].__setitem__(slice(0, 2), ["optimize", "owner"]),

@@ -470,20 +470,6 @@ def test_several_arrays_need_a_name(tmp_path):
         open_suspect(tmp_path / "a.npz")
 
 
-def test_lines_without_numbers_and_of_other_lengths_are_the_suspects_fault(tmp_path):
-    (tmp_path / "text.csv").write_text("1,2\n3,x\n")
-    with pytest.raises(SuspectError, match=r"line 2 of .*text\.csv holds no numbers") as caught:
-        open_suspect(tmp_path / "text.csv").answer(numbers(2, 2), outputs=2)
-    assert caught.value.reason == "not_numeric"
-    (tmp_path / "ragged.csv").write_text("1,2\n3\n")
-    with pytest.raises(SuspectError, match="no rectangular array") as caught:
-        ask(tmp_path / "ragged.csv", numbers(2, 2), outputs=2)
-    assert caught.value.reason == "ragged"
-    (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(SuspectError, match=r"2 queries with shape \(0,\)"):
-        ask(tmp_path / "empty.csv", numbers(2, 2), outputs=2)
-
-
 def test_files_that_are_or_unpack_to_more_than_allowed_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "LARGEST_FILE", 2**16)
     np.savez_compressed(tmp_path / "bomb.npz", np.zeros(2**20))
