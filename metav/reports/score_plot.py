@@ -156,12 +156,9 @@ def _shortened(name: str) -> str:
 
 def _new_axes(rows: int) -> Any:
     """Axes in a figure that pyplot does not know, so that neither its state nor its backend changes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from metav.reports.shown_axes import shown_axes
 
-    figure = Figure(figsize=(8.6, 1.7 + 0.27 * max(rows, 5)), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    return shown_axes(8.6, 1.7 + 0.27 * max(rows, 5))
 
 
 def _draw_row(axes: Any, place: int, row: _Row, *, first: bool) -> None:
