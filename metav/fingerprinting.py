@@ -225,18 +225,20 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) ->
 def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
     """Return what the fingerprint shows on its own models, plain values.
 
-    The owner's model itself, the rates of calibration, what nobody trained, and where the owner's model stands among
-    the independent ones.
+    The owner's model itself, the rates of calibration, how many negatives nobody trained in each share of the zoo, and
+    where the owner's model stands among the independent ones.
     """
     rule = result.calibration
     logit = float(result.meta_verifier.logits(result.owner_responses[None])[0])
-    free = result.calibration_models.free
+    models = result.calibration_models
     return {
         "owner_matches": logit >= rule.threshold,
         "owner_score": float(rule.score(logit)),
         "true_positives": rule.true_positives.to_dict(),
         "false_positives": rule.false_positives.to_dict(),
-        "free_negatives": int(free.sum()),
+        "free_negatives": {
+            name: int((models.free & models.of_share(name)).sum()) for name in ("optimize", "select", "calibrate")
+        },
         "standing": None if zoo.standing is None else zoo.standing.to_dict(),
         "natural_queries": 0 if result.truth is None else len(result.truth),
     }
