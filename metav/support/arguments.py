@@ -82,15 +82,16 @@ def query_count(value: Any, name: str = "queries") -> int:
     return count(name, value, most=MOST_QUERIES)
 
 
-def count(name: str, value: Any, *, most: int, least: int = 1) -> int:
+def count(name: str, value: Any, *, most: int, least: int = 1, remedy: str = "") -> int:
     """Return a number of things as an int, where it is a whole number from `least`, and no more than can be meant.
 
     name: of the argument, for the message.
     most: beyond which no computation ends.
+    remedy: what to do, added at the end of the message.
 
     Raises InputError for any other value.
     """
-    found = whole_number(name, value, least=least)
+    found = whole_number(name, value, least=least, remedy=remedy)
     if found > most:
         raise InputError(f"{name} must be at most {most}, got {found}")
     return found
