@@ -126,7 +126,7 @@ def trained_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def seed_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option --seed, as every one that makes random choices."""
     kind = click.IntRange(0, MOST_SEED)
-    return click.option("--seed", type=kind, default=0, show_default="0", help="Seed of every random choice.")(command)
+    return click.option("--seed", type=kind, default=0, show_default=True, help="Seed of every random choice.")(command)
 
 
 def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from metav import _core
 from metav.errors import InputError
-from metav.optimization.options import OptimizationOptions
 from metav.statistics.calibration_models import SHARES, CalibrationModels
 from metav.verifiers.kinds import VERIFIER_KINDS
 from metav.verifiers.meta_verifier import MetaVerifier
@@ -104,13 +103,14 @@ def check_view(view: str, outputs: int) -> None:
         raise InputError(f"answers of {outputs} numbers cannot be read as {view}: {error}") from error
 
 
-def check_shares(models: CalibrationModels, options: Mapping[str, Any]) -> None:
-    """Raise InputError for models, or options, that verifiers cannot be trained with anew for an access.
+def is_trained_anew(models: CalibrationModels) -> bool:
+    """Return whether verifiers are trained anew on these models for an access: where they are of all shares."""
+    return set(models.shares or ()) == set(SHARES)
 
-    models: of the fingerprint; nothing is asked where they are not of all shares, since then nothing is trained anew.
-    options: of the fingerprint.
-    """
-    if set(models.shares or ()) != set(SHARES):
+
+def check_shares(models: CalibrationModels) -> None:
+    """Raise InputError for models that verifiers cannot be trained on anew."""
+    if not is_trained_anew(models):
         return
     owner = models.of_share("owner")
     if not owner[0] or owner.sum() != 1 or not models.derived[0]:
@@ -119,7 +119,6 @@ def check_shares(models: CalibrationModels, options: Mapping[str, Any]) -> None:
         derived = models.derived[models.of_share(name) & ~models.free]
         if not derived.any() or derived.all():
             raise InputError(f"the models of the share {name} must hold derived and independent ones")
-    OptimizationOptions.from_dict(options)
 
 
 def check_tables(**tables: Any) -> None:

@@ -13,8 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metav.errors import ArtefactError, InputError
-from metav.fingerprints.checks import check_members, check_shares, check_tables, check_view, check_weights
+from metav.fingerprints.checks import (
+    check_members,
+    check_shares,
+    check_tables,
+    check_view,
+    check_weights,
+    is_trained_anew,
+)
 from metav.fingerprints.files import FORMAT, FORMAT_VERSION, commitment_of, is_digest, read_file, write_file
+from metav.optimization.options import OptimizationOptions
 from metav.statistics.calibration import Calibration
 from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arguments import seed_number, whole_number
@@ -317,6 +325,8 @@ def _check_that_it_works(fp: Fingerprint, stated: str) -> None:
     if fp.commitment != stated:
         raise InputError("some values are of another kind than metav writes, so that its commitment would change")
     models = fp.calibration_models
+    if models is not None and is_trained_anew(models):
+        OptimizationOptions.from_dict(fp.options)
     if models is not None and not np.isfinite(fp.calibration_logits(models.responses[models.calibrating])).all():
         raise InputError("the calibration models have logits that are not finite")
 
@@ -438,7 +448,7 @@ def _check_calibration_models(fp: Fingerprint) -> None:
             raise InputError("each part of the calibration models needs members of that part")
         if not models.independent.any() or not (models.calibrating & models.derived).any():
             raise InputError("calibration models must hold derived and independent ones, or no verdict can be given")
-        check_shares(models, fp.options)
+        check_shares(models)
     if fp.truth is not None:
         kind = fp.truth.dtype.kind
         if len(fp.truth) != natural or kind not in "if" or not np.isfinite(fp.truth).all():

@@ -69,7 +69,10 @@ def seed_number(value: Any, name: str = "seed") -> int:
 
     Raises InputError for any other value.
     """
-    return whole_number(name, value, least=0, most=MOST_SEED)
+    found = whole_number(name, value)
+    if not 0 <= found <= MOST_SEED:
+        raise InputError(f"{name} must be from 0 to {MOST_SEED}, got {found}")
+    return found
 
 
 def query_count(value: Any, name: str = "queries") -> int:
