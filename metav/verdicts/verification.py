@@ -51,8 +51,8 @@ def verify(
 
     fp: a fingerprint or its file.
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
-        answers (N, outputs) or its path (.npy, .npz, .csv, .tsv, .json, .jsonl); the path of an .onnx file; the address of a model
-        behind the Open Inference Protocol or MLflow; the path of a service's template (.yaml, .toml).
+        answers (N, outputs) or its path (.npy, .npz, .csv, .tsv, .json, .jsonl); the path of an .onnx file; the address
+        of a model behind the Open Inference Protocol or MLflow; the path of a service's template (.yaml, .toml).
     batch_size: most queries that are sent at once.
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
     options: how a file or a service is asked: input, constants, output, layout, provider, timeout, headers, trust_code

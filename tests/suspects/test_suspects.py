@@ -502,7 +502,10 @@ def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path):
         ("model.pt", r"looks like a pickle, and loading it would run its code; .* pickles are never read"),
         ("model.PTH", "unpickling a suspect would run its code"),
         ("model.pkl", "unpickling a suspect would run its code"),
-        ("model.safetensors", r"unknown ending; expected an address, or one of \.npy, \.npz, \.csv, \.json, \.onnx"),
+        (
+            "model.safetensors",
+            r"unknown ending; expected an address, or one of \.npy, \.npz, \.csv, \.json, \.jsonl, \.tsv, \.onnx",
+        ),
         ("", "unknown ending"),
         ("nowhere.npy", "there is no file nowhere.npy; .* check the path"),
         (ResidualCNN, "is the class ResidualCNN, expected a trained model: pass an instance"),
