@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,9 @@ from metav.models.running import copied
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
 from metav.statistics.calibration import DEFAULT_FPR
-from metav.support.arguments import whole_number
+from metav.support.arguments import query_count, seed_number
+from metav.support.files import PathLike
+from metav.support.processor import job_count
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.support.versions import version_of
 from metav.tasks.base import Task
@@ -50,8 +51,8 @@ def fingerprint(
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
     architectures: Sequence[Architecture] | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
+    cache: PathLike | None = None,
+    jobs: int | None = None,
     progress: bool | None = None,
 ) -> Fingerprint:
     """Make the fingerprint of an owner's model; the model and all random state come back as they were.
@@ -73,12 +74,14 @@ def fingerprint(
     Raises ModelError or InputError for arguments that cannot be used, ZooError for a zoo of another owner or task, or
     one too small.
     """
-    _check_arguments(owner, zoo, target_fpr, seed)
+    _check_arguments(owner, zoo, target_fpr)
+    seed = seed_number(seed)
+    job_count(jobs)
     task = as_task(task)
     _check_no_zoo_options(zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None})
     chosen = OptimizationOptions() if options is None else options
     view_of(chosen.view or task.view)  # before surrogates are trained
-    chosen = chosen if queries is None else replace(chosen, queries=whole_number("queries", queries, least=1))
+    chosen = chosen if queries is None else replace(chosen, queries=query_count(queries))
     if zoo is None:
         zoo = build_zoo(
             owner,
@@ -102,12 +105,11 @@ def fingerprint(
     return fp
 
 
-def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object) -> None:
+def _check_arguments(owner: object, zoo: object, target_fpr: float) -> None:
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
     if zoo is not None and not isinstance(zoo, Zoo):
         raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo")
-    whole_number("seed", seed)
     if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
 
@@ -225,18 +227,20 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) ->
 def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
     """Return what the fingerprint shows on its own models, plain values.
 
-    The owner's model itself, the rates of calibration, what nobody trained, and where the owner's model stands among
-    the independent ones.
+    The owner's model itself, the rates of calibration, how many negatives nobody trained in each share of the zoo, and
+    where the owner's model stands among the independent ones.
     """
     rule = result.calibration
     logit = float(result.meta_verifier.logits(result.owner_responses[None])[0])
-    free = result.calibration_models.free
+    models = result.calibration_models
     return {
         "owner_matches": logit >= rule.threshold,
         "owner_score": float(rule.score(logit)),
         "true_positives": rule.true_positives.to_dict(),
         "false_positives": rule.false_positives.to_dict(),
-        "free_negatives": int(free.sum()),
+        "free_negatives": {
+            name: int((models.free & models.of_share(name)).sum()) for name in ("optimize", "select", "calibrate")
+        },
         "standing": None if zoo.standing is None else zoo.standing.to_dict(),
         "natural_queries": 0 if result.truth is None else len(result.truth),
     }

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell
+from metav.cli.program import SUCCESS, ExitCode, jobs_option, json_option, stdout_kept_clean, tell
 from metav.errors import InputError
 from metav.experiments.runs.regime_groups import REGIME_GROUPS
 from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
 from metav.experiments.scenarios.scales import SCALES
+from metav.support.arguments import MOST_SEED
 from metav.support.json_values import readable_json
+from metav.support.processor import job_count
 
 if TYPE_CHECKING:
     from metav.experiments.runs.prepared_models import Plan
@@ -51,10 +53,16 @@ Examples:
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the real data sets; digits need none.")
 @click.option("--regimes", default="", metavar="NAMES", help="Regimes or groups of them, by commas.  [default: all]")
 @click.option("--seeds", default="1", show_default=True, help="Seeds of the fingerprints, by commas.")
-@click.option("--owner", type=int, default=0, show_default=True, help="Seed of data split, owner, zoo and suspects.")
+@click.option(
+    "--owner",
+    type=click.IntRange(0, MOST_SEED),
+    default=0,
+    show_default=True,
+    help="Seed of data split, owner, zoo and suspects.",
+)
 @click.option("--cache", default="zoo-reproduce", show_default=True, help="Folder of trained models, to continue from.")
 @click.option("--output", default="results", show_default=True, help="Folder of results.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
+@jobs_option
 @click.option("--device", default="cpu", show_default=True, help="Where models are trained and run, such as cuda.")
 @click.option(
     "--baselines/--no-baselines", default=None, help="The other schemes beside metav.  [default: not at smoke]"
@@ -94,7 +102,7 @@ def _plan(options: dict[str, Any]) -> Plan:
         owner_seed=options["owner"],
         cache=Path(options["cache"]),
         output=Path(options["output"]),
-        jobs=options["jobs"],
+        jobs=job_count(options["jobs"]),
         device=_checked_device(options["device"]),
         progress=False if options["no_progress"] else None,
     )

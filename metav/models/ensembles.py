@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from metav.models.batching_warnings import told_once
 from metav.models.identity import stated_name
 from metav.models.running import device_of, frozen_copy
 from metav.support.files import write_atomically
@@ -64,11 +65,13 @@ class _Group:
     """Models of one architecture that `vmap` runs together.
 
     indices: their places in the ensemble.
+    signature: of the architecture.
     skeleton: a model of the architecture, whose own weights are not used.
     parameters, buffers: those of all models, stacked along a first axis.
     """
 
     indices: tuple[int, ...]
+    signature: str
     skeleton: nn.Module
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
@@ -83,7 +86,8 @@ class _Group:
             return outputs.reshape(queries.shape[0], -1)
 
         given = queries.to(device_of(self.skeleton))
-        stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
+        with told_once(self.signature):
+            stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
         return stacked.to(device="cpu", dtype=torch.float32)
 
 
@@ -113,7 +117,7 @@ class Ensemble:
         for signature, indices in by_architecture.items():
             if len(indices) < 2:
                 continue
-            group = self._stack(indices)
+            group = self._stack(indices, signature)
             if group is not None and _vmap_is_faster(group, self.models, queries, signature, share):
                 self._group_of.update({index: (group, place) for place, index in enumerate(indices)})
 
@@ -145,14 +149,14 @@ class Ensemble:
             answers.update(zip(chosen, group.run(queries, places), strict=True))
         return torch.stack([answers[index] for index in wanted])
 
-    def _stack(self, indices: Sequence[int]) -> _Group | None:
+    def _stack(self, indices: Sequence[int], signature: str) -> _Group | None:
         models = [self.models[index] for index in indices]
         try:
             parameters, buffers = stack_module_state(models)
         except RuntimeError:
             return None  # same shapes, but a mixture of devices or dtypes: the loop serves them
         parameters = {name: value.detach() for name, value in parameters.items()}
-        return _Group(tuple(indices), copy.deepcopy(models[0]), parameters, buffers)
+        return _Group(tuple(indices), signature, copy.deepcopy(models[0]), parameters, buffers)
 
 
 def _signature(model: nn.Module) -> str:

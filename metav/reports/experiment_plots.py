@@ -154,12 +154,9 @@ def _mosaic(images: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
 
 def _axes(width: float, height: float) -> Any:
     """Return axes in a figure that pyplot does not know."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from metav.reports.shown_axes import shown_axes
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    return shown_axes(width, height)
 
 
 def _line(number: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
@@ -74,6 +74,23 @@ class Task:
             cls.train_options = options_taken(cls.train)
         if "with_data" in cls.__dict__ and "takes_other_data" not in cls.__dict__:
             cls.takes_other_data = True
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._in_words())})"
+
+    def _in_words(self) -> Iterator[str]:
+        """Yield what tells a task from another; a task of a user's own may lack any of it."""
+        if self.examples is not None:
+            yield f"{len(self.examples)} examples"
+        shape = getattr(self, "input_shape", None)
+        if shape is not None:
+            yield f"inputs of {'x'.join(map(str, shape)) or 'one number'}"
+        if self.outputs is not None:
+            yield f"{self.outputs} outputs"
+        yield f"read as {self.view}"
+        if self.levels is not None:
+            yield f"{self.levels} levels"
+        yield "a training loop of its own" if self.has_own_loop else f"{self.epochs:g} epochs"
 
     @property
     def kind(self) -> TaskKind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,9 @@ from metav.errors import InputError, ModelError, ZooError
 from metav.models.architectures import Architecture, OwnerArchitecture, build
 from metav.models.identity import state_digest
 from metav.models.running import copied
-from metav.support.arguments import whole_number
+from metav.support.arguments import seed_number
+from metav.support.files import PathLike
+from metav.support.processor import job_count
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
 from metav.support.signatures import show_options
@@ -54,7 +55,9 @@ class BuildOptions(TypedDict, total=False):
         networks.
     seed: of every random choice.
     cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing.
-    jobs: processes that train; -1 is one per core.
+    jobs: processes that train; -1 is one per core that this process may use (affinity and control group). None is the
+        same where that saves more time than starting the processes takes, and one where the owner's model is on a GPU;
+        the environment variable METAV_JOBS says another number for it.
     thief_task: the data that a thief trains on; None: the task's.
     other_task: data of another source for independent models; None: changed parts of the task's.
     families: names of the obfuscations to use; None: all that suit the task.
@@ -67,8 +70,8 @@ class BuildOptions(TypedDict, total=False):
 
     architectures: Sequence[Architecture] | None
     seed: int
-    cache: str | os.PathLike[str] | None
-    jobs: int
+    cache: PathLike | None
+    jobs: int | None
     thief_task: Task | None
     other_task: Task | None
     families: Sequence[str] | None
@@ -147,8 +150,8 @@ def _build(
     suspects: bool,
     architectures: Sequence[Architecture] | None = None,
     seed: int = 0,
-    cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
+    cache: PathLike | None = None,
+    jobs: int | None = None,
     thief_task: Task | None = None,
     other_task: Task | None = None,
     families: Sequence[str] | None = None,
@@ -156,7 +159,8 @@ def _build(
     independent: Sequence[nn.Module] = (),
     progress: bool | None = None,
 ) -> Zoo:
-    task = checked_arguments(owner, task, jobs)
+    task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
+    jobs = None if jobs is None else job_count(jobs)
     identity = "" if recipe is None else check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), single_thread():
@@ -195,7 +199,7 @@ def _trained(
     plan: Sequence[PlannedModel],
     context: ZooContext,
     store: ZooCache | None,
-    jobs: int,
+    jobs: int | None,
     progress: bool | None,
     suspects: bool,
 ) -> tuple[list[ZooModel], OwnerStanding | None]:
@@ -228,15 +232,14 @@ for _function in (build_zoo, build_suspects):
     show_options(_function, _build)
 
 
-def checked_arguments(owner: nn.Module, task: Task, jobs: int) -> Task:
+def checked_arguments(owner: nn.Module, task: Task, jobs: int | None) -> Task:
     """Return the task as a `Task`, after a check of all arguments.
 
     Raises ModelError or InputError for arguments from which no zoo can be built.
     """
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
-    if jobs != -1:
-        whole_number("jobs", jobs, least=1, remedy="-1 stands for one process per core")
+    job_count(jobs)
     return as_task(task)
 
 
@@ -293,7 +296,7 @@ def train_all(
     plan: Sequence[Any],
     context: Any,
     store: ZooCache | None,
-    jobs: int,
+    jobs: int | None,
     progress: bool | None,
     train: Callable[[Any, Any], bytes] | None = None,
 ) -> dict[str, TrainedModel]:
@@ -312,7 +315,7 @@ def _train_stage(
     plan: Sequence[Any],
     context: Any,
     store: ZooCache | None,
-    jobs: int,
+    jobs: int | None,
     bar: Any,
     *,
     train: Callable[[Any, Any], bytes] | None = None,

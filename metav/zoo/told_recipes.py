@@ -28,10 +28,10 @@ MOST_SEED = 2**31
 """Seeds of recipes lie below it, since not every generator takes larger ones."""
 
 
-def check_recipe(recipe: object, jobs: int) -> str:
+def check_recipe(recipe: object, jobs: int | None) -> str:
     """Return the identity of a recipe, which changes with its source and with the data that it has at hand.
 
-    jobs: processes that train; in others than this one the recipe runs only if it can be pickled.
+    jobs: processes that train; in others than this one the recipe runs only if it can be pickled. None: as many as can.
 
     Raises InputError for what cannot be called with a seed, or cannot run in `jobs` processes.
     """
@@ -43,7 +43,7 @@ def check_recipe(recipe: object, jobs: int) -> str:
     try:
         content = _digest_of_content(recipe)
     except Exception as error:
-        if jobs != 1:
+        if jobs not in (None, 1):
             raise InputError(
                 f"the recipe cannot be sent to worker processes ({type(error).__name__}: {error}); use jobs=1, or let "
                 "it open files, locks and connections itself when it is called"

@@ -305,7 +305,10 @@ def test_fingerprint_writes_the_file_it_describes(made, owner_file):
 
 
 def test_fingerprint_tells_people_what_it_made_and_warns_of_few_models(made, owner_file):
-    assert metav.load(owner_file).commitment in made.stderr
+    fp = metav.load(owner_file)
+    assert fp.commitment in made.stderr
+    free = sum(fp.check["free_negatives"].values())
+    assert f"14 derived, 16 independent, {free} free negatives\n" in made.stderr
     assert "warning: " in made.stderr
     assert "build the zoo with about negatives=" in made.stderr
     assert "this module prints when it is imported" in made.stderr

@@ -23,6 +23,7 @@ from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.models.identity import state_digest
 from metav.models.running import device_of
 from metav.statistics.roc_aruc import aruc, roc_auc
+from metav.support.arguments import seed_number
 from metav.support.clock import PhaseClock
 from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
@@ -227,8 +228,8 @@ def ranking(is_positive: Sequence[bool], scores: Sequence[float]) -> dict[str, f
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return whole numbers that are separated by commas. Raises InputError for anything else."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"seeds must be whole numbers separated by commas, got {text!r}") from None
+    """Return seeds that are separated by commas. Raises InputError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        raise InputError(f"seeds must be whole numbers from 0, separated by commas, got {text!r}")
+    return [seed_number(int(part), "each of the seeds") for part in parts]

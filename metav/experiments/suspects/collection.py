@@ -13,6 +13,7 @@ from metav.errors import InputError
 from metav.experiments.suspects.plan import PlannedAttack, SuspectCounts, SuspectPlan, counts_of, plan_suspects
 from metav.experiments.suspects.training import SuspectContext, suspect_context, train_suspect
 from metav.models.architectures import Architecture
+from metav.support.arguments import seed_number
 from metav.support.randomness import isolated_rng, single_thread
 from metav.tasks.base import Task
 from metav.zoo.building import checked_arguments, train_all, zoo_context
@@ -158,7 +159,7 @@ def build_test_suspects(
     allowed_loss: float = ALLOWED_LOSS,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     progress: bool | None = None,
 ) -> SuspectCollection:
     """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
@@ -175,7 +176,7 @@ def build_test_suspects(
 
     Raises InputError, ModelError, ZooError and CacheError for unusable arguments, trainings, plans and caches.
     """
-    task = checked_arguments(owner, task, jobs)
+    task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
     if not allowed_loss >= 0.0:
         raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}")
     store, measured = None if cache is None else ZooCache(cache), test_task or task
@@ -221,7 +222,7 @@ def _metric(task: Task, model: nn.Module) -> float:
 
 
 def _train(
-    plan: SuspectPlan, context: SuspectContext, store: ZooCache | None, jobs: int, progress: bool | None
+    plan: SuspectPlan, context: SuspectContext, store: ZooCache | None, jobs: int | None, progress: bool | None
 ) -> dict[str, TrainedModel]:
     """Return the trained models by run: independents first, so that attacks on them find them in the cache."""
     trained = train_all(plan.plain, context, store, jobs, progress, train_suspect)
