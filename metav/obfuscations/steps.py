@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError
-from metav.models.architectures import Architecture, build, redraw, reinitialized
+from metav.models.architectures import Architecture, build, redraw, redraw_normally, reinitialized
 from metav.models.running import copied, device_of
 from metav.models.training import OnEpoch
-from metav.obfuscations.layers import weighted_layers
+from metav.obfuscations.layers import layer_parameters, weighted_layers
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.user_tasks import as_task
@@ -42,7 +42,12 @@ def with_new_last_layer(model: nn.Module, task: Task, strength: float, seed: int
     clone = begin(model, strength)
     last = weighted_layers(clone, task)[-1]
     with isolated_rng(derive_seed(seed, "last layer")):
-        redraw(last)
+        own = layer_parameters(last)
+        # what is registered inside such a layer are other layers, which come before it
+        if len(own) < len(list(last.parameters())):
+            redraw_normally(own)
+        else:
+            redraw(last)
     return clone, last
 
 

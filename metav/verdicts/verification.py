@@ -14,6 +14,7 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
+from metav.support.torch_state import in_standard_torch_state
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.tasks.kinds import kind_of
 from metav.verdicts.access import Access
@@ -38,6 +39,7 @@ Adding the same numbers in another order makes this much, which says nothing abo
 """
 
 
+@in_standard_torch_state
 def verify(
     fp: Fingerprint | str | os.PathLike[str],
     suspect: Any,
