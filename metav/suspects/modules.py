@@ -35,11 +35,13 @@ class ModuleSuspect(AskedSuspect):
         from metav.models.running import evaluating
         from metav.support.randomness import isolated_rng
 
-        lazy = [name for name, entry in self.module.named_parameters() if torch.nn.parameter.is_lazy(entry)]
-        if lazy:
-            raise SuspectError(
-                "failed", f"the suspect has no values yet in {lazy[0]}, as its layer is lazy; load its weights first"
-            )
+        empty = [
+            name
+            for name, entry in (*self.module.named_parameters(), *self.module.named_buffers())
+            if torch.nn.parameter.is_lazy(entry) or entry.is_meta
+        ]
+        if empty:
+            raise SuspectError("failed", f"the suspect has no values in {empty[0]} yet; load its weights first")
         # seeded once, not before the second asking: a random model then gives other answers, and its noise is measured
         with isolated_rng(0), ExitStack() as stack:
             try:

@@ -33,7 +33,11 @@ def check_trainable(model: nn.Module, task: Task) -> None:
     A copy of the model answers a batch in training mode, and the loss goes back to its weights. A task with a training
     loop of its own may train otherwise, so that only the weights are looked at.
     """
-    quantized = [f"{name} ({type(part).__name__})" for name, part in model.named_modules() if is_quantized(part)]
+    quantized = [
+        f"{name or 'the model itself'} ({type(part).__name__})"
+        for name, part in model.named_modules()
+        if is_quantized(part) and "_packed_params" not in name
+    ]
     if quantized:
         raise ModelError(
             f"the model has quantised weights in {', '.join(quantized[:3])}, which cannot be trained; pass the float "
