@@ -1,6 +1,6 @@
 """docs/what_works_layers.md: each row of its table is tried, as an owner's model and as a suspect.
 
-    python tests/documents/test_what_works_layers.py    prints the table anew
+python tests/documents/test_what_works_layers.py    prints the table anew
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from layer_cases import FEATURES, STEPS, trained
 from small_fingerprints import small_task, small_zoo
 
 from metav.models.ensembles import Ensemble, run_model
@@ -30,3 +31,16 @@ def test_the_choice_between_vmap_and_loop_is_kept(tmp_path, monkeypatch):
     for choice, grouped in (("vmap", 4), ("loop", 0)):
         plan.write_text(choice)
         assert Ensemble(models, queries).grouped == grouped
+
+
+def test_models_that_have_a_gradient_one_by_one_alone_run_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAV_CACHE_DIR", str(tmp_path))
+    # the fast path of attention: forward it runs for many models at once, back it does not
+    monkeypatch.setattr("torch.backends.mha._is_fastpath_enabled", True)
+    models = [trained("`TransformerEncoder`", seed).eval() for seed in (0, 1)]
+    queries = torch.randn(5, STEPS, FEATURES, generator=torch.Generator().manual_seed(0))
+    ensemble = Ensemble(models, queries)
+    inputs = queries.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(ensemble.responses(inputs).square().sum(), inputs)
+    assert bool(gradient.any())
+    assert ensemble.grouped == 0

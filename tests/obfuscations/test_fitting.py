@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from layer_cases import CASES, FEATURES, STEPS, Function, examples, mlp, tied, trained
