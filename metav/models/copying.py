@@ -8,9 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from metav.errors import ModelError
 
+REPARAMETRISING_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+"""Hooks of PyTorch that compute a weight before each forward pass."""
 COMPILED = "_orig_mod."
 """Part of the names in the state of a model that was compiled by `torch.compile`."""
 
@@ -47,6 +52,19 @@ def duplicate(model: nn.Module) -> nn.Module:
             if child is not None and _is_compiled(child):
                 module._modules[name] = unwrapped(child)
     return clone
+
+
+def recompute_weights(model: nn.Module) -> nn.Module:
+    """Return the model, with the weights that hooks compute from others (pruning, the old norms) computed anew.
+
+    A forward pass does so itself; this is for those who read a weight before one.
+    """
+    for module in model.modules():
+        for hook in () if isinstance(module, torch.jit.ScriptModule) else module._forward_pre_hooks.values():
+            if isinstance(hook, REPARAMETRISING_HOOKS):
+                with torch.no_grad():
+                    hook(module, ())
+    return model
 
 
 def _is_compiled(model: nn.Module) -> bool:

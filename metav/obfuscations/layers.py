@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import ObfuscationError
-from metav.models.copying import duplicate
+from metav.models.copying import duplicate, recompute_weights
 from metav.models.running import device_of, evaluating
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
@@ -162,10 +162,8 @@ def _can_be_silenced(layer: nn.Module) -> bool:
     trial = duplicate(layer)
     try:
         zero_channels(trial, torch.tensor([0]))
-        for hook in trial._forward_pre_hooks.values():
-            hook(trial, ())
-        return float(channel_norms(trial)[0]) == 0.0
-    # what other people's reparametrisations and hooks raise is not known; then the layer is left alone
+        return float(channel_norms(recompute_weights(trial))[0]) == 0.0
+    # what other people's reparametrisations raise is not known; then the layer is left alone
     except Exception:
         return False
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
 from metav.models.architectures import Architecture, build
-from metav.models.copying import duplicate
+from metav.models.copying import duplicate, recompute_weights
 from metav.models.identity import architecture_identity
 from metav.models.running import copied, device_of, evaluating, frozen
 from metav.obfuscations.registry import OBFUSCATIONS
@@ -107,7 +107,7 @@ class ZooContext:
             raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
         # not strict: entries of the state that are no tensors were not stored, and stay as in the fresh model
         model.load_state_dict(dict(state), strict=False)
-        return frozen(model).to(device_of(self.owner)).eval()
+        return recompute_weights(frozen(model).to(device_of(self.owner)).eval())
 
 
 class SnapshotRecorder:

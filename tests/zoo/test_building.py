@@ -268,3 +268,14 @@ def test_a_scripted_owner_is_trained_in_one_process(task):
     assert all(isinstance(entry.model, torch.jit.ScriptModule) for entry in zoo if entry.architecture == 0)
     with pytest.raises(InputError, match=r"cannot be sent to worker processes .* use jobs=1"):
         build_zoo(owner, task, jobs=2, **options)
+
+
+def test_weights_that_hooks_compute_are_those_of_each_model(task):
+    owner = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    torch.nn.utils.prune.l1_unstructured(owner[1], "weight", 0.3)
+    task.train(owner, seed=0)
+    zoo = build_zoo(owner, task, positives=4, negatives=4, families=["finetune_all", "quantize"], architectures=[])
+    for entry in zoo:
+        layer = entry.model[1]
+        assert torch.equal(layer.weight, layer.weight_orig * layer.weight_mask)
+        assert torch.equal(layer.weight_mask, owner[1].weight_mask) == entry.is_positive
