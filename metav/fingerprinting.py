@@ -191,7 +191,7 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
             "the owner's model fits its data better than most independent models of its class, so that one which was "
             "trained likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a "
             "model, or give the task more epochs",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
