@@ -117,3 +117,9 @@ _ROWS = (
 
 OBFUSCATIONS: Mapping[str, Obfuscation] = MappingProxyType({row.family: row for row in _ROWS})
 """All families by name, in a fixed order."""
+
+
+def unfit_families(owner: nn.Module, task: Task) -> dict[str, str]:
+    """Return the obfuscations that suit the task and yet do not fit the owner's model, each with the reason."""
+    reasons = {name: entry.why_unfit(owner, task) for name, entry in OBFUSCATIONS.items() if entry.supports(task)}
+    return {name: reason for name, reason in reasons.items() if reason is not None}

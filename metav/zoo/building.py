@@ -14,7 +14,7 @@ from metav.errors import InputError, ModelError, ZooError
 from metav.models.architectures import Architecture, OwnerArchitecture, build
 from metav.models.identity import state_digest
 from metav.models.running import copied
-from metav.obfuscations.registry import OBFUSCATIONS
+from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import whole_number
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
@@ -417,12 +417,6 @@ def _independent_model(planned: PlannedModel, model: nn.Module, metric: float) -
         architecture=FOREIGN_ARCHITECTURE,
         metric=metric,
     )
-
-
-def unfit_families(owner: nn.Module, task: Task) -> dict[str, str]:
-    """Return the obfuscations that suit the task and yet do not fit the owner's model, each with the reason."""
-    reasons = {name: entry.why_unfit(owner, task) for name, entry in OBFUSCATIONS.items() if entry.supports(task)}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _warn_of_unfit(unfit: Mapping[str, str]) -> None:
