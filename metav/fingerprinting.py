@@ -17,7 +17,7 @@ from metav.errors import InputError, ModelError, ZooError
 from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification, derive_salt
 from metav.models.architectures import Architecture
 from metav.models.identity import state_digest
-from metav.models.running import copied
+from metav.models.running import copied, frozen
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
 from metav.statistics.calibration import DEFAULT_FPR
@@ -25,8 +25,10 @@ from metav.support.arguments import query_count, seed_number
 from metav.support.files import PathLike
 from metav.support.processor import job_count
 from metav.support.randomness import derive_seed, isolated_rng
+from metav.support.torch_state import in_standard_torch_state
 from metav.support.versions import version_of
 from metav.tasks.base import Task
+from metav.tasks.model_checks import check_differentiable
 from metav.tasks.user_tasks import as_task
 from metav.verifiers.views import view_of
 from metav.zoo.building import build_zoo
@@ -39,6 +41,7 @@ WEAK_TPR = 0.7
 """Share of the derived calibration models below which a fingerprint is called weak."""
 
 
+@in_standard_torch_state
 def fingerprint(
     owner: nn.Module,
     task: Task,
@@ -50,7 +53,7 @@ def fingerprint(
     options: OptimizationOptions | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
-    architectures: Sequence[Architecture] | None = None,
+    architectures: Sequence[Architecture] | Architecture | None = None,
     cache: PathLike | None = None,
     jobs: int | None = None,
     progress: bool | None = None,
@@ -82,6 +85,7 @@ def fingerprint(
     chosen = OptimizationOptions() if options is None else options
     view_of(chosen.view or task.view)  # before surrogates are trained
     chosen = chosen if queries is None else replace(chosen, queries=query_count(queries))
+    _check_owner(owner, task, chosen)
     if zoo is None:
         zoo = build_zoo(
             owner,
@@ -98,7 +102,7 @@ def fingerprint(
         clone = copied(owner)
         task.check_model(clone)
         _check_zoo(zoo, clone, task)
-        clone.requires_grad_(False)
+        clone = frozen(clone)
         result = optimize(clone, task, zoo, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
     fp = _fingerprint(result, task, zoo, seed)
     _warn(fp, zoo)
@@ -112,6 +116,14 @@ def _check_arguments(owner: object, zoo: object, target_fpr: float) -> None:
         raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo")
     if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
+
+
+def _check_owner(owner: nn.Module, task: Task, options: OptimizationOptions) -> None:
+    """Raise ModelError, before anything is trained, where queries cannot be optimised on the owner's model."""
+    clone = copied(owner)
+    task.check_model(clone)
+    if options.adaptive != 0.0:
+        check_differentiable(clone, task, "the owner's model")
 
 
 def _check_no_zoo_options(zoo: Zoo | None, options: Mapping[str, object]) -> None:
@@ -147,13 +159,13 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
             f"only {found} independent models calibrate, so that the threshold for a false-positive rate of "
             f"{rule.target_fpr:g} lies far above them; build the zoo with about "
             f"negatives={math.ceil(FEWEST_NEGATIVES * runs / found)}",
-            stacklevel=3,
+            stacklevel=4,
         )
     if not check["owner_matches"]:
         warnings.warn(
             f"the owner's model itself does not match (score {check['owner_score']:.3f}), so that this fingerprint "
             "finds nothing; give the zoo more models, or more queries",
-            stacklevel=3,
+            stacklevel=4,
         )
     elif rule.true_positives.value < WEAK_TPR:
         is_told = zoo.standing is not None and zoo.standing.recipe == "told"
@@ -161,7 +173,7 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         warnings.warn(
             f"only {rule.true_positives} of the derived calibration models match at a false-positive rate of "
             f"{rule.target_fpr:g}; {remedies} make the fingerprint stronger",
-            stacklevel=3,
+            stacklevel=4,
         )
     standing = zoo.standing
     if standing is not None and standing.recipe == "drawn" and not standing.covered:
@@ -174,14 +186,14 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         warnings.warn(
             f"the owner's model stands apart from all independent models ({outside}), so that one which was trained "
             "likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a model",
-            stacklevel=3,
+            stacklevel=4,
         )
     elif standing is not None and standing.recipe == "drawn" and not standing.reached:
         warnings.warn(
             "the owner's model fits its data better than most independent models of its class, so that one which was "
             "trained likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a "
             "model, or give the task more epochs",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

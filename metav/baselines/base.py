@@ -20,6 +20,7 @@ from metav.optimization.shares import role_of
 from metav.support.arguments import MOST_QUERIES, count, seed_number
 from metav.support.arrays import FloatArray, as_array
 from metav.support.randomness import derive_seed, isolated_rng
+from metav.support.torch_state import standard_torch_state
 from metav.suspects import Suspect, open_suspect
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
@@ -115,7 +116,7 @@ class Baseline(ABC):
         seed = seed_number(seed)
         self._check(owner, task, zoo, queries)
         self._queries = None
-        with isolated_rng(derive_seed(seed, "baseline", self.name)), torch.enable_grad():
+        with standard_torch_state(), isolated_rng(derive_seed(seed, "baseline", self.name)):
             context = FitContext(
                 owner=frozen_copy(owner),
                 task=task,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import platform
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from metav.models.batching_warnings import told_once
+from metav.models.copying import duplicate
 from metav.models.identity import stated_name
-from metav.models.running import device_of, frozen_copy
+from metav.models.running import device_of, differentiable, frozen_copy
 from metav.support.files import write_atomically
 
 SPEEDUP_WANTED = 1.15
@@ -38,7 +38,8 @@ def run_model(model: nn.Module, queries: Tensor) -> Tensor:
     All outputs to one query are flattened into one row. A model whose answers do not follow the queries smoothly (a
     table, a tree, noise) has the gradient 0.
     """
-    outputs: Tensor = model(queries.to(device_of(model)))
+    with differentiable(model):
+        outputs: Tensor = model(queries.to(device_of(model)))
     answers = outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
     if torch.is_grad_enabled() and queries.requires_grad and not answers.requires_grad:
         return _WithoutGradient.apply(answers, queries)  # type: ignore[no-any-return, no-untyped-call]
@@ -156,7 +157,7 @@ class Ensemble:
         except RuntimeError:
             return None  # same shapes, but a mixture of devices or dtypes: the loop serves them
         parameters = {name: value.detach() for name, value in parameters.items()}
-        return _Group(tuple(indices), signature, copy.deepcopy(models[0]), parameters, buffers)
+        return _Group(tuple(indices), signature, duplicate(models[0]), parameters, buffers)
 
 
 def _signature(model: nn.Module) -> str:
@@ -187,8 +188,9 @@ def _measure(group: _Group, models: Sequence[nn.Module], queries: Tensor) -> boo
 
     try:
         difference = (loop(queries) - grouped(queries)).abs().max()
+        _seconds(grouped, queries)
     except (RuntimeError, ValueError, TypeError):
-        return False  # vmap cannot trace this forward pass (data-dependent control flow, .item(), in-place buffers)
+        return False  # vmap cannot trace this pass, forward or backward (data-dependent control flow, .item(), ...)
     if not bool(difference <= 1e-3 * (1 + loop(queries).abs().max())):
         return False
     times: dict[str, list[float]] = {"loop": [], "grouped": []}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from metav.errors import SuspectError, TransportError
 from metav.support.arguments import whole_number
-from metav.support.arrays import FloatArray
+from metav.support.arrays import FloatArray, batch_sizes
 from metav.support.files import file_digest
 
 Check: TypeAlias = Callable[..., FloatArray]
@@ -195,5 +195,7 @@ def _as_numbers(answer: Any) -> NDArray[Any]:
 
 def _batches(queries: FloatArray, batch_size: int) -> Iterator[FloatArray]:
     """Yield writable copies of the batches: a suspect that changes its input must not change the fingerprint."""
-    for start in range(0, len(queries), batch_size):
-        yield queries[start : start + batch_size].copy()
+    start = 0
+    for size in batch_sizes(len(queries), batch_size):
+        yield queries[start : start + size].copy()
+        start += size

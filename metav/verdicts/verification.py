@@ -17,6 +17,7 @@ from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
 from metav.support.files import PathLike
 from metav.support.text import harmless
+from metav.support.torch_state import in_standard_torch_state
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.suspects.asking import StoppedAskingError, ask_with_care, is_service
 from metav.suspects.asking_options import AskingOptions
@@ -45,6 +46,7 @@ Adding the same numbers in another order makes this much, which says nothing abo
 """
 
 
+@in_standard_torch_state
 def verify(
     fp: Fingerprint | PathLike,
     suspect: Any,

@@ -13,16 +13,19 @@ from metav.errors import InputError, ModelError, ZooError
 from metav.models.architectures import Architecture, OwnerArchitecture, build
 from metav.models.identity import state_digest
 from metav.models.running import copied
+from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import seed_number
 from metav.support.files import PathLike
 from metav.support.processor import job_count
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
 from metav.support.signatures import show_options
+from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
+from metav.tasks.model_checks import check_trainable
 from metav.tasks.supervised import SupervisedTask
 from metav.tasks.user_tasks import as_task
-from metav.zoo.architectures import check_architectures, plain_architectures
+from metav.zoo.architectures import check_architectures, listed, plain_architectures
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
 from metav.zoo.classical_suspects import classical_suspect, takes_classical
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
@@ -51,8 +54,8 @@ FOREIGN_ARCHITECTURE = -1
 class BuildOptions(TypedDict, total=False):
     """Options that `build_zoo` and `build_suspects` share.
 
-    architectures: callables that return fresh models, besides the owner's own class; None: two plain fully connected
-        networks.
+    architectures: callables that return fresh models, besides the owner's own class, or a single one; None: two plain
+        fully connected networks.
     seed: of every random choice.
     cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing.
     jobs: processes that train; -1 is one per core that this process may use (affinity and control group). None is the
@@ -60,7 +63,8 @@ class BuildOptions(TypedDict, total=False):
         the environment variable METAV_JOBS says another number for it.
     thief_task: the data that a thief trains on; None: the task's.
     other_task: data of another source for independent models; None: changed parts of the task's.
-    families: names of the obfuscations to use; None: all that suit the task.
+    families: names of the obfuscations to use, or a single one; None: all that suit the task and the owner's model. A
+        warning names those that do not fit the model, each with the reason.
     recipe: a callable from a seed to a fresh model of the owner's class, trained as the owner's model was; its models
         are at least half of the independent ones, the hard ones. None: recipes are drawn at random. It is worth giving
         wherever the owner was not trained by `task.train`.
@@ -68,13 +72,13 @@ class BuildOptions(TypedDict, total=False):
     progress: None shows a bar on a terminal, False never, True always.
     """
 
-    architectures: Sequence[Architecture] | None
+    architectures: Sequence[Architecture] | Architecture | None
     seed: int
     cache: PathLike | None
     jobs: int | None
     thief_task: Task | None
     other_task: Task | None
-    families: Sequence[str] | None
+    families: Sequence[str] | str | None
     recipe: Recipe | None
     independent: Sequence[nn.Module]
     progress: bool | None
@@ -140,6 +144,7 @@ def build_suspects(
     return _build(owner, task, sizes=sizes, shares=None, free=False, suspects=True, **options)
 
 
+@in_standard_torch_state
 def _build(
     owner: nn.Module,
     task: Task,
@@ -148,13 +153,13 @@ def _build(
     shares: Mapping[str, tuple[float, float, float]] | None,
     free: bool,
     suspects: bool,
-    architectures: Sequence[Architecture] | None = None,
+    architectures: Sequence[Architecture] | Architecture | None = None,
     seed: int = 0,
     cache: PathLike | None = None,
     jobs: int | None = None,
     thief_task: Task | None = None,
     other_task: Task | None = None,
-    families: Sequence[str] | None = None,
+    families: Sequence[str] | str | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
     progress: bool | None = None,
@@ -168,6 +173,7 @@ def _build(
         context = replace(context, recipe=recipe, recipe_identity=identity)
         owner_metric = float(task.metric(context.owner))
         given = check_given(independent, context.owner, task, context.least_useful)
+        unfit = unfit_families(context.owner, task)
     plan = plan_zoo(
         task,
         positives=sizes[0],
@@ -175,11 +181,13 @@ def _build(
         snapshots=sizes[2],
         architectures=len(context.architectures),
         seed=seed,
-        families=families,
+        families=[families] if isinstance(families, str) else families,
         shares=shares,
         suspects=suspects,
+        unfit=unfit,
         **_independent_families(task, recipe is not None, suspects),
     )
+    _warn_of_unfit(unfit if families is None else {})
     models, standing = _trained(plan, context, store, jobs, progress, suspects)
     models += _given(given, "suspects" if suspects else "zoo", shares)
     _warn_of_weak(models, context)
@@ -247,7 +255,7 @@ def zoo_context(
     owner: nn.Module,
     task: Task,
     tasks: tuple[Task | None, Task | None],
-    architectures: Sequence[Architecture] | None,
+    architectures: Sequence[Architecture] | Architecture | None,
     suspects: bool,
 ) -> ZooContext:
     """Return what the models are made from, after checking that owner and architectures fit the task.
@@ -259,7 +267,8 @@ def zoo_context(
     """
     clone = copied(owner)
     task.check_model(clone)
-    others = plain_architectures(clone, task, unusual=suspects) if architectures is None else list(architectures)
+    check_trainable(clone, task)
+    others = plain_architectures(clone, task, unusual=suspects) if architectures is None else listed(architectures)
     check_architectures(others, task)
     own = OwnerArchitecture(clone)
     thief_task, other_task = (
@@ -413,6 +422,16 @@ def _independent_model(planned: PlannedModel, model: nn.Module, metric: float) -
     )
 
 
+def _warn_of_unfit(unfit: Mapping[str, str]) -> None:
+    """Warn, before anything is trained, of the families that are left out."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unfit.items():
+        by_reason.setdefault(reason, []).append(name)
+    if by_reason:
+        named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+        warnings.warn(f"left out, as they do not fit the owner's model: {named}", stacklevel=5)
+
+
 def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
     """Warn when homologous models learned little: then the zoo says nothing about real competitors."""
     every = [entry for entry in models if entry.family == HOMOLOGOUS and entry.fraction == 1.0]
@@ -423,5 +442,5 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
             f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs, another learning_rate "
             "or a recipe=, so that they are trained as the owner was",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError, MetavError, ModelError, ZooError
+from metav.models.copying import state_names, unwrapped
 from metav.models.identity import source_identity, tensor_digest
-from metav.models.running import copied, predict
+from metav.models.running import copied, frozen, predict
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
+from metav.tasks.model_checks import check_backward
 from metav.zoo.cache import tensor_state
 
 Recipe = Callable[[int], nn.Module]
@@ -66,9 +68,9 @@ def told_model(recipe: Recipe, seed: int, owner: nn.Module, task: Task) -> nn.Mo
     Raises ModelError for what does not fit the owner's class or the task, ZooError for the owner's own weights.
     """
     number = recipe_seed(seed)
-    model = _called(recipe, number)
+    model = unwrapped(_called(recipe, number))
     twin = copied(owner)
-    state, wanted = tensor_state(model.state_dict()), tensor_state(twin.state_dict())
+    state, wanted = state_names(model), tensor_state(twin.state_dict())
     unlike = [name for name in (*wanted, *state) if _shape(state, name) != _shape(wanted, name)]
     remedy = "a recipe must return models of the owner's own class; others can be given as independent="
     if unlike:
@@ -148,9 +150,10 @@ def check_given(given: Any, owner: nn.Module, task: Task, least: float | None) -
         name = f"independent[{index}]"
         if not isinstance(model, nn.Module):
             raise ModelError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; pass the trained model")
-        clone = copied(model).requires_grad_(False)
+        clone = frozen(copied(model))
         try:
             task.check_model(clone)
+            check_backward(clone, task)
         except MetavError as error:
             raise ModelError(f"{name} does not fit the task: {error}") from error
         answers = _answers(clone, task)

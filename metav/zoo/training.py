@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import sys
@@ -19,11 +18,13 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
 from metav.models.architectures import Architecture, build
+from metav.models.copying import duplicate, recompute_weights
 from metav.models.identity import architecture_identity
-from metav.models.running import copied, device_of, evaluating
+from metav.models.running import copied, device_of, evaluating, frozen
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.processor import job_count
 from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.torch_state import standard_torch_state
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.data_variations import varied
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
@@ -110,7 +111,7 @@ class ZooContext:
             raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
         # not strict: entries of the state that are no tensors were not stored, and stay as in the fresh model
         model.load_state_dict(dict(state), strict=False)
-        return model.requires_grad_(False).to(device_of(self.owner)).eval()
+        return recompute_weights(frozen(model).to(device_of(self.owner)).eval())
 
 
 class SnapshotRecorder:
@@ -130,7 +131,7 @@ class SnapshotRecorder:
         while self._wanted and share >= self._wanted[0]:
             self._wanted.pop(0)
         if share <= LAST_SNAPSHOT:
-            self.snapshots.append((share, copy.deepcopy(model).eval()))
+            self.snapshots.append((share, duplicate(model).eval()))
 
 
 def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
@@ -214,7 +215,8 @@ def train_missing(
                 jobs = 1  # nobody asked for workers
             continue
         planned = waiting.pop(0)
-        content = (train or train_planned)(planned, context)
+        with standard_torch_state():
+            content = (train or train_planned)(planned, context)
         if store is not None:
             store.store(context.key(planned), content)
         yield planned.run, content
@@ -267,7 +269,8 @@ def train_in_worker(
     folder: of the cache; None for none.
     """
     torch.set_num_threads(1)
-    content = (train or train_planned)(planned, _load_context(context_file))
+    with standard_torch_state():
+        content = (train or train_planned)(planned, _load_context(context_file))
     if folder is None:
         return planned.run, content
     ZooCache(folder).store(_load_context(context_file).key(planned), content)

@@ -322,6 +322,24 @@ def test_models_by_name_are_judged_with_their_weights(owner_file, workplace):
         assert json.loads(done.stdout)["noise"] < 1e-3
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_of_compiled_and_parallel_models_fit_the_plain_one(prefix, owner_file, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    weights = {
+        f"{prefix}{name}": torch.tensor(value) for name, value in _weights(workplace / "owner.safetensors").items()
+    }
+    save_file(weights, "prefixed.safetensors")
+    verdicts = [
+        json.loads(call("verify", owner_file, "models:build", "--weights", f"{name}.safetensors", "--json").stdout)
+        for name in ("owner", "prefixed")
+    ]
+    assert verdicts[0]["logit"] == verdicts[1]["logit"]
+    misfit = call("verify", owner_file, "models:other", "--weights", "prefixed.safetensors", "--json")
+    assert misfit.exit_code == 2
+    assert "do not fit Sequential" in misfit.stderr
+    (workplace / "prefixed.safetensors").unlink()
+
+
 def test_a_suspect_of_another_task_is_inconclusive(owner_file, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     done = call("verify", owner_file, "models:too_small", "--trained", "--json")

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from layer_cases import FEATURES, STEPS, trained
 from small_fingerprints import small_task, small_zoo
 from torch import nn
 
@@ -65,3 +66,16 @@ def test_a_missing_batching_rule_is_told_once_per_architecture(tmp_path, monkeyp
     ] * 2
     with pytest.warns(UserWarning, match="batching rule"):  # the user's own use of vmap is told as ever
         torch.func.vmap(lambda row: torch.renorm(row, 2, 0, 5.0))(torch.rand(2, 3, 4))
+
+
+def test_models_that_have_a_gradient_one_by_one_alone_run_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAV_CACHE_DIR", str(tmp_path))
+    # the fast path of attention: forward it runs for many models at once, back it does not
+    monkeypatch.setattr("torch.backends.mha._is_fastpath_enabled", True)
+    models = [trained("`TransformerEncoder`", seed).eval() for seed in (0, 1)]
+    queries = torch.randn(5, STEPS, FEATURES, generator=torch.Generator().manual_seed(0))
+    ensemble = Ensemble(models, queries)
+    inputs = queries.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(ensemble.responses(inputs).square().sum(), inputs)
+    assert bool(gradient.any())
+    assert ensemble.grouped == 0
