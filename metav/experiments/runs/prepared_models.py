@@ -181,7 +181,7 @@ def load_owner(scenario: Scenario, plan: Plan) -> nn.Module:
 
 
 def _zoo(scenario: Scenario, owner: nn.Module, plan: Plan, recipe: str) -> Zoo:
-    options = {name: value for name, value in _sources(scenario, plan).items() if name in COMMON}
+    options = {name: value for name, value in source_options(scenario, plan).items() if name in COMMON}
     sizes = (plan.scale.surrogates, plan.scale.snapshots)
     return build_variant(recipe, scenario, owner, device=plan.device, sizes=sizes, options=options)
 
@@ -209,7 +209,7 @@ def _suspects(scenario: Scenario, owner: nn.Module, plan: Plan) -> tuple[Suspect
     """
     count = plan.scale.suspects
     if count is not None:
-        sources = _sources(scenario, plan)
+        sources = source_options(scenario, plan)
         recipe = replace(scenario.recipe, device=plan.device)
         simple = build_suspects(owner, scenario.task, positives=count, negatives=count, recipe=recipe, **sources)
         return _bare(simple), simple.summary()
@@ -222,7 +222,7 @@ def _with_attacks(
 ) -> SuspectCollection:
     """Build suspects with attacks, at the plan's sizes but for the given ones."""
     counts = replace(SUSPECT_COUNTS[plan.scale_name], **{**plan.scale.attack_sizes, **sizes})
-    common = _sources(scenario, plan)
+    common = source_options(scenario, plan)
     recipes = (scenario.recipe, *scenario.other_recipes)
     return build_test_suspects(
         owner, scenario.task, test_task=scenario.test_task, scale=counts, recipes=recipes, **common, **options
@@ -233,7 +233,8 @@ def _bare(suspects: Iterable[Any]) -> Suspects:
     return tuple((entry.model, entry.is_positive, entry.family) for entry in suspects)
 
 
-def _sources(scenario: Scenario, plan: Plan) -> dict[str, Any]:
+def source_options(scenario: Scenario, plan: Plan) -> dict[str, Any]:
+    """Return the options that all suspects share: architectures, data of others, seed, cache, jobs."""
     return {
         "architectures": scenario.suspect_architectures,
         "other_task": scenario.other_task,
