@@ -19,8 +19,8 @@ ALL = "all"
 ABOUT = """\
 How often honest models are accused. Each owner is trained by a plain PyTorch loop of its own. Its fingerprint is made
 from metav's usual zoo, once with the owner's recipe told and once without, and judges honest models that no zoo holds:
-by the owner's recipe with other seeds, by other recipes and loops, of other architectures, on other data, obfuscated, and
-scikit-learn's. Accused are those with the verdict MATCH, of all that were asked; the 95 % intervals are exact
+by the owner's recipe with other seeds, by other recipes and loops, of other architectures, on other data, obfuscated,
+and scikit-learn's. Accused are those with the verdict MATCH, of all that were asked; the 95 % intervals are exact
 (Clopper-Pearson)."""
 
 

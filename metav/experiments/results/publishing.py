@@ -6,7 +6,6 @@ versions: such runs are parts of a page, each with the commands that make it aga
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +61,10 @@ def publish(task: str, output: Path, folder: Path) -> Path:
     Raises InputError where there are no results of the task, or the page cannot be written.
     """
     parts: list[Part] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error}); choose another folder with --publish") from error
     for scale in reversed(SCALES):
         results = output / f"{task}-{scale}"
         if results.is_dir():
@@ -97,7 +100,8 @@ def _parts(runs: Sequence[Record], prepared: Sequence[Record], folder: Path) -> 
     for run in runs:
         key = (run["owner_seed"] == DEVELOPMENT_OWNER, run["device"], versions_text(run))
         groups.setdefault(key, []).append(run)
-    for (is_development, device, versions), group in sorted(groups.items(), key=lambda item: item[0]):
+    in_order = sorted(groups.items(), key=lambda item: item[0])
+    for number, ((is_development, device, versions), group) in enumerate(in_order, start=1):
         owners = sorted({run["owner_seed"] for run in group})
         built = [record for record in prepared if record.get("settings", {}).get("owner_seed") in owners]
         scale = group[0]["scale"]
@@ -111,7 +115,7 @@ def _parts(runs: Sequence[Record], prepared: Sequence[Record], folder: Path) -> 
             *([f"scale: {SCALES_TOLD[scale]}"] if scale in SCALES_TOLD else []),
         ]
         title = f"Scale {scale}, {_named(owners)}"
-        prefix = f"{group[0]['task']}-{re.sub('[^a-z0-9]+', '-', title.lower())}-"
+        prefix = f"{group[0]['task']}-{scale}-{number}-"
         pictures = write_figures(folder, group, built, names=PUBLISHED, prefix=prefix) if not is_development else []
         yield Part(
             title=title,
