@@ -32,7 +32,8 @@ Owners are trained by plain PyTorch loops, none of them metav's; "told" says whe
 that were asked. Suspects with the verdict INCONCLUSIVE are neither, and are counted in columns of their own.
 The rates of one owner's seeds are averaged (found rounded down, accused up) and added over owners, so that the exact
 95 % interval (Clopper-Pearson) behind each counts every suspect once. Every other scheme has a threshold of its own, by
-metav's rule from the scores of the same independent calibration models, which it did not learn from. AUC, ARUC and the
+metav's rule from the scores of the same independent calibration models, which it did not learn from (on the scores or
+their log-odds, whichever finds more). AUC, ARUC and the
 TPR at 1 % and 5 % FPR, both read off the suspects' own ROC curve, are means over runs, with the standard deviation over
 runs behind ±; who got no verdict or score ranks lowest there."""
 

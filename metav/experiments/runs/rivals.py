@@ -22,6 +22,8 @@ from metav.zoo.zoo import Zoo
 Baselines = Mapping[str, type[Baseline]]
 """Schemes to compare with, by name: `cls().fit(owner, task, zoo, queries=, seed=)`, then `score(suspect) -> float`."""
 
+SMALLEST = 1e-9
+"""Distance from 0 and 1 at which scores count as if they were no nearer: log-odds are finite."""
 FEWEST_CALIBRATING = 5
 """Independent calibration models below which a scheme gets no threshold, and learns from all surrogates."""
 
@@ -74,8 +76,8 @@ class Rivals:
         """Return the threshold by metav's own rule: at the rate that is asked for, from independent models alone."""
         if not calibrating:
             return None
-        scores = np.sort([float(scheme.score(entry.model)) for entry in calibrating])
-        return float(threshold_above(scores, self.prepared.plan.scale.target_fpr))
+        scores = [float(scheme.score(entry.model)) for entry in calibrating]
+        return rival_threshold(scores, self.prepared.plan.scale.target_fpr)
 
 
 READ_BY_METAV_ALONE = ("copies", "queries", "view", "levels", "free_negatives")
@@ -97,6 +99,20 @@ def divided(zoo: Zoo) -> tuple[Zoo, list[Any]]:
     if len(calibrating) < FEWEST_CALIBRATING:
         return zoo, []
     return replace(zoo, models=tuple(entry for entry in zoo.models if entry.share != "calibrate")), calibrating
+
+
+def rival_threshold(scores: Sequence[float], target_fpr: float) -> float:
+    """Return a scheme's threshold by metav's own rule, from the scores of independent models alone.
+
+    The rule looks at mean and deviation, which depend on the scale. So it is applied to scores in [0, 1] and to their
+    log-odds, and the lower threshold holds: on one of the scales no score may reach as high.
+    """
+    plain = threshold_above(np.sort(scores), target_fpr)
+    if min(scores) < 0.0 or max(scores) > 1.0:
+        return plain
+    inside = np.clip(scores, SMALLEST, 1.0 - SMALLEST)
+    odds = threshold_above(np.sort(np.log(inside / (1.0 - inside))), target_fpr)
+    return min(plain, float(1.0 / (1.0 + np.exp(-odds))))
 
 
 def ranking(is_positive: Sequence[bool], scores: Sequence[float | None]) -> dict[str, float | None]:
