@@ -174,6 +174,13 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
             "likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a model",
             stacklevel=3,
         )
+    elif standing is not None and standing.recipe == "drawn" and not standing.reached:
+        warnings.warn(
+            "the owner's model fits its data better than most independent models of its class, so that one which was "
+            "trained likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a "
+            "model, or give the task more epochs",
+            stacklevel=3,
+        )
 
 
 def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) -> Fingerprint:

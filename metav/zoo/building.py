@@ -19,6 +19,7 @@ from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
 from metav.support.signatures import show_options
 from metav.tasks.base import Task
+from metav.tasks.supervised import SupervisedTask
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, plain_architectures
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
@@ -279,6 +280,7 @@ def zoo_context(
         other_task=other_task,
         architectures=(own, *others),
         least_useful=baseline + 0.5 * (metric - baseline) if baseline is not None and better else None,
+        owner_fit=task.lack_of_fit(clone) if isinstance(task, SupervisedTask) and not task.has_own_loop else None,
         digests=context_digests(
             state_digest(clone),
             {name: "" if entry is None else identity_of(entry) for name, entry in digests.items()},
