@@ -61,7 +61,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("reproduce")
 
 
-REGIMES = ("full", "recipe:drawn", "form:percent", "nonsense", "few", "queries:2", "front:blur", "leaked")
+REGIMES = ("full", "recipe:untold", "form:percent", "nonsense", "few", "queries:2", "front:blur", "leaked")
 """One of each kind that the tests look into; all of them are run by the slow test alone."""
 
 
@@ -142,9 +142,9 @@ def test_the_channels_change_what_the_same_fingerprint_sees(results):
 
 def test_what_metav_is_told_of_the_owners_recipe_stands_in_every_record(results):
     records = [json.loads(path.read_text()) for path in (results / "owner0").glob("*-seed1.json")]
-    assert {record["recipe"] for record in records if record["regime"] != "recipe:drawn"} == {"told"}
-    drawn = json.loads((results / "owner0" / "recipe-drawn-seed1.json").read_text())
-    assert drawn["recipe"] == "drawn"
+    assert {record["recipe"] for record in records if record["regime"] != "recipe:untold"} == {"told"}
+    drawn = json.loads((results / "owner0" / "recipe-untold-seed1.json").read_text())
+    assert drawn["recipe"] == "untold"
     assert {record["owner_recipe"] for record in records} == {"adam"}
     full = json.loads((results / "owner0" / "full-seed1.json").read_text())
     assert drawn["fingerprint"]["file"] != full["fingerprint"]["file"]
@@ -291,7 +291,7 @@ def test_each_part_of_the_method_is_left_out_and_relatives_of_a_base_are_judged(
     assert set(shared) == {files["ablation:nothing"]}
     others = ("told recipe", "all recipes", "division by spread", "free negatives")
     assert len({files["ablation:nothing"], *(files[f"ablation:{name}"] for name in others)}) == 5
-    assert {records[name]["owner_recipe"] for name in ("base:told", "base:drawn")} == {"adam, from a public base"}
+    assert {records[name]["owner_recipe"] for name in ("base:told", "base:untold")} == {"adam, from a public base"}
     assert records["base:told"]["settings"]["from_base"]
     write_report(tmp_path / "digits-smoke")
     text = (tmp_path / "digits-smoke" / "report.md").read_text()
@@ -374,7 +374,7 @@ def test_honest_models_are_counted_resumed_and_published(workplace, monkeypatch,
         done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.stderr
     records = json.loads(done.stdout)
-    assert [record["recipe"] for record in records] == ["drawn", "told"]
+    assert [record["recipe"] for record in records] == ["told", "untold"]
     assert {record["owner_recipe"] for record in records} == {"sgd"}
     first, second = ([entry["run"] for entry in record["honest"]] for record in records)
     assert first == second

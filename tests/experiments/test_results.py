@@ -178,7 +178,7 @@ def test_accusations_are_counted_by_kind_and_by_what_metav_was_told():
         honest = [{"run": str(n), "family": "ab"[n % 2], "decision": name} for n, name in enumerate(decisions)]
         return {"task": "digits", "owner_seed": 1, "owner_recipe": "sgd", "recipe": recipe, "honest": honest}
 
-    records = [record("told", ["MATCH", "NO_MATCH", "INCONCLUSIVE"]), record("drawn", ["MATCH"] * 3)]
+    records = [record("told", ["MATCH", "NO_MATCH", "INCONCLUSIVE"]), record("untold", ["MATCH"] * 3)]
     table = accusations_table(records, "kind", lambda _, entry: entry["family"])
     assert cells(table, 0)[1:3] == ["1/2 (1.3% to 98.7%)", "1"]
     assert cells(table, 1)[1].startswith("0/1")

@@ -16,7 +16,7 @@ from metav.verdicts.verdict import Decision
 
 Record = Mapping[str, Any]
 
-TOLD_NAMES: Mapping[str, str] = MappingProxyType({"drawn": "not told", "task's own": "not told, none drawn"})
+TOLD_NAMES: Mapping[str, str] = MappingProxyType({"untold": "not told", "task's own": "not told, none drawn"})
 """What records say of the recipe, in the words of tables."""
 
 METAV = "metav"

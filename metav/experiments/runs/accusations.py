@@ -12,7 +12,7 @@ from metav.experiments.runs.prepared_models import Plan, PreparedModels, Say, lo
 from metav.experiments.runs.records import read_record, settings_key, versions, write_record
 from metav.experiments.runs.regimes import Regime
 from metav.experiments.runs.reproduction import make_fingerprint
-from metav.experiments.runs.zoo_variants import DRAWN, TOLD
+from metav.experiments.runs.zoo_variants import TOLD, UNTOLD
 from metav.experiments.scenarios.scales import ScaleName
 from metav.experiments.suspects.collection import KnownSuspect, build_test_suspects
 from metav.experiments.suspects.honest import HONEST_FAMILIES
@@ -68,7 +68,7 @@ def owners_of(scale: ScaleName, tasks: Sequence[str] | None = None) -> list[tupl
 
 
 def judge_honest_models(
-    plan: Plan, *, recipes: Sequence[str] = (TOLD, DRAWN), say: Say = lambda text: None
+    plan: Plan, *, recipes: Sequence[str] = (TOLD, UNTOLD), say: Say = lambda text: None
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of one owner for each recipe as it is done; what is there, made alike, is not made again.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ZooError
 from metav.experiments.runs.regime_groups import REGIME_GROUPS
-from metav.experiments.runs.zoo_variants import DRAWN, TASKS_OWN, TOLD
+from metav.experiments.runs.zoo_variants import TASKS_OWN, TOLD, UNTOLD
 from metav.experiments.scenarios.scales import Scale
 from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
 from metav.obfuscations.registry import OBFUSCATIONS
@@ -119,7 +119,7 @@ class Regime:
     view: how answers are read.
     levels: values that a feature of a query may take.
     output, inputs: the channel to every suspect.
-    recipe: what metav is told of how the owner trained: "told", "drawn" (nothing), or "task's own" (nothing, and all
+    recipe: what metav is told of how the owner trained: "told", "untold" (nothing), or "task's own" (nothing, and all
         surrogates train by the task's own loop, as before there were recipes).
     from_base: whether the owner fine-tunes a public base, from which honest others start as well.
     suspects: which are asked: "all", "sample" (some of each class), "nonsense" (some derived ones and what is no model
@@ -225,12 +225,12 @@ def few_surrogates(task: Task, scale: Scale) -> list[Regime]:
 
 def recipes_told(task: Task, scale: Scale) -> list[Regime]:
     """Make the regimes of an owner who tells how the model was trained, and of one who does not."""
-    return [Regime(name=f"recipe:{recipe}", recipe=recipe) for recipe in (TOLD, DRAWN)]
+    return [Regime(name=f"recipe:{recipe}", recipe=recipe) for recipe in (TOLD, UNTOLD)]
 
 
 def public_base(task: Task, scale: Scale) -> list[Regime]:
     """Make the regimes of an owner who fine-tunes a public base, telling so or not."""
-    wanted = (TOLD, DRAWN) if scale.base else ()
+    wanted = (TOLD, UNTOLD) if scale.base else ()
     return [Regime(name=f"base:{recipe}", recipe=recipe, from_base=True) for recipe in wanted]
 
 
@@ -254,7 +254,7 @@ def ablations(task: Task, scale: Scale) -> list[Regime]:
         return []
     changes: dict[str, dict[str, Any]] = {
         "nothing": {},
-        "told recipe": {"recipe": DRAWN},
+        "told recipe": {"recipe": UNTOLD},
         "all recipes": {"recipe": TASKS_OWN},
         **({"division by spread": {"view": "logprob"}} if task.kind.answers_classes else {}),
         **{name: {"lacks": (name,)} for name in LACKS},

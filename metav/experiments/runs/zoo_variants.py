@@ -1,4 +1,4 @@
-"""The zoos of one owner: with the recipe told, with drawn recipes alone, or all trained in the task's own way.
+"""The zoos of one owner: with the recipe told, without it, or all trained in the task's own way.
 
 The last is how zoos were made before recipes: every derived model carries the owner's recipe, no independent one does.
 """
@@ -18,8 +18,8 @@ from metav.zoo.free_negatives import free_negatives
 from metav.zoo.plan import plan_zoo
 from metav.zoo.zoo import Zoo, ZooModel
 
-TOLD, DRAWN, TASKS_OWN = "told", "drawn", "task's own"
-RECIPES = (TOLD, DRAWN, TASKS_OWN)
+TOLD, UNTOLD, TASKS_OWN = "told", "untold", "task's own"
+RECIPES = (TOLD, UNTOLD, TASKS_OWN)
 """What metav is told of how the owner trained: its recipe; nothing; or nothing, and no recipes are drawn either."""
 
 
