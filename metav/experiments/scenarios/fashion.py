@@ -22,6 +22,10 @@ OTHER_CLASSES = (5, 7, 8, 9)
 """Sandals, sneakers, bags and ankle boots: what an unrelated owner generates."""
 
 
+FEWEST_STEPS = 250
+"""Steps of an owner's training, at least: with few images a generator would learn next to nothing."""
+
+
 def fashion_scenario(
     folder: str | Path,
     seed: int = 0,
@@ -72,7 +76,7 @@ def fashion_scenario(
         owner_architecture=architecture,
         zoo_architectures=architectures.ZOO,
         suspect_architectures=architectures.SUSPECTS,
-        recipes=recipes_for(own, architecture, _loops(epochs, objective)),
+        recipes=recipes_for(own, architecture, _loops(epochs, objective), fewest_steps=FEWEST_STEPS),
         metric_unit="energy distance",
     )
 

@@ -15,6 +15,9 @@ from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.tasks.classification import Classification
 
+FEWEST_STEPS = 250
+"""Steps of an owner's training, at least: with few images a network would learn next to nothing."""
+
 
 def skin_scenario(
     folder: str | Path, seed: int = 0, *, width: int = 16, images: int | None = None, epochs: float = 8
@@ -58,7 +61,7 @@ def skin_scenario(
         owner_architecture=architecture,
         zoo_architectures=at_width(architectures.ZOO, width),
         suspect_architectures=at_width(architectures.SUSPECTS, width),
-        recipes=recipes_for(own, architecture, _loops(epochs, own.options.batch_size)),
+        recipes=recipes_for(own, architecture, _loops(epochs, own.options.batch_size), fewest_steps=FEWEST_STEPS),
         metric_unit="accuracy",
     )
 

@@ -85,18 +85,21 @@ class OwnerRecipe:
         return replace(self, start=start, loop=loop)
 
 
-def recipes_for(task: Task, architecture: Architecture, loops: Mapping[str, Loop]) -> tuple[OwnerRecipe, ...]:
+def recipes_for(
+    task: Task, architecture: Architecture, loops: Mapping[str, Loop], *, fewest_steps: int = 0
+) -> tuple[OwnerRecipe, ...]:
     """Return a recipe for each loop on all examples of a task, in order.
 
     architecture: the owner's.
     loops: by name.
+    fewest_steps: which each takes at least, however few examples there are.
     """
     inputs, targets = arrays_of(task)
     answers: Answers = "samples" if task.kind.inputs_are_latents else "numbers"
     return tuple(
         OwnerRecipe(
             name=name,
-            loop=loop,
+            loop=replace(loop, epochs=max(loop.epochs, fewest_steps * loop.batch / len(inputs))),
             architecture=architecture,
             answers="classes" if task.kind.answers_classes else answers,
             inputs=inputs,
