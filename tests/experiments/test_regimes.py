@@ -178,7 +178,7 @@ def test_names_are_unique_groups_are_known_and_selection_keeps_the_order(task, s
     regimes = all_regimes(task, EXPERIMENT_TASKS["digits"].sizes[scale])
     names = [entry.name for entry in regimes]
     assert len(set(names)) == len(names)
-    absent = {"smoke": {"base", "ablation"}}.get(scale, set())
+    absent = {"smoke": {"recipe", "base", "ablation"}}.get(scale, set())
     assert {entry.group for entry in regimes} == set(REGIME_GROUPS) - absent
     chosen = [entry.name for entry in select_regimes(regimes, ["output:label", "full", "queries"])]
     assert chosen == [name for name in names if name in ("full", "output:label") or name.startswith("queries")]

@@ -225,7 +225,8 @@ def few_surrogates(task: Task, scale: Scale) -> list[Regime]:
 
 def recipes_told(task: Task, scale: Scale) -> list[Regime]:
     """Make the regimes of an owner who tells how the model was trained, and of one who does not."""
-    return [Regime(name=f"recipe:{recipe}", recipe=recipe) for recipe in (TOLD, UNTOLD)]
+    wanted = (TOLD, UNTOLD) if scale.ablations else ()
+    return [Regime(name=f"recipe:{recipe}", recipe=recipe) for recipe in wanted]
 
 
 def public_base(task: Task, scale: Scale) -> list[Regime]:

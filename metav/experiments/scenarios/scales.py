@@ -27,7 +27,7 @@ class Scale:
     every_family: leave out each family in turn, not only the students together.
     sample: suspects of each class, at most, that answer in other forms, and models of each kind of nonsense, a third.
     forms: how many of the forms of answers are tried; None is all.
-    ablations: whether the method is tried without each of its parts.
+    ablations: whether the method is tried without each of its parts, and without the owner's recipe.
     base: whether there is an owner who fine-tunes a public base, with a zoo of its own.
     width, images, epochs, objective: of the scenario; None is its own.
     """
@@ -78,7 +78,7 @@ def smoke_scale(**changes: Any) -> Scale:
         "snapshots": 1,
         "every_family": False,
         "sample": 3,
-        "forms": 2,
+        "forms": 1,
         "ablations": False,
         "query_counts": (2, 5),
         "surrogate_counts": (7,),
