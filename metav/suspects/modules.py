@@ -21,9 +21,18 @@ class ModuleSuspect(AskedSuspect):
     module: the model; the mode of each of its parts and the global random state come back as they were.
     """
 
+    runs_in_this_thread = True
+
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.description = f"module {type(module).__qualname__}"
+
+    @property
+    def identity(self) -> str:
+        """Digest of the model's structure and weights."""
+        from metav.models.identity import state_digest
+
+        return state_digest(self.module)
 
     @contextmanager
     def _session(self) -> Iterator[None]:

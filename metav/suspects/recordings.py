@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -13,10 +14,13 @@ import numpy as np
 
 from metav.errors import InputError, SuspectError
 from metav.support.arrays import FloatArray
+from metav.support.text import harmless
 from metav.suspects.base import Answers, Check, Suspect
 
 ANSWERS = "answers"
 """Name of the array in an .npz file, or of the list in a .json object."""
+LARGEST_FILE = 2**30
+"""Bytes of a file of answers, and of what it unpacks to."""
 
 
 @final
@@ -48,6 +52,9 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path} is no file of recorded answers; expected one of {', '.join(READERS)}")
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected recorded answers, one row per query: check the path")
+    size = _unpacked_size(path) if path.suffix.lower() == ".npz" else path.stat().st_size
+    if size > LARGEST_FILE:
+        raise InputError(f"{path} holds more than {LARGEST_FILE} bytes; expected one row of numbers per query")
     try:
         return reader(path)
     except (InputError, SuspectError):
@@ -60,6 +67,17 @@ def _read(path: Path) -> Any:
         ) from error
 
 
+def _unpacked_size(path: Path) -> int:
+    """Return the bytes that an archive says it unpacks to, which is also what it can be read to; 0 where it is none."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return 0  # the reader says what is wrong with it
+
+
 def _read_npy(path: Path) -> Any:
     return np.load(path, allow_pickle=False)
 
@@ -68,9 +86,8 @@ def _read_npz(path: Path) -> Any:
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
         if ANSWERS not in names and len(names) != 1:
-            raise InputError(
-                f'{path} holds the arrays {", ".join(names) or "none"}; expected one, or one named "{ANSWERS}"'
-            )
+            shown = harmless(", ".join(names), limit=200) or "none"
+            raise InputError(f'{path} holds the arrays {shown}; expected one, or one named "{ANSWERS}"')
         return archive[ANSWERS if ANSWERS in names else names[0]]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from metav.statistics.intervals import Interval
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
+from metav.suspects.asking_record import AskingRecord
 from metav.verdicts.competence import Competence
 from metav.verdicts.novelty import Novelty
 
@@ -43,6 +44,7 @@ class Verdict:
         measured.
     commitment: of the fingerprint.
     suspect: one line that names the suspect.
+    asking: what was sent, and the head of the log; None where the suspect was asked without options.
     """
 
     decision: Decision
@@ -63,12 +65,14 @@ class Verdict:
     noise: float | None
     commitment: str
     suspect: str
+    asking: AskingRecord | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
         intervals = {name: values[name].to_dict() for name in ("fpr_interval", "tpr_interval")}
-        parts = {name: None if values[name] is None else values[name].to_dict() for name in ("competence", "novelty")}
+        optional = ("competence", "novelty", "asking")
+        parts = {name: None if values[name] is None else values[name].to_dict() for name in optional}
         result: dict[str, Any] = plain(values | intervals | parts | {"decision": self.decision.value})
         return result
 
@@ -106,7 +110,10 @@ class Verdict:
         if self.competence is not None:
             lines.append(("competence", str(self.competence)))
         noise = "not measured" if self.noise is None else f"{self.noise:.2g} standard deviations"
-        return [*lines, ("queries", f"{self.queries}, noise {noise}"), ("commitment", self.commitment)]
+        lines.append(("queries", f"{self.queries}, noise {noise}"))
+        if self.asking is not None:
+            lines.append(("asked", str(self.asking)))
+        return [*lines, ("commitment", self.commitment)]
 
     def _conclusion(self) -> str:
         match self.decision:
