@@ -78,7 +78,7 @@ def plot_misses(
 def plot_rates(rows: Sequence[tuple[str, str, Interval]], *, title: str = "", ax: Any = None) -> Any:
     """Draw the share of models that are called derived with its exact interval, one row a family.
 
-    rows: (family, "derived" or "independent", share).
+    rows: (family, "derived" or "independent", share); diamonds stand for derived ones, dots for independent ones.
     """
     axes = _axes(6.4, 1.2 + 0.26 * len(rows)) if ax is None else ax
     colors = {"derived": _COLORS[0], "independent": _COLORS[1]}
@@ -89,9 +89,9 @@ def plot_rates(rows: Sequence[tuple[str, str, Interval]], *, title: str = "", ax
         )
         axes.text(1.03, place, f"{share.count}/{share.total}", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
-    axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("called derived, with exact 95 % interval (diamonds: derived, dots: independent)")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("called derived, exact 95 % interval")
     return _finished(axes, title, legend=None)
 
 

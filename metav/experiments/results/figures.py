@@ -81,8 +81,9 @@ def _title(run: Record) -> str:
 
 
 def _all_title(runs: Sequence[Record]) -> str:
-    owners = ", ".join(str(owner) for owner in sorted({run["owner_seed"] for run in runs}))
-    return f"{runs[0]['task']}, {runs[0]['scale']}: owners {owners}, {told_text(runs)}"
+    found = sorted({run["owner_seed"] for run in runs})
+    owners = ("owner " if len(found) == 1 else "owners ") + ", ".join(map(str, found))
+    return f"{runs[0]['task']}, {runs[0]['scale']}: {owners}, {told_text(runs)}"
 
 
 def _roc(run: Record) -> Any:
