@@ -19,7 +19,8 @@ class ModuleSuspect(AskedSuspect):
     """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
 
     module: the model; the mode of each of its parts and the global random state come back as they were. One that was
-        wrapped by `torch.compile` or `DataParallel` is asked without the wrapper.
+        wrapped by `torch.compile` or `DataParallel` is asked without the wrapper. Modules
+        that are asked in several threads take turns.
     """
 
     runs_in_this_thread = True
@@ -42,6 +43,7 @@ class ModuleSuspect(AskedSuspect):
         import torch
 
         from metav.models.running import evaluating
+        from metav.support.arithmetic import fixed_arithmetic
         from metav.support.randomness import isolated_rng
 
         empty = [
@@ -52,7 +54,7 @@ class ModuleSuspect(AskedSuspect):
         if empty:
             raise SuspectError("failed", f"the suspect has no values in {empty[0]} yet; load its weights first")
         # seeded once, not before the second asking: a random model then gives other answers, and its noise is measured
-        with isolated_rng(0), ExitStack() as stack:
+        with fixed_arithmetic(), isolated_rng(0), ExitStack() as stack:
             try:
                 stack.enter_context(evaluating(self.module))
             except Exception as error:

@@ -15,7 +15,8 @@ from metav.models.identity import source_identity
 from metav.models.recipe import DrawnRecipe
 from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, training_mode
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import isolated_rng
 from metav.support.torch_state import in_standard_torch_state, standard_torch_state
 from metav.tasks.kinds import TaskKind, kind_of
 
@@ -205,7 +206,7 @@ class Task:
         if not chosen:
             raise ModelError("the model has no parameters to train; pass a module with weights")
         options = self._options(epochs)
-        with standard_torch_state(), isolated_rng(seed), single_thread(), training_mode(model, chosen):
+        with standard_torch_state(), isolated_rng(seed), fixed_arithmetic(), training_mode(model, chosen):
             self._fit(model, chosen, options, seed=seed, teacher=teacher, truth=truth, on_epoch=on_epoch)
         return model
 
