@@ -22,7 +22,7 @@ from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
 from metav.statistics.calibration import DEFAULT_FPR
 from metav.support.arguments import query_count, seed_number
-from metav.support.arithmetic import fixed_arithmetic
+from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
 from metav.support.processor import job_count
 from metav.support.randomness import derive_seed, isolated_rng
@@ -99,7 +99,7 @@ def fingerprint(
             jobs=jobs,
             progress=progress,
         )
-    with fixed_arithmetic(), isolated_rng(derive_seed(seed, "fingerprint")):
+    with fixed_arithmetic(), single_threaded_libraries(), isolated_rng(derive_seed(seed, "fingerprint")):
         clone = copied(owner)
         task.check_model(clone)
         _check_zoo(zoo, clone, task)

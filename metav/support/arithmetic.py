@@ -38,6 +38,25 @@ def fixed_arithmetic() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def single_threaded_libraries() -> Iterator[None]:
+    """Run the body with one thread for NumPy's and scikit-learn's linear algebra and loops, as `single_thread` does.
+
+    Their sums, too, have another order with another number of threads; and the child of a fork, in which OpenMP has
+    lost its threads, would wait for them for ever.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    with _LINEAR_ALGEBRA.lasting(), ThreadpoolController().limit(limits=1, user_api="openmp"):
+        yield
+
+
+def _limit_linear_algebra() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().limit(limits=1, user_api="blas")
+
+
 def _set_full_precision() -> list[Setting]:
     """Set all that lowers precision or picks another library, and return what it was, in the order of restoring."""
     import torch
@@ -84,4 +103,7 @@ def _subnormal_numbers() -> Iterator[None]:
             torch.set_flush_denormal(True)
 
 
+_LINEAR_ALGEBRA: SharedChange[Any] = SharedChange(
+    _limit_linear_algebra, lambda limits: limits.restore_original_limits()
+)
 _PRECISION: SharedChange[list[Setting]] = SharedChange(_set_full_precision, _restore)

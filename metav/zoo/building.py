@@ -14,7 +14,7 @@ from metav.models.architectures import Architecture, OwnerArchitecture
 from metav.models.running import copied
 from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import seed_number
-from metav.support.arithmetic import fixed_arithmetic
+from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
 from metav.support.processor import job_count
 from metav.support.progress import progress_bar
@@ -393,7 +393,7 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
 def _fitted(planned: PlannedModel, context: ZooContext) -> ZooModel:
     """Return a planned suspect of another library; it is fitted here, in moments, and not cached."""
     number = int(planned.run.rpartition("/")[2])
-    with isolated_rng(planned.seed), fixed_arithmetic():
+    with isolated_rng(planned.seed), fixed_arithmetic(), single_threaded_libraries():
         model = classical_suspect(context.task, number, planned.seed)
         metric = float(context.task.metric(model))
     return _independent_model(planned, model, metric)

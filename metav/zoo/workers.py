@@ -118,7 +118,8 @@ def _in_workers(
         backend="loky",
         return_as="generator_unordered",
         batch_size=1,
-        max_nbytes=None,  # large arrays would lie in folders that a killed process leaves behind
+        max_nbytes=None,  # large arrays would lie in a folder that a killed process leaves behind
+        temp_folder=tempfile.gettempdir(),  # else joblib makes one at once, for arrays to come
         initializer=end_with_parent,
         initargs=(os.getpid(),),
     )

@@ -641,8 +641,7 @@ from metav import _core
 responses = np.random.default_rng(0).normal(size=(4000, 40, 20)).astype(np.float32)
 few, verifier = responses[:5], _core.Verifier("mlp", 40, 20)
 before = verifier.scores(few).tobytes()
-ways = {"read": lambda: verifier.scores(responses), "changed": lambda: verifier.step(responses, bytes(4000))}
-work = ways[sys.argv[1]]
+work = {"read": lambda: verifier.scores(responses), "changed": lambda: verifier.step(responses, bytes(4000))}
 
 def is_inside():
     try:
@@ -659,7 +658,7 @@ def in_child():
         return str(error)
 
 for _ in range(20):
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work[sys.argv[1]])
     thread.start()
     while thread.is_alive() and not is_inside():
         pass
