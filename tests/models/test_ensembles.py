@@ -6,12 +6,13 @@ import warnings
 
 import pytest
 import torch
-from layer_cases import FEATURES, STEPS, trained
+from layer_cases import FEATURES, STEPS
 from small_fingerprints import small_task, small_zoo
 from torch import nn
 
 from metav.models import batching_warnings, ensembles
 from metav.models.ensembles import Ensemble, run_model
+from metav.support.randomness import isolated_rng
 
 
 def test_grouped_and_single_models_answer_alike_and_pass_gradients(tmp_path, monkeypatch):
@@ -72,7 +73,10 @@ def test_models_that_have_a_gradient_one_by_one_alone_run_one_by_one(tmp_path, m
     monkeypatch.setenv("METAV_CACHE_DIR", str(tmp_path))
     # the fast path of attention: forward it runs for many models at once, back it does not
     monkeypatch.setattr("torch.backends.mha._is_fastpath_enabled", True)
-    models = [trained("`TransformerEncoder`", seed).eval() for seed in (0, 1)]
+    monkeypatch.setattr(ensembles, "SPEEDUP_WANTED", 0.0)  # vmap, however slow, if only it works
+    with isolated_rng(0):
+        layers = [nn.TransformerEncoderLayer(FEATURES, 2, 12, batch_first=True) for _ in range(2)]
+        models = [nn.Sequential(nn.Linear(FEATURES, FEATURES), layer, nn.Flatten()).eval() for layer in layers]
     queries = torch.randn(5, STEPS, FEATURES, generator=torch.Generator().manual_seed(0))
     ensemble = Ensemble(models, queries)
     inputs = queries.clone().requires_grad_(True)
