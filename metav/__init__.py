@@ -14,18 +14,22 @@ if TYPE_CHECKING:
         MissingDependencyError,
         ModelError,
         ObfuscationError,
+        QueryLogError,
         SuspectError,
+        TransportError,
         ZooError,
     )
     from metav.fingerprinting import fingerprint
     from metav.fingerprints.fingerprint import Fingerprint, load
     from metav.optimization.options import OptimizationOptions
     from metav.support.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
+    from metav.suspects.asking_options import AskingOptions
     from metav.tasks.base import Task
     from metav.tasks.classification import Classification
     from metav.tasks.generation import Generation
     from metav.tasks.regression import Regression
     from metav.verdicts.evaluation import Evaluation, evaluate
+    from metav.verdicts.scanning import scan
     from metav.verdicts.verdict import Decision, Verdict
     from metav.verdicts.verification import verify
     from metav.zoo.building import build_suspects, build_zoo
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtefactError",
+    "AskingOptions",
     "CacheError",
     "Classification",
     "CpuInfo",
@@ -48,9 +53,11 @@ __all__ = [
     "ModelError",
     "ObfuscationError",
     "OptimizationOptions",
+    "QueryLogError",
     "Regression",
     "SuspectError",
     "Task",
+    "TransportError",
     "Verdict",
     "Zoo",
     "ZooError",
@@ -63,6 +70,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "obfuscations",
+    "scan",
     "set_num_threads",
     "verify",
 ]
@@ -70,7 +78,7 @@ __all__ = [
 _HOMES = {
     "metav.errors": (
         "ArtefactError CacheError InputError MetavError MissingDependencyError ModelError ObfuscationError "
-        "SuspectError ZooError"
+        "QueryLogError SuspectError TransportError ZooError"
     ),
     "metav.support.processor": "CpuInfo cpu_info get_num_threads set_num_threads",
     "metav.tasks.base": "Task",
@@ -82,8 +90,10 @@ _HOMES = {
     "metav.optimization.options": "OptimizationOptions",
     "metav.fingerprints.fingerprint": "Fingerprint load",
     "metav.fingerprinting": "fingerprint",
+    "metav.suspects.asking_options": "AskingOptions",
     "metav.verdicts.verdict": "Decision Verdict",
     "metav.verdicts.verification": "verify",
+    "metav.verdicts.scanning": "scan",
     "metav.verdicts.evaluation": "Evaluation evaluate",
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

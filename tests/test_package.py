@@ -26,12 +26,13 @@ NAMES = sorted(
         "Generation",
         "Task",
         "OptimizationOptions",
+        "AskingOptions",
         "Zoo",
         "obfuscations",
         "__version__",
     }
     | {"Fingerprint", "Verdict", "Decision", "Evaluation"}
-    | {"build_zoo", "build_suspects", "fingerprint", "load", "verify", "evaluate"}
+    | {"build_zoo", "build_suspects", "fingerprint", "load", "verify", "scan", "evaluate"}
     | {"CpuInfo", "cpu_info", "get_num_threads", "set_num_threads"}
 )
 

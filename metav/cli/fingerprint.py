@@ -9,7 +9,18 @@ import click
 
 from metav.cli.cards import fingerprint_card
 from metav.cli.output_files import check_target
-from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
+from metav.cli.program import (
+    SUCCESS,
+    ExitCode,
+    jobs_option,
+    json_option,
+    seed_option,
+    stdout_kept_clean,
+    tell,
+    trained_option,
+    weights_option,
+)
+from metav.support.arguments import MOST_QUERIES
 from metav.tasks.kinds import TASK_KINDS
 
 if TYPE_CHECKING:
@@ -31,19 +42,33 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="The fingerprint to write, a .metav file.")
 @click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
-@click.option("--queries", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
+@click.option(
+    "--queries", type=click.IntRange(1, MOST_QUERIES), default=100, show_default=True, help="Number of queries."
+)
 @click.option("--target-fpr", type=float, default=0.01, show_default=True, help="Wanted false-positive rate.")
 @click.option("--recipe", metavar="PKG.MODULE:FUNCTION", help="From a seed to a model trained like the owner's.")
+@click.option(
+    "--independent",
+    multiple=True,
+    metavar="PKG.MODULE:BUILD[=FILE]",
+    help="A model that you have and that does not derive from the owner's, trained or with weights; repeatable.",
+)
 @click.option("--positives", type=click.IntRange(min=1), default=48, show_default=True, help="Derived surrogates.")
 @click.option("--negatives", type=click.IntRange(min=1), default=48, show_default=True, help="Independent surrogates.")
 @click.option("--architecture", "architectures", multiple=True, metavar="PKG.MODULE:BUILD", help="Can be repeated.")
 @click.option("--epochs", type=float, help="Epochs of one training.  [default: the task's]")
 @click.option("--learning-rate", type=float, help="Learning rate of a training.  [default: the task's]")
 @click.option("--batch-size", type=int, help="Batch size of a training.  [default: the task's]")
+@click.option(
+    "--view", metavar="VIEW", help="How answers are read: label, round(2), topk(3), ...  [default: the task's]"
+)
+@click.option("--classes", type=click.IntRange(min=2), help="Number of classes, where some are not in the data.")
+@click.option("--validation", type=float, metavar="SHARE", help="Share of the data held out, 0 to 0.9.  [default: 0.2]")
+@click.option("--levels", type=click.IntRange(min=2), help="Values that an input feature can take; 256 survives a PNG.")
 @click.option("--latent", type=click.IntRange(min=1), help="Size of the latent vector (generation).")
 @click.option("--bounds", type=(float, float), metavar="LOW HIGH", help="Range of an input.  [default: the data's]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
+@seed_option
+@jobs_option
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
 @json_option
@@ -54,6 +79,9 @@ def fingerprint_command(**options: Any) -> int:
     found. --architecture names further ones, which independent models and thieves may use. --recipe names a function
     that takes a seed and returns a model trained from scratch like the owner's: give it wherever the owner's model was
     trained by code of your own; without it recipes are drawn at random, and more honest models may be accused.
+
+    One fingerprint serves suspects that answer scores, rounded scores or labels alone. --view label makes one for
+    labels alone, which does better at that; --levels 256 makes queries that can be sent as pictures.
 
     \b
     Arrays of --data, by task:
@@ -70,7 +98,7 @@ def fingerprint_command(**options: Any) -> int:
     """
     output = Path(options["output"])
     _check_required(options["kind"], options)
-    check_target(output, overwrite=options["force"])
+    check_target(output, overwrite=options["force"], endings=(".metav",))
     try:
         with stdout_kept_clean():
             fp = _make_fingerprint(options)
@@ -96,9 +124,15 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
 
     require_torch("metav fingerprint")
     from metav.fingerprinting import fingerprint
+    from metav.optimization.options import OptimizationOptions
+    from metav.verifiers.views import view_of
     from metav.zoo.building import build_zoo
 
-    names = ("epochs", "learning_rate", "batch_size", "bounds", "latent")
+    names = ("epochs", "learning_rate", "batch_size", "bounds", "latent", "classes", "validation", "levels")
+    # before the data are read, and surrogates trained
+    if options["view"] is not None:
+        view_of(options["view"])
+    chosen = OptimizationOptions(view=options["view"])
     task = load_task(options["data"], options["kind"], {name: options[name] for name in names})
     # worker processes take over sys.path: it stays until they are done
     with importing_from_here():
@@ -112,6 +146,7 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             negatives=options["negatives"],
             architectures=builders or None,
             recipe=None if options["recipe"] is None else find_builder(options["recipe"]),
+            independent=[_independent(text) for text in options["independent"]],
             seed=options["seed"],
             cache=options["cache"],
             jobs=options["jobs"],
@@ -122,10 +157,18 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             task,
             zoo=zoo,
             queries=options["queries"],
+            options=chosen,
             target_fpr=options["target_fpr"],
             seed=options["seed"],
             progress=progress,
         )
+
+
+def _independent(text: str) -> Any:
+    from metav.cli.named_models import build_model
+
+    name, equals, weights = text.partition("=")
+    return build_model(name, weights if equals else None, trained=not equals)
 
 
 def _check_required(kind: str, options: dict[str, Any]) -> None:

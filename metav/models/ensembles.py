@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
+from metav.models.batching_warnings import told_once
+from metav.models.copying import duplicate
 from metav.models.identity import stated_name
-from metav.models.running import device_of, frozen_copy
+from metav.models.running import device_of, differentiable, frozen_copy
 
 FEWEST_TOGETHER = 8
 """Models of one architecture from which on vmap is faster than the loop."""
@@ -32,7 +33,8 @@ def run_model(model: nn.Module, queries: Tensor) -> Tensor:
     All outputs to one query are flattened into one row. A model whose answers do not follow the queries smoothly (a
     table, a tree, noise) has the gradient 0.
     """
-    outputs: Tensor = model(queries.to(device_of(model)))
+    with differentiable(model):
+        outputs: Tensor = model(queries.to(device_of(model)))
     answers = outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
     if torch.is_grad_enabled() and queries.requires_grad and not answers.requires_grad:
         return _WithoutGradient.apply(answers, queries)  # type: ignore[no-any-return, no-untyped-call]
@@ -59,11 +61,13 @@ class _Group:
     """Models of one architecture that `vmap` runs together.
 
     indices: their places in the ensemble.
+    signature: of the architecture.
     skeleton: a model of the architecture, whose own weights are not used.
     parameters, buffers: those of all models, stacked along a first axis.
     """
 
     indices: tuple[int, ...]
+    signature: str
     skeleton: nn.Module
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
@@ -78,7 +82,8 @@ class _Group:
             return outputs.reshape(queries.shape[0], -1)
 
         given = queries.to(device_of(self.skeleton))
-        stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
+        with told_once(self.signature):
+            stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
         return stacked.to(device="cpu", dtype=torch.float32)
 
 
@@ -104,10 +109,10 @@ class Ensemble:
             if getattr(model, RUNS_ALONE, False):
                 continue
             by_architecture.setdefault(_signature(model), []).append(index)
-        for indices in by_architecture.values():
+        for signature, indices in by_architecture.items():
             if round(share * len(indices)) < FEWEST_TOGETHER or not _is_small(self.models[indices[0]], queries):
                 continue
-            group = self._stack(indices)
+            group = self._stack(indices, signature)
             if group is not None and _answers_alike(group, self.models, queries):
                 self._group_of.update({index: (group, place) for place, index in enumerate(indices)})
 
@@ -139,14 +144,14 @@ class Ensemble:
             answers.update(zip(chosen, group.run(queries, places), strict=True))
         return torch.stack([answers[index] for index in wanted])
 
-    def _stack(self, indices: Sequence[int]) -> _Group | None:
+    def _stack(self, indices: Sequence[int], signature: str) -> _Group | None:
         models = [self.models[index] for index in indices]
         try:
             parameters, buffers = stack_module_state(models)
         except RuntimeError:
             return None  # same shapes, but a mixture of devices or dtypes: the loop serves them
         parameters = {name: value.detach() for name, value in parameters.items()}
-        return _Group(tuple(indices), copy.deepcopy(models[0]), parameters, buffers)
+        return _Group(tuple(indices), signature, duplicate(models[0]), parameters, buffers)
 
 
 def _signature(model: nn.Module) -> str:
@@ -173,7 +178,11 @@ def _answers_alike(group: _Group, models: Sequence[nn.Module], queries: Tensor) 
     try:
         with torch.no_grad():
             alone = torch.stack([run_model(models[index], queries) for index in group.indices])
-            together = group.run(queries, torch.arange(len(group.indices)))
+        inputs = queries.detach().clone().requires_grad_(True)
+        with torch.enable_grad():
+            answers = group.run(inputs, torch.arange(len(group.indices)))
+            torch.autograd.grad(answers.sum(), inputs)
     except (RuntimeError, ValueError, TypeError):
-        return False  # vmap cannot trace this forward pass (data-dependent control flow, .item(), in-place buffers)
+        return False  # vmap cannot trace this pass, forward or back (data-dependent control flow, .item(), ...)
+    together = answers.detach()
     return bool((alone - together).abs().max() <= 1e-3 * (1 + alone.abs().max()))

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.errors import SuspectError
+from metav.errors import SuspectError, TransportError
 from metav.support.arguments import whole_number
-from metav.support.arrays import FloatArray
+from metav.support.arrays import FloatArray, batch_sizes
+from metav.support.files import file_digest
 
 Check: TypeAlias = Callable[..., FloatArray]
 """A function (answer, *, rows) that checks an answer to `rows` queries and returns it as responses (rows, K)."""
@@ -54,6 +55,12 @@ class Suspect(ABC):
     description: str
     """One line that names the suspect in a verdict."""
 
+    @property
+    def identity(self) -> str:
+        """Text that changes with what the suspect is, as far as that can be told: a log goes on only for the same."""
+        path = getattr(self, "path", None)
+        return self.description if path is None else f"{self.description} {file_digest(path)}"
+
     @final
     def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256, labels: bool = False) -> Answers:
         """Return the answers to queries (N, ...) float32; the queries are not changed.
@@ -76,6 +83,9 @@ class Suspect(ABC):
 class AskedSuspect(Suspect):
     """A suspect that runs, unlike recorded answers: a subclass answers one batch."""
 
+    runs_in_this_thread: bool = False
+    """Whether it must be asked in the thread that entered its session, so that no time limit can end it."""
+
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
         with self._session():
             responses = self._all(queries, batch_size, check)
@@ -83,7 +93,7 @@ class AskedSuspect(Suspect):
             try:
                 repeated = self._all(queries[again], batch_size, check)
             except SuspectError as error:
-                if error.reason != "failed":
+                if error.reason != "failed" and not isinstance(error, TransportError):
                     raise
                 # the answers are complete; only the second asking failed, as it does for models of a fixed batch size
                 # and for services that answer a limited number of queries: then the noise stays unmeasured
@@ -185,5 +195,7 @@ def _as_numbers(answer: Any) -> NDArray[Any]:
 
 def _batches(queries: FloatArray, batch_size: int) -> Iterator[FloatArray]:
     """Yield writable copies of the batches: a suspect that changes its input must not change the fingerprint."""
-    for start in range(0, len(queries), batch_size):
-        yield queries[start : start + batch_size].copy()
+    start = 0
+    for size in batch_sizes(len(queries), batch_size):
+        yield queries[start : start + size].copy()
+        start += size

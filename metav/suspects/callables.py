@@ -23,19 +23,22 @@ class CallableSuspect(AskedSuspect):
     function: the callable.
     accepts: what it is given, "numpy" or "torch". None: an array; where PyTorch is loaded, first a tensor, and an array
         if it fails on that. Then the first batch is sent twice: state what it accepts where each call costs.
+    name: that it goes by in verdicts and logs; None is its own, which other functions may have, too.
 
     Raises InputError for another value of `accepts`, MissingDependencyError where PyTorch is asked for and missing.
     """
 
-    def __init__(self, function: Callable[[Any], Any], *, accepts: Accepts | None = None) -> None:
+    def __init__(
+        self, function: Callable[[Any], Any], *, accepts: Accepts | None = None, name: str | None = None
+    ) -> None:
         if accepts not in (None, "numpy", "torch"):
             raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
         if accepts == "torch":
             _require_torch()
         self.function = function
         self.accepts = accepts
-        name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        self.description = f"callable {name}"
+        own = getattr(function, "__qualname__", None) or type(function).__qualname__
+        self.description = f"callable {own if name is None else name}"
 
     def _ask(self, batch: FloatArray) -> Any:
         if self.accepts is None:

@@ -177,3 +177,8 @@ def _as_tensor(name: str, values: Any) -> Tensor:
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True))
+
+
+def evenly(indices: Tensor, count: int) -> Tensor:
+    """Return at most `count` of the indices (n,), spread evenly over them."""
+    return indices[torch.linspace(0, len(indices) - 1, min(len(indices), count)).round().long()]

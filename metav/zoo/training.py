@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from metav.errors import ModelError
 from metav.models.architectures import Architecture, build
 from metav.models.content_identity import content_identity
-from metav.models.running import copied, device_of, evaluating
+from metav.models.copying import duplicate, recompute_weights
+from metav.models.running import copied, device_of, evaluating, frozen
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.arithmetic import fixed_arithmetic
 from metav.support.randomness import derive_seed, isolated_rng
@@ -43,6 +43,7 @@ class ZooContext:
     least_useful: the metric with which a thief would still use a model; None where none is known.
     digests: identities of all of these, which go into every cache key; that of the recipe into those of its models.
     recipe: how the owner's model was trained; None where the user does not tell.
+    owner_fit: the owner's lack of fit (`SupervisedTask.lack_of_fit`), which drawn recipes train for; None: they do not.
     unidentified: why a cache must not be used, by what it is that has no identity; "recipe" concerns its models alone.
     """
 
@@ -54,6 +55,7 @@ class ZooContext:
     least_useful: float | None
     digests: dict[str, str]
     recipe: Recipe | None = None
+    owner_fit: float | None = None
     unidentified: Mapping[str, str] = field(default_factory=dict)
 
     def is_cached(self, planned: PlannedModel) -> bool:
@@ -104,7 +106,7 @@ class ZooContext:
             raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
         # not strict: entries of the state that are no tensors were not stored, and stay as in the fresh model
         model.load_state_dict(dict(state), strict=False)
-        return model.requires_grad_(False).to(device_of(self.owner)).eval()
+        return recompute_weights(frozen(model).to(device_of(self.owner)).eval())
 
 
 class SnapshotRecorder:
@@ -124,7 +126,7 @@ class SnapshotRecorder:
         while self._wanted and share >= self._wanted[0]:
             self._wanted.pop(0)
         if share <= LAST_SNAPSHOT:
-            self.snapshots.append((share, copy.deepcopy(model).eval()))
+            self.snapshots.append((share, duplicate(model).eval()))
 
 
 def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:

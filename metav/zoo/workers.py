@@ -6,20 +6,27 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from metav.errors import InputError
+from metav.models.running import device_of
 from metav.support.locks import ForkSafeLock
 from metav.support.processes import end_with_parent
+from metav.support.processor import job_count
+from metav.support.torch_state import standard_torch_state
 from metav.zoo import training
 from metav.zoo.cache import ZooCache
 
+STARTING_SECONDS = 10.0
+"""What worker processes have to save where nobody asked for them: starting each, with PyTorch, takes about as long."""
 Train = Callable[[Any, Any], bytes]
 """From what is planned and its context to the packed model."""
 
@@ -46,43 +53,80 @@ class Parcel:
 
 
 def train_missing(
-    missing: Mapping[str, Any], context: Any, store: ZooCache | None, jobs: int, train: Train | None = None
+    missing: Mapping[str, Any], context: Any, store: ZooCache | None, jobs: int | None, train: Train | None = None
 ) -> Iterator[tuple[str, bytes | None]]:
     """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished.
 
     missing: the planned models by run; anything with a `run` may be planned.
     context: a ZooContext, or anything with a `key(planned)` and an `is_cached(planned)`.
     store: the cache; None for none.
-    jobs: processes that train; -1 is one per core. They end when this one does, however it ends, and leave nothing.
+    jobs: processes that train; None is one per core, where that saves more time than starting them takes. They end when
+        this one does, however it ends, and leave nothing.
     train: a module-level function (planned, context) -> packed model; None for `train_planned`.
 
     Raises InputError where the context cannot be sent to other processes.
     """
-    if jobs == 1 or len(missing) < 2:
-        for planned in missing.values():
-            content = (train or training.train_planned)(planned, context)
+    waiting, started = list(missing.values()), time.perf_counter()
+    with ExitStack() as stack:
+        parcel: Parcel | None = None
+        while waiting and parcel is None:
+            done = len(missing) - len(waiting)
+            if _workers_pay(jobs, context, len(waiting), done, time.perf_counter() - started):
+                try:
+                    parcel = stack.enter_context(sent(context))
+                except InputError:
+                    if jobs is not None:
+                        raise
+                    jobs = 1  # nobody asked for workers
+                continue
+            planned = waiting.pop(0)
+            with standard_torch_state():
+                content = (train or training.train_planned)(planned, context)
             if store is not None and context.is_cached(planned):
                 store.store(context.key(planned), content)
             yield planned.run, content
-        return
+        if parcel is not None:
+            yield from _in_workers(parcel, waiting, context, store, job_count(jobs), train)
+
+
+def _workers_pay(jobs: int | None, context: Any, waiting: int, done: int, seconds: float) -> bool:
+    """Return whether worker processes are to train what is still waiting.
+
+    jobs: as they were asked for. None: the models that are done here tell whether all cores save time.
+    seconds: that they took.
+    """
+    if jobs is not None:
+        return waiting > 1 and jobs != 1
+    owner = getattr(context, "owner", None)
+    # the models of several processes would share one GPU's memory
+    is_here = isinstance(owner, nn.Module) and device_of(owner).type == "cpu"
+    cores = job_count(None)
+    if waiting < 2 or cores == 1 or not done or not is_here:
+        return False
+    return seconds / done * waiting * (1 - 1 / cores) > STARTING_SECONDS
+
+
+def _in_workers(
+    parcel: Parcel, waiting: Sequence[Any], context: Any, store: ZooCache | None, jobs: int, train: Train | None
+) -> Iterator[tuple[str, bytes | None]]:
+    """Yield what `train_missing` does of models that worker processes train."""
     from joblib import Parallel, delayed
 
     target = None if store is None else str(store.folder.absolute())
-    with sent(context) as parcel:
-        workers = Parallel(
-            n_jobs=jobs,
-            backend="loky",
-            return_as="generator_unordered",
-            batch_size=1,
-            max_nbytes=None,  # large arrays would lie in a folder that a killed process leaves behind
-            temp_folder=tempfile.gettempdir(),  # else joblib makes one at once, for arrays to come
-            initializer=end_with_parent,
-            initargs=(os.getpid(),),
-        )
-        yield from workers(
-            delayed(train_in_worker)(parcel, planned, target if context.is_cached(planned) else None, train)
-            for planned in missing.values()
-        )
+    workers = Parallel(
+        n_jobs=min(jobs, len(waiting)),
+        backend="loky",
+        return_as="generator_unordered",
+        batch_size=1,
+        max_nbytes=None,  # large arrays would lie in a folder that a killed process leaves behind
+        temp_folder=tempfile.gettempdir(),  # else joblib makes one at once, for arrays to come
+        initializer=end_with_parent,
+        initargs=(os.getpid(),),
+    )
+    yield from workers(
+        delayed(train_in_worker)(parcel, planned, target if context.is_cached(planned) else None, train)
+        for planned in waiting
+    )
 
 
 def train_in_worker(
@@ -94,7 +138,8 @@ def train_in_worker(
     """
     torch.set_num_threads(1)
     context = _context(parcel)
-    content = (train or training.train_planned)(planned, context)
+    with standard_torch_state():
+        content = (train or training.train_planned)(planned, context)
     if folder is None:
         return planned.run, content
     ZooCache(folder).store(context.key(planned), content)
