@@ -100,7 +100,7 @@ def test_a_setting_of_the_program_changes_no_bit_and_comes_back(setting, expecte
     assert found == expected
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("threads", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_the_number_of_threads_of_the_environment_changes_no_bit(threads, expected):
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + (

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+from metav.support.shared_changes import SharedChange
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -35,17 +37,17 @@ def standard_torch_state() -> Iterator[None]:
                 stack.enter_context(torch.autocast(device, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        stack.enter_context(default_dtype(torch.float32))
-        attention = torch.backends.mha
-        if attention.get_fastpath_enabled():
-            attention.set_fastpath_enabled(False)
-            stack.callback(attention.set_fastpath_enabled, True)
+        stack.enter_context(_DTYPE.lasting())
+        stack.enter_context(_SLOW_ATTENTION.lasting())
         yield
 
 
 @contextmanager
 def default_dtype(dtype: Any) -> Iterator[None]:
-    """Run the body with another default floating dtype of PyTorch, then restore the user's."""
+    """Run the body with another default floating dtype of PyTorch, then restore the user's.
+
+    It is the process's: threads that do so have to take turns (`metav.support.randomness.isolated_rng`).
+    """
     import torch
 
     before = torch.get_default_dtype()
@@ -57,6 +59,41 @@ def default_dtype(dtype: Any) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _default_to_float32() -> Any:
+    import torch
+
+    before = torch.get_default_dtype()
+    if before != torch.float32:
+        torch.set_default_dtype(torch.float32)
+    return before
+
+
+def _restore_default(dtype: Any) -> None:
+    import torch
+
+    if torch.get_default_dtype() != dtype:
+        torch.set_default_dtype(dtype)
+
+
+def _leave_fast_attention() -> bool:
+    import torch
+
+    before = bool(torch.backends.mha.get_fastpath_enabled())
+    torch.backends.mha.set_fastpath_enabled(False)
+    return before
+
+
+def _restore_attention(is_fast: bool) -> None:
+    import torch
+
+    torch.backends.mha.set_fastpath_enabled(is_fast)
+
+
+# the process has one of each: among several threads the first one in changes it, and the last one out restores it
+_DTYPE: SharedChange[Any] = SharedChange(_default_to_float32, _restore_default)
+_SLOW_ATTENTION: SharedChange[bool] = SharedChange(_leave_fast_attention, _restore_attention)
 
 
 def in_standard_torch_state(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +15,7 @@ from small_zoos import contents
 from torch import nn
 
 import metav
-from metav.support.torch_state import in_standard_torch_state
+from metav.support.torch_state import in_standard_torch_state, standard_torch_state
 
 
 @contextmanager
@@ -180,3 +181,21 @@ def test_a_suspect_in_double_precision_makes_its_own_tensors_in_it(expected, tmp
     assert metav.verify(path, suspect).reason != "failed"
     with default_dtype(torch.float64):
         assert metav.verify(path, suspect).reason != "failed"
+
+
+def test_the_state_lasts_until_the_last_of_several_threads_has_left(eager_threads):
+    """Default dtype and attention are the process's: one thread that leaves must not change what another computes."""
+
+    def work(_: int) -> bool:
+        right = True
+        for _ in range(100):
+            with standard_torch_state():
+                right &= torch.get_default_dtype() == torch.float32 and not torch.backends.mha.get_fastpath_enabled()
+                right &= torch.ones(1).dtype == torch.float32
+        return right
+
+    with default_dtype(torch.float64):
+        with ThreadPoolExecutor(6) as pool:
+            assert all(pool.map(work, range(6)))
+        assert torch.get_default_dtype() == torch.float64
+    assert torch.backends.mha.get_fastpath_enabled()
