@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     )
     from metav.fingerprinting import fingerprint
     from metav.fingerprints.fingerprint import Fingerprint, load
+    from metav.models.adapters import adapt_model
     from metav.optimization.options import OptimizationOptions
     from metav.support.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
     from metav.tasks.base import Task
     from metav.tasks.classification import Classification
     from metav.tasks.generation import Generation
+    from metav.tasks.multi_label import MultiLabelClassification
     from metav.tasks.regression import Regression
+    from metav.tasks.segmentation import Segmentation
     from metav.verdicts.evaluation import Evaluation, evaluate
     from metav.verdicts.verdict import Decision, Verdict
     from metav.verdicts.verification import verify
@@ -46,15 +49,18 @@ __all__ = [
     "MetavError",
     "MissingDependencyError",
     "ModelError",
+    "MultiLabelClassification",
     "ObfuscationError",
     "OptimizationOptions",
     "Regression",
+    "Segmentation",
     "SuspectError",
     "Task",
     "Verdict",
     "Zoo",
     "ZooError",
     "__version__",
+    "adapt_model",
     "build_suspects",
     "build_zoo",
     "cpu_info",
@@ -77,6 +83,9 @@ _HOMES = {
     "metav.tasks.classification": "Classification",
     "metav.tasks.regression": "Regression",
     "metav.tasks.generation": "Generation",
+    "metav.tasks.multi_label": "MultiLabelClassification",
+    "metav.tasks.segmentation": "Segmentation",
+    "metav.models.adapters": "adapt_model",
     "metav.zoo.zoo": "Zoo",
     "metav.zoo.building": "build_suspects build_zoo",
     "metav.optimization.options": "OptimizationOptions",

@@ -16,19 +16,21 @@ from torch import nn
 
 from metav.errors import InputError, ModelError, ZooError
 from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification, derive_salt
+from metav.models.adapters import output_name
 from metav.models.architectures import Architecture
 from metav.models.identity import state_digest
 from metav.models.running import copied
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
+from metav.optimization.settings import check_options
 from metav.statistics.calibration import DEFAULT_FPR
 from metav.support.arguments import whole_number
+from metav.support.model_answers import OutputChoice
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.support.versions import version_of
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
-from metav.verifiers.views import view_of
-from metav.zoo.building import build_zoo
+from metav.zoo.building import POSITIVES, build_zoo
 from metav.zoo.told_recipes import Recipe
 from metav.zoo.zoo import Zoo
 
@@ -50,6 +52,9 @@ def fingerprint(
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
     architectures: Sequence[Architecture] | None = None,
+    output: OutputChoice | None = None,
+    query_input: str | None = None,
+    constant_inputs: Mapping[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     progress: bool | None = None,
@@ -65,6 +70,10 @@ def fingerprint(
     options: of the optimisation; None for the defaults.
     recipe, independent, architectures, cache, jobs: as for `build_zoo`, for a zoo that is still to be built. Tell the
         recipe wherever the owner's model was not trained by `task.train`.
+    output: which part of the owner's answer counts, where several fit the task: a name ("logits"), a number, or a
+        function from the answer to a tensor.
+    query_input, constant_inputs: which input of a model with several carries the queries, and what the others are
+        given (see `metav.adapt_model`). A zoo knows these three from its own building.
     progress: None shows a bar on a terminal, False never, True always.
 
     Warns where few independent models calibrate, where the owner's model does not match, where few derived ones do, and
@@ -75,10 +84,14 @@ def fingerprint(
     """
     _check_arguments(owner, zoo, target_fpr, seed)
     task = as_task(task)
-    _check_no_zoo_options(zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None})
+    interface = {"output": output, "query_input": query_input, "constant_inputs": constant_inputs or None}
+    _check_no_zoo_options(
+        zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None, **interface}
+    )
     chosen = OptimizationOptions() if options is None else options
-    view_of(chosen.view or task.view)  # before surrogates are trained
     chosen = chosen if queries is None else replace(chosen, queries=whole_number("queries", queries, least=1))
+    # before surrogates are trained
+    check_options(chosen, task, POSITIVES if zoo is None else zoo.smaller_class)
     if zoo is None:
         zoo = build_zoo(
             owner,
@@ -86,18 +99,22 @@ def fingerprint(
             architectures=architectures,
             recipe=recipe,
             independent=independent,
+            output=output,
+            query_input=query_input,
+            constant_inputs=constant_inputs,
             seed=seed,
             cache=cache,
             jobs=jobs,
             progress=progress,
         )
     with isolated_rng(derive_seed(seed, "fingerprint")):
-        clone = copied(owner)
+        clone = task.adapted(copied(owner), zoo.interface)
         task.check_model(clone)
         _check_zoo(zoo, clone, task)
         clone.requires_grad_(False)
-        result = optimize(clone, task, zoo, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
-    fp = _fingerprint(result, task, zoo, seed)
+        asked, read = task.read(clone).eval(), zoo.read_by(task)
+        result = optimize(asked, task, read, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
+    fp = _fingerprint(result, task, zoo, seed, output_name(clone))
     _warn(fp, zoo)
     return fp
 
@@ -176,7 +193,7 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         )
 
 
-def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) -> Fingerprint:
+def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int, output: str | None = None) -> Fingerprint:
     settings = result.settings
     history = {
         "steps": result.steps,
@@ -196,6 +213,9 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) ->
             metric_name=str(task.metric_name),
             higher_is_better=bool(task.higher_is_better),
             output_shape=_output_shape(task, int(result.outputs)),
+            class_names=task.class_names,
+            output_name=output or "",
+            places=task.places,
         ),
         queries=result.queries,
         adaptive=result.adaptive,

@@ -24,6 +24,8 @@ NAMES = sorted(
         "Classification",
         "Regression",
         "Generation",
+        "MultiLabelClassification",
+        "Segmentation",
         "Task",
         "OptimizationOptions",
         "Zoo",
@@ -31,7 +33,7 @@ NAMES = sorted(
         "__version__",
     }
     | {"Fingerprint", "Verdict", "Decision", "Evaluation"}
-    | {"build_zoo", "build_suspects", "fingerprint", "load", "verify", "evaluate"}
+    | {"adapt_model", "build_zoo", "build_suspects", "fingerprint", "load", "verify", "evaluate"}
     | {"CpuInfo", "cpu_info", "get_num_threads", "set_num_threads"}
 )
 

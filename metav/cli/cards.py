@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from metav.fingerprints.fingerprint import Fingerprint
+from metav.verdicts.verdict import listed_names
 
 
 def fingerprint_card(fp: Fingerprint) -> str:
@@ -12,6 +13,7 @@ def fingerprint_card(fp: Fingerprint) -> str:
     rule, zoo, shape = fp.calibration, fp.zoo, "x".join(map(str, fp.task.input_shape))
     rows = {
         "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",
+        **({"classes": listed_names(fp.task.class_names)} if fp.task.class_names else {}),
         "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
         "verifier": ", ".join(f"{count} {kind}" for kind, count in Counter(fp.meta_verifier.kinds).items()),
         "surrogates": f"{zoo.get('positives', '?')} derived, {zoo.get('negatives', '?')} independent",

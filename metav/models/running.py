@@ -53,7 +53,10 @@ def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
 
 def _as_output(output: object) -> Tensor:
     if not isinstance(output, Tensor):
-        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one")
+        raise ModelError(
+            f"a model must answer with one tensor, got {type(output).__name__}; name the part that counts with "
+            "output=, or pass metav.adapt_model(model, output=...)"
+        )
     return output.detach().to(device="cpu", dtype=torch.float32)
 
 

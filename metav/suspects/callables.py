@@ -61,11 +61,11 @@ class CallableSuspect(AskedSuspect):
 
     def _given(self, batch: FloatArray, kind: Accepts) -> Any:
         if kind == "numpy":
-            return self.function(batch)
+            return self.interface.call(self.function, batch)
         import torch
 
         with torch.no_grad():
-            return self.function(torch.from_numpy(batch))
+            return self.interface.call(self.function, torch.from_numpy(batch))
 
 
 def _require_torch() -> None:

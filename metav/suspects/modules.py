@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from metav.errors import SuspectError
 from metav.support.arrays import FloatArray
+from metav.support.model_interface import call_remedy
 from metav.suspects.base import AskedSuspect
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ class ModuleSuspect(AskedSuspect):
 
         from metav.models.running import device_of
 
+        self.interface.check_call(self.module.forward, f"forward of {type(self.module).__qualname__}")
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         dtype = next(floating, torch.float32)
-        return self.module(torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype))
+        queries = torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype)
+        try:
+            return self.interface.call(self.module, queries)
+        except TypeError as error:
+            remedy = call_remedy(self.module.forward) if self.interface.calls_plainly else None
+            if remedy is None:
+                raise
+            raise SuspectError("failed", f"the suspect failed ({error}); {remedy}") from error

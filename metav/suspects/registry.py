@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from metav.errors import InputError
+from metav.support.model_interface import PLAIN, ModelInterface
 from metav.suspects.base import Suspect
 from metav.suspects.callables import Accepts, CallableSuspect
 from metav.suspects.modules import ModuleSuspect
@@ -73,17 +74,23 @@ _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 _READABLE = "this version reads modules, callables and recorded answers"
 
 
-def open_suspect(thing: Any, *, accepts: Accepts | None = None) -> Suspect:
+def open_suspect(thing: Any, *, accepts: Accepts | None = None, interface: ModelInterface = PLAIN) -> Suspect:
     """Return the suspect behind a torch.nn.Module, a callable, recorded answers or their path.
 
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
+    interface: how a model or function is called, and which part of its answer counts.
 
     Raises InputError on anything else.
     """
     if accepts not in (None, "numpy", "torch"):
         raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
-    if isinstance(thing, Suspect):
-        return thing
+    opened = thing if isinstance(thing, Suspect) else _opened(thing, accepts)
+    if not interface.is_plain:
+        opened.interface = interface
+    return opened
+
+
+def _opened(thing: Any, accepts: Accepts | None) -> Suspect:
     if isinstance(thing, str | os.PathLike):
         return _kind_of_path(os.fspath(thing)).open(os.fspath(thing), accepts)
     for kind in SUSPECT_KINDS:

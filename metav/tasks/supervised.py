@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError
+from metav.models.adapters import one_tensor
 from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, fit
 from metav.support.randomness import derive_seed
@@ -52,13 +53,13 @@ class SupervisedTask(ArrayTask):
         augment = augmentation_of(options.augmentation, inputs, self.augment)
         # The teacher answers once for all epochs, unless augmentation makes new inputs each time.
         taught = predict(teacher, inputs) if teacher is not None and augment is None else None
-        device = device_of(model)
+        device, expected = device_of(model), self.expected_answer
         inputs, targets = inputs.to(device), targets.to(device)
         taught = None if taught is None else taught.to(device)
 
         def batch_loss(indices: Tensor) -> Tensor:
             batch = inputs[indices] if augment is None else augment(inputs[indices])
-            outputs = model(batch)
+            outputs = one_tensor(model(batch), expected, len(batch))
             if teacher is None:
                 return self._true_loss(outputs, targets[indices], options)
             answers = taught[indices] if taught is not None else predict(teacher, batch).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,6 +12,15 @@ from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.verdicts.competence import Competence
 from metav.verdicts.novelty import Novelty
+
+MOST_NAMES = 10
+"""Names of classes that are told."""
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Return names of classes in one line, the first MOST_NAMES of them."""
+    more = len(names) - MOST_NAMES
+    return ", ".join([*names[:MOST_NAMES], *([f"and {more} more"] if more > 0 else [])])
 
 
 class Decision(StrEnum):
@@ -43,6 +53,7 @@ class Verdict:
         measured.
     commitment: of the fingerprint.
     suspect: one line that names the suspect.
+    class_names: of the task's classes or labels, in the order of the outputs; empty where they are numbers.
     """
 
     decision: Decision
@@ -63,6 +74,7 @@ class Verdict:
     noise: float | None
     commitment: str
     suspect: str
+    class_names: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary, ready for JSON."""
@@ -105,6 +117,8 @@ class Verdict:
             lines.append(("form", f"{self.form}; access {self.access}"))
         if self.competence is not None:
             lines.append(("competence", str(self.competence)))
+        if self.class_names:
+            lines.append(("classes", listed_names(self.class_names)))
         noise = "not measured" if self.noise is None else f"{self.noise:.2g} standard deviations"
         return [*lines, ("queries", f"{self.queries}, noise {noise}"), ("commitment", self.commitment)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +15,16 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
-from metav.tasks.kinds import kind_of
 from metav.verdicts.access import Access
 from metav.verdicts.access_rules import AccessRule, rule_for
 from metav.verdicts.competence import Competence, judge_competence
 from metav.verdicts.novelty import Novelty
 from metav.verdicts.reading import Reading, read_answers, readable
 from metav.verdicts.verdict import Decision, Verdict
+from metav.verifiers.places import Places
 
 SIMULATIONS = 64
 """How often noise as it was measured is added to a suspect's answers, to see whether the decision changes."""
@@ -44,6 +47,9 @@ def verify(
     *,
     batch_size: int = 256,
     accepts: Accepts | None = None,
+    output: OutputChoice | None = None,
+    query_input: str | None = None,
+    constant_inputs: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """Ask a suspect the queries of a fingerprint and judge whether it was derived from the owner's model.
 
@@ -52,13 +58,18 @@ def verify(
         answers (N, outputs) or its path (.npy, .npz, .csv, .json).
     batch_size: most queries that are sent at once.
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
+    output: which part of its answer counts, where several fit: a name ("logits"), a number, or a function from the
+        answer to an array; None for the part that fits, or that has the name of the owner's.
+    query_input, constant_inputs: which of several inputs carries the queries, by name, and what the others are given
+        (see `metav.adapt_model`).
 
     A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE.
 
     Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect.
     """
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
-    opened = open_suspect(suspect, accepts=accepts)
+    interface = ModelInterface(output=output, query_input=query_input, constant_inputs=constant_inputs or {})
+    opened = open_suspect(suspect, accepts=accepts, interface=interface)
     if fingerprint.calibration_models is None:
         message = (
             "the fingerprint was made by a version of metav whose verdicts accuse honest models; make it again from "
@@ -71,7 +82,10 @@ def verify(
             fingerprint.queries,
             outputs=specification.outputs,
             batch_size=batch_size,
-            labels=kind_of(specification.name).answers_classes,
+            labels=specification.kind.answers_classes,
+            places=specification.places,
+            class_names=specification.class_names if specification.places is None else (),
+            usual_output=specification.output_name,
         )
     except SuspectError as error:
         return _Case(fingerprint, opened).inconclusive(error.reason, str(error))
@@ -84,7 +98,7 @@ def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
         message = "the suspect gives the same answer to every query; check that it reads its input"
         return _Case(fp, suspect, answers=answers).inconclusive("constant", message)
     reading = read_answers(fp, answers)
-    rows, rule = readable(reading.rows, reading.access), rule_for(fp, reading.access)
+    rows, rule = readable(reading.rows, reading.access, fp.task.places), rule_for(fp, reading.access)
     case = _Case(fp, suspect, answers=answers, reading=reading, access_rule=rule)
     if rule is None:
         return case.inconclusive("access", _too_little(reading.access, 0.0))
@@ -144,7 +158,7 @@ def _competence(fp: Fingerprint, rows: FloatArray, trained: FloatArray) -> Compe
     if fp.truth is None or len(fp.truth) < FEWEST_NATURAL:
         return None
     natural = slice(fp.adaptive, len(fp.queries))
-    name = kind_of(fp.task.name).name
+    name = fp.task.kind.name
     return judge_competence(rows[natural], fp.truth, name, calibration=trained[:, natural], seed=fp.seed)
 
 
@@ -192,6 +206,7 @@ class _Case:
             noise=None if self.answers is None else self.answers.noise,
             commitment=self.fp.commitment,
             suspect=self.suspect.description,
+            class_names=self.fp.task.class_names,
         )
 
 
@@ -207,7 +222,7 @@ def _flips(fp: Fingerprint, reading: Reading, answers: Answers, rule: AccessRule
         # the difference of two answers has twice the variance of one; whole rows keep how outputs vary together
         noise = differences[random.integers(len(differences), size=len(reading.rows))] / (math.sqrt(2) * scale)
         noisy = reading.rows + noise * random.choice([-1.0, 1.0], size=(len(noise), 1))
-        logit = _logit(fp, rule, readable(_like(reading.rows, noisy), reading.access))
+        logit = _logit(fp, rule, readable(_like(reading.rows, noisy, fp.task.places), reading.access, fp.task.places))
         flipped += logit is None or (logit >= rule.calibration.threshold) != matched
     return flipped / SIMULATIONS
 
@@ -223,11 +238,13 @@ def _logit(fp: Fingerprint, rule: AccessRule, rows: FloatArray) -> float | None:
         return None
 
 
-def _like(responses: NDArray[Any], noisy: NDArray[Any]) -> NDArray[Any]:
-    """Return noisy answers, made probabilities again where the answers are probabilities.
+def _like(responses: NDArray[Any], noisy: NDArray[Any], places: Places | None) -> NDArray[Any]:
+    """Return noisy answers, made probabilities again where the answers, or their places, are probabilities.
 
     The view would otherwise read them as logits.
     """
+    if places is not None:
+        return places.joined(_like(places.rows(responses), places.rows(noisy), None))
     sums = responses.sum(axis=1, keepdims=True)
     if (responses < 0).any() or (np.abs(sums - 1) > 1e-2).any():
         return noisy

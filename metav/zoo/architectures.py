@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metav.errors import ModelError
 from metav.models.architectures import Architecture, PlainArchitecture, build
 from metav.models.running import predict
+from metav.support.model_interface import PLAIN, ModelInterface
 from metav.tasks.base import Task
 
 
@@ -40,8 +41,11 @@ def plain_architectures(owner: nn.Module, task: Task, *, unusual: bool = False) 
     ]
 
 
-def check_architectures(architectures: Sequence[Architecture], task: Task) -> None:
-    """Raise ModelError, naming the index, unless each architecture gives a model that fits the task."""
+def check_architectures(architectures: Sequence[Architecture], task: Task, interface: ModelInterface = PLAIN) -> None:
+    """Raise ModelError, naming the index, unless each architecture gives a model that fits the task.
+
+    interface: how they are called and what of their answers counts, as far as it suits them.
+    """
     for index, architecture in enumerate(architectures):
         if not callable(architecture):
             raise ModelError(
@@ -54,7 +58,8 @@ def check_architectures(architectures: Sequence[Architecture], task: Task) -> No
                 "lambda: YourModel(...)"
             )
         try:
-            task.check_model(build(architecture, 0))
+            model = build(architecture, 0)
+            task.check_model(task.adapted(model, interface.suiting(model.forward)))
         except Exception as error:
             raise ModelError(f"architectures[{index}] does not fit the task: {error}") from error
 

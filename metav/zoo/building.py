@@ -11,10 +11,13 @@ from typing import Any, TypedDict, Unpack
 from torch import nn
 
 from metav.errors import InputError, ModelError, ZooError
+from metav.models.adapters import adapted_architecture
 from metav.models.architectures import Architecture, OwnerArchitecture, build
 from metav.models.identity import state_digest
 from metav.models.running import copied
 from metav.support.arguments import whole_number
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
 from metav.support.signatures import show_options
@@ -42,6 +45,8 @@ from metav.zoo.told_recipes import DistinctCopies, Recipe, check_given, check_re
 from metav.zoo.training import ZooContext, context_digests, identity_of, train_missing
 from metav.zoo.zoo import Zoo, ZooModel
 
+POSITIVES = NEGATIVES = 48
+"""Training runs of derived and of independent models in a zoo, where nobody says otherwise."""
 FOREIGN_ARCHITECTURE = -1
 """Stands for an architecture that is none of those that the zoo was built with."""
 
@@ -61,6 +66,9 @@ class BuildOptions(TypedDict, total=False):
         are at least half of the independent ones, the hard ones. None: recipes are drawn at random. It is worth giving
         wherever the owner was not trained by `task.train`.
     independent: trained models that the user has and that do not derive from the owner's, on top of `negatives`.
+    output, query_input, constant_inputs: how models are called and which part of their answers counts, where that is
+        not one tensor to one that fits the task (see `metav.adapt_model`); of models that the recipe returns as well,
+        and as far as they have such inputs and parts, of architectures and independent models.
     progress: None shows a bar on a terminal, False never, True always.
     """
 
@@ -73,6 +81,9 @@ class BuildOptions(TypedDict, total=False):
     families: Sequence[str] | None
     recipe: Recipe | None
     independent: Sequence[nn.Module]
+    output: OutputChoice | None
+    query_input: str | None
+    constant_inputs: Mapping[str, Any] | None
     progress: bool | None
 
 
@@ -80,8 +91,8 @@ def build_zoo(
     owner: nn.Module,
     task: Task,
     *,
-    positives: int = 48,
-    negatives: int = 48,
+    positives: int = POSITIVES,
+    negatives: int = NEGATIVES,
     snapshots: int = 2,
     shares: Mapping[str, tuple[float, float, float]] | None = None,
     free_negatives: bool = True,
@@ -153,16 +164,20 @@ def _build(
     families: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
+    output: OutputChoice | None = None,
+    query_input: str | None = None,
+    constant_inputs: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Zoo:
     task = checked_arguments(owner, task, jobs)
+    interface = ModelInterface(output=output, query_input=query_input, constant_inputs=constant_inputs or {})
     identity = "" if recipe is None else check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), single_thread():
-        context = zoo_context(owner, task, (thief_task, other_task), architectures, suspects)
+        context = zoo_context(owner, task, (thief_task, other_task), architectures, suspects, interface)
         context = replace(context, recipe=recipe, recipe_identity=identity)
         owner_metric = float(task.metric(context.owner))
-        given = check_given(independent, context.owner, task, context.least_useful)
+        given = check_given(independent, context.owner, task, context.least_useful, interface)
     plan = plan_zoo(
         task,
         positives=sizes[0],
@@ -187,6 +202,7 @@ def _build(
         owner_metric=owner_metric,
         free=make_free_negatives(task, models, context.architectures, seed=seed) if free else (),
         standing=standing,
+        interface=interface,
     )
 
 
@@ -245,18 +261,24 @@ def zoo_context(
     tasks: tuple[Task | None, Task | None],
     architectures: Sequence[Architecture] | None,
     suspects: bool,
+    interface: ModelInterface = PLAIN,
 ) -> ZooContext:
     """Return what the models are made from, after checking that owner and architectures fit the task.
 
     tasks: the thief's task and the task of another source; None for the owner's and for none.
     suspects: whether the default architectures are those of suspects.
+    interface: how the owner's model is called, and what of its answer counts.
 
     Raises ModelError or InputError where something does not fit.
     """
-    clone = copied(owner)
+    clone = task.adapted(copied(owner), interface)
     task.check_model(clone)
     others = plain_architectures(clone, task, unusual=suspects) if architectures is None else list(architectures)
-    check_architectures(others, task)
+    check_architectures(others, task, interface)
+    others = [
+        adapted_architecture(entry, lambda model: task.adapted(model, interface.suiting(model.forward)))
+        for entry in others
+    ]
     own = OwnerArchitecture(clone)
     thief_task, other_task = (
         None if given is None else as_task(given, name=name)

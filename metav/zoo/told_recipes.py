@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError, MetavError, ModelError, ZooError
+from metav.models.adapters import adapted_like, bare
 from metav.models.identity import source_identity, tensor_digest
 from metav.models.running import copied, predict
+from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
 from metav.zoo.cache import tensor_state
@@ -66,16 +68,17 @@ def told_model(recipe: Recipe, seed: int, owner: nn.Module, task: Task) -> nn.Mo
     Raises ModelError for what does not fit the owner's class or the task, ZooError for the owner's own weights.
     """
     number = recipe_seed(seed)
-    model = _called(recipe, number)
+    model = adapted_like(_called(recipe, number), owner)
     twin = copied(owner)
+    names = tuple(type(bare(entry)).__qualname__ for entry in (model, owner))
     state, wanted = tensor_state(model.state_dict()), tensor_state(twin.state_dict())
     unlike = [name for name in (*wanted, *state) if _shape(state, name) != _shape(wanted, name)]
     remedy = "a recipe must return models of the owner's own class; others can be given as independent="
     if unlike:
         raise ModelError(
-            f"recipe({number}) returns a {type(model).__qualname__} whose {unlike[0]} has shape "
+            f"recipe({number}) returns a {names[0]} whose {unlike[0]} has shape "
             f"{_shape(state, unlike[0])}, expected {_shape(wanted, unlike[0])} as in the owner's "
-            f"{type(owner).__qualname__}; {remedy}"
+            f"{names[1]}; {remedy}"
         )
     twin.load_state_dict(dict(state), strict=False)
     try:
@@ -84,8 +87,8 @@ def told_model(recipe: Recipe, seed: int, owner: nn.Module, task: Task) -> nn.Mo
         raise ModelError(f"the model of recipe({number}) does not fit the task: {error}") from error
     if not _answer_alike(model, twin, task):
         raise ModelError(
-            f"recipe({number}) returns a {type(model).__qualname__} that answers otherwise than the owner's "
-            f"{type(owner).__qualname__} with the same weights; {remedy}"
+            f"recipe({number}) returns a {names[0]} that answers otherwise than the owner's {names[1]} with the same "
+            f"weights; {remedy}"
         )
     own = tensor_state(copied(owner).state_dict())
     if all(torch.equal(tensor, own[name]) for name, tensor in tensor_state(twin.state_dict()).items()):
@@ -132,11 +135,14 @@ def check_useful(name: str, metric: float, task: Task, least: float | None) -> N
         )
 
 
-def check_given(given: Any, owner: nn.Module, task: Task, least: float | None) -> list[tuple[nn.Module, float]]:
+def check_given(
+    given: Any, owner: nn.Module, task: Task, least: float | None, interface: ModelInterface = PLAIN
+) -> list[tuple[nn.Module, float]]:
     """Return frozen copies of the models that the user has, each with its metric.
 
     given: a sequence of independent models.
     least: see `check_useful`.
+    interface: how they are called and what of their answers counts, as far as it suits them.
 
     Raises ModelError or ZooError for what is no independent model of the task.
     """
@@ -150,6 +156,7 @@ def check_given(given: Any, owner: nn.Module, task: Task, least: float | None) -
             raise ModelError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; pass the trained model")
         clone = copied(model).requires_grad_(False)
         try:
+            clone = task.adapted(clone, interface.suiting(clone.forward))
             task.check_model(clone)
         except MetavError as error:
             raise ModelError(f"{name} does not fit the task: {error}") from error

@@ -332,13 +332,19 @@ BAD = {
     "no outputs": (lambda q: linear(q)[:, :0], "wrong_outputs", "answers 0 numbers per query"),
     "text": (lambda q: ["cat"] * len(q), "not_numeric", "list of <U3, expected real numbers"),
     "None": (lambda q: None, "not_numeric", "NoneType of object"),
-    "dictionary": (lambda q: {"logits": linear(q)}, "not_numeric", "dict of object, .* return"),
+    "dictionary": (lambda q: {"logits": linear(q)[:, 1:]}, "wrong_outputs", r"dict with logits \(20, 9\), expected"),
+    "two that fit": (
+        lambda q: {"first": linear(q), "second": -linear(q)},
+        "wrong_outputs",
+        r"several parts of the answer fit: first \(20, 10\), second \(20, 10\); name one with output=",
+    ),
+    "empty dictionary": (lambda q: {}, "not_numeric", "dict of object"),
     "complex": (lambda q: linear(q) * 1j, "not_numeric", "complex"),
     "complex tensor": (lambda q: torch.from_numpy(linear(q)) * 1j, "not_numeric", "complex"),
     "objects": (lambda q: linear(q).astype(object), "not_numeric", "object"),
     "sparse": (lambda q: torch.from_numpy(linear(q)).to_sparse(), "not_numeric", "no array of numbers"),
     "ragged": (lambda q: [[1.0] * (1 + i % 2) for i in range(len(q))], "ragged", "no rectangular array"),
-    "several outputs": (lambda q: (torch.zeros(20, 10), torch.zeros(20, 3)), "ragged", "return one array"),
+    "several outputs": (lambda q: (torch.zeros(20, 9), torch.zeros(20, 3)), "wrong_outputs", r"1 \(20, 3\)"),
 }
 
 
