@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from metav.cli.cards import fingerprint_card
+from metav.cli.model_inputs import interface_of, interface_options
 from metav.cli.output_files import check_target
 from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
 from metav.tasks.kinds import TASK_KINDS
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=int, help="Batch size of a training.  [default: the task's]")
 @click.option("--latent", type=click.IntRange(min=1), help="Size of the latent vector (generation).")
 @click.option("--bounds", type=(float, float), metavar="LOW HIGH", help="Range of an input.  [default: the data's]")
+@interface_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
@@ -58,6 +60,8 @@ def fingerprint_command(**options: Any) -> int:
     \b
     Arrays of --data, by task:
       classification  inputs, labels    (or x, y; or images, labels)
+      multi-label     inputs, labels    (or x, y), one column of 0 and 1 per label
+      segmentation    inputs, masks     (or x, y; or images, labels)
       regression      inputs, targets   (or x, y)
       generation      samples           (or x, or images), with --latent
 
@@ -65,6 +69,10 @@ def fingerprint_command(**options: Any) -> int:
     Example:
       metav fingerprint models:build --weights w.safetensors --data train.npz -o owner.metav \\
         --architecture models:other --jobs 4 --cache zoo
+
+    \b
+    A model of several inputs whose answer holds several tensors:
+      metav fingerprint models:build ... --query-input pixels --constant-input mask=mask.npy --model-output logits
 
     Keep the fingerprint secret: who knows its queries can evade them.
     """
@@ -96,10 +104,15 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
 
     require_torch("metav fingerprint")
     from metav.fingerprinting import fingerprint
+    from metav.optimization.options import OptimizationOptions
+    from metav.optimization.settings import check_options
     from metav.zoo.building import build_zoo
 
     names = ("epochs", "learning_rate", "batch_size", "bounds", "latent")
     task = load_task(options["data"], options["kind"], {name: options[name] for name in names})
+    surrogates = min(options["positives"], options["negatives"])
+    check_options(OptimizationOptions(queries=options["queries"]), task, surrogates)
+    interface = interface_of(options["model_output"], options["query_input"], options["constant_inputs"])
     # worker processes take over sys.path: it stays until they are done
     with importing_from_here():
         owner = build_model(options["owner"], options["weights"], trained=options["trained"])
@@ -112,6 +125,7 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             negatives=options["negatives"],
             architectures=builders or None,
             recipe=None if options["recipe"] is None else find_builder(options["recipe"]),
+            **interface,
             seed=options["seed"],
             cache=options["cache"],
             jobs=options["jobs"],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from metav.cli.model_inputs import interface_of, interface_options
 from metav.cli.output_files import check_target
 from metav.cli.program import ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
 from metav.fingerprints.fingerprint import Fingerprint, load
@@ -19,6 +20,7 @@ from metav.verdicts.verification import verify
 @click.argument("suspect", metavar="SUSPECT")
 @weights_option
 @trained_option
+@interface_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Queries per call.")
 @click.option("--plot", metavar="FILE", help="Draw the score among the calibration scores into this picture file.")
 @click.option("--report", "reports", multiple=True, metavar="FILE", help="Write a report, such as r.html; repeatable.")
@@ -28,6 +30,9 @@ def verify_command(
     suspect: str,
     weights: str | None,
     trained: bool,
+    model_output: str | None,
+    query_input: str | None,
+    constant_inputs: tuple[str, ...],
     batch_size: int,
     plot: str | None,
     reports: tuple[str, ...],
@@ -55,8 +60,9 @@ def verify_command(
     writers = [report_for(file).write for file in files]
     for file in files:
         check_target(Path(file), overwrite=True)
+    interface = interface_of(model_output, query_input, constant_inputs)
     with stdout_kept_clean():
-        verdict = _verdict(fp, suspect, is_builder, weights, trained, batch_size)
+        verdict = _verdict(fp, suspect, is_builder, weights, trained, {"batch_size": batch_size, **interface})
         tell(str(verdict))
         for write, file in zip(writers, files, strict=True):
             write(fp, verdict, file)
@@ -67,12 +73,12 @@ def verify_command(
 
 
 def _verdict(
-    fp: Fingerprint, suspect: str, is_builder: bool, weights: str | None, trained: bool, batch_size: int
+    fp: Fingerprint, suspect: str, is_builder: bool, weights: str | None, trained: bool, options: dict[str, Any]
 ) -> Verdict:
     from metav.cli.named_models import build_model, importing_from_here
 
     if not is_builder:
-        return verify(fp, suspect, batch_size=batch_size)
+        return verify(fp, suspect, **options)
     with importing_from_here():
         model = build_model(suspect, weights, trained=trained)
-        return verify(fp, model, batch_size=batch_size)
+        return verify(fp, model, **options)

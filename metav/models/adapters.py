@@ -26,7 +26,7 @@ LEAST_CHANCE = 1e-6
 """Chances nearer than this to 0 or 1 count as this near: their log-odds are still numbers."""
 REDRAWS = 8
 """How often a model's weights are drawn anew to see whether it can leave the range from 0 to 1 at all."""
-ADVICE = 'name one with output=, such as output="logits"'
+ADVICE = 'name one with output=, such as output="logits", or pass metav.adapt_model(model, output="logits")'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,7 @@ class AnswerReader:
     def _by_class(array: NDArray[Any], places: Places) -> tuple[NDArray[Any] | None, tuple[int, ...]]:
         """Return an answer as (rows, classes or 1, all places), and the shape of its places; None for another one."""
         count, own, axes = len(array), array.shape[1:], len(places.shape)
-        if own == (*places.shape, places.classes) and own[0] != places.classes:
+        if own == (*places.shape, places.classes) != (places.classes, *places.shape):
             array, own = np.moveaxis(array, -1, 1), (places.classes, *places.shape)
         numbers = math.prod(own)
         if len(own) == axes + 1 and own[0] in (1, places.classes):

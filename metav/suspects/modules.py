@@ -48,7 +48,6 @@ class ModuleSuspect(AskedSuspect):
 
         from metav.models.running import device_of
 
-        self.interface.check_call(self.module.forward, f"forward of {type(self.module).__qualname__}")
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         dtype = next(floating, torch.float32)
         queries = torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype)

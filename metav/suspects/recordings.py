@@ -23,8 +23,9 @@ ANSWERS = "answers"
 class RecordedSuspect(Suspect):
     """Answers that were recorded earlier, one row per query in the fingerprint's order.
 
-    answers: an array (N, ...), or the path of a file: .npy; .npz with one array, or one named "answers"; .csv with one
-        line per query, a heading allowed; .json with a list, or an object with the key "answers". Nothing is unpickled.
+    answers: an array (N, ...), a mapping that holds one, or the path of a file: .npy; .npz with one array, one named
+        "answers", or several of which one fits; .csv with one line per query, a heading allowed; .json with a list, or
+        an object with the key "answers". Nothing is unpickled.
 
     Raises InputError on a file that cannot be read.
     """
@@ -67,11 +68,11 @@ def _read_npy(path: Path) -> Any:
 def _read_npz(path: Path) -> Any:
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
-        if ANSWERS not in names and len(names) != 1:
-            raise InputError(
-                f'{path} holds the arrays {", ".join(names) or "none"}; expected one, or one named "{ANSWERS}"'
-            )
-        return archive[ANSWERS if ANSWERS in names else names[0]]
+        if not names:
+            raise InputError(f'{path} holds no array; expected one, or one named "{ANSWERS}"')
+        if ANSWERS in names or len(names) == 1:
+            return archive[ANSWERS if ANSWERS in names else names[0]]
+        return {name: archive[name] for name in names}
 
 
 def _read_csv(path: Path) -> list[list[float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from metav.errors import InputError
+from metav.support.model_answers import is_structured
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.suspects.base import Suspect
 from metav.suspects.callables import Accepts, CallableSuspect
@@ -44,7 +45,9 @@ def _is_module(thing: Any) -> bool:
 
 def _is_answers(thing: Any) -> bool:
     torch = sys.modules.get("torch")
-    return isinstance(thing, np.ndarray | list | tuple) or (torch is not None and isinstance(thing, torch.Tensor))
+    if isinstance(thing, np.ndarray | list | tuple) or (torch is not None and isinstance(thing, torch.Tensor)):
+        return True
+    return isinstance(thing, Mapping) and is_structured(thing)
 
 
 SUSPECT_KINDS: tuple[SuspectKind, ...] = (
@@ -86,6 +89,8 @@ def open_suspect(thing: Any, *, accepts: Accepts | None = None, interface: Model
         raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
     opened = thing if isinstance(thing, Suspect) else _opened(thing, accepts)
     if not interface.is_plain:
+        if isinstance(opened, ModuleSuspect):
+            interface.check_call(opened.module.forward, f"forward of {type(opened.module).__qualname__}")
         opened.interface = interface
     return opened
 

@@ -42,7 +42,7 @@ def draw_data(name: str, source: Any) -> tuple[Any, Any]:
 
     Raises InputError for a source that is empty, too large for MOST_BYTES, or whose items differ in shape or kind.
     """
-    batches = isinstance(source, DataLoader)
+    batches, length = isinstance(source, DataLoader) and source.batch_sampler is not None, _length(source)
     inputs: list[Any] = []
     targets: list[Any] = []
     size = 0
@@ -56,8 +56,8 @@ def draw_data(name: str, source: Any) -> tuple[Any, Any]:
                     "them to one size in the data set's transform"
                 )
             size += 4 * part.numel()
-            expected = size if batches or inputs or not hasattr(source, "__len__") else size * len(source)
-            _check_size(name, expected, part, batches, source)
+            expected = size if batches or inputs or length is None else size * length
+            _check_size(name, expected, part, batches=batches, length=length)
             inputs.append(part)
             targets.append(target)
     if not inputs:
@@ -70,10 +70,11 @@ def draw_data(name: str, source: Any) -> tuple[Any, Any]:
 
 def _items(name: str, source: Any) -> Iterator[Any]:
     try:
-        if isinstance(source, DataLoader) or not hasattr(source, "__len__"):
+        length = _length(source)
+        if isinstance(source, DataLoader) or length is None:
             yield from iter(source)
             return
-        for index in range(len(source)):
+        for index in range(length):
             yield source[index]
     except (TypeError, NotImplementedError) as error:
         raise InputError(
@@ -126,13 +127,21 @@ def _as_part(name: str, given: Any) -> Tensor:
     return torch.from_numpy(np.array(array, copy=True))
 
 
-def _check_size(name: str, expected: int, part: Tensor, batches: bool, source: Any) -> None:
+def _length(source: Any) -> int | None:
+    """Return how many items or batches there are; None where that is not known."""
+    try:
+        return len(source)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _check_size(name: str, expected: int, part: Tensor, *, batches: bool, length: int | None) -> None:
     if expected <= MOST_BYTES:
         return
     each = 4 * part.numel() // (len(part) if batches and len(part) else 1)
     fitting = MOST_BYTES // max(each, 1)
     data = f"{name}.dataset" if batches else name
-    count = f"{len(source)} " if hasattr(source, "__len__") and not batches else ""
+    count = "" if length is None or batches else f"{length} "
     raise InputError(
         f"{name} holds {count}inputs of {tuple(part.shape[batches:])}, more than the {MOST_BYTES / 2**30:g} GiB that "
         f"are drawn into memory (as float32, {fitting} of them fit); pass a part that stands for all of them, such as "

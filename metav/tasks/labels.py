@@ -94,12 +94,12 @@ def as_label_map(name: str, values: Any, classes: int | Sequence[str] | None) ->
 
 def _checked_numbers(name: str, tensor: Tensor, classes: int | None) -> tuple[Tensor, int]:
     """Return class numbers (n,) as int64 and the number of classes, after a check."""
+    if tensor.numel() == 0:
+        raise InputError(f"{name} is empty; pass at least two examples")
     if tensor.is_floating_point() or tensor.is_complex():
         raise InputError(f"{name} must be integers, got {tensor.dtype}; convert class numbers with .astype('int64')")
     if tensor.ndim != 1:
         raise InputError(f"{name} must have shape (n,), got {tuple(tensor.shape)}; pass one class per example")
-    if tensor.numel() == 0:
-        raise InputError(f"{name} is empty; pass at least two examples")
     tensor = tensor.detach().to(device="cpu", dtype=torch.int64, copy=True)
     found = int(tensor.max()) + 1
     classes = found if classes is None else int(classes)

@@ -22,7 +22,6 @@ class PlacesTask(SupervisedTask):
         """Return a model as a fingerprint reads it: log-probabilities at the chosen places."""
         return ReadModel(model, self.places, is_read=is_read)
 
-    def true_answers(self, inputs: Tensor) -> Tensor | None:
-        """Return the true classes (n, chosen places) of natural inputs; None where they are not known."""
-        found = super().true_answers(inputs)
-        return None if found is None else found.reshape(len(found), -1)[:, list(self.places.chosen)]
+    def read_targets(self, targets: Tensor) -> Tensor:
+        """Return the true classes (n, chosen places) of targets (n, ...)."""
+        return targets.reshape(len(targets), -1)[:, list(self.places.chosen)]

@@ -21,6 +21,7 @@ from small_models import HeadFirst, ResidualCNN
 from torch import nn
 
 from metav.errors import InputError, SuspectError
+from metav.support.model_interface import ModelInterface
 from metav.support.randomness import isolated_rng
 from metav.suspects import CallableSuspect, ModuleSuspect, RecordedSuspect, open_suspect
 
@@ -472,8 +473,15 @@ def test_files_that_cannot_be_read_are_refused(name, content, message, tmp_path)
 
 def test_several_arrays_need_a_name(tmp_path):
     np.savez(tmp_path / "a.npz", x=ANSWERS, y=ANSWERS)
-    with pytest.raises(InputError, match='holds the arrays x, y; expected one, or one named "answers"'):
-        open_suspect(tmp_path / "a.npz")
+    same = ask(tmp_path / "a.npz").responses
+    assert np.array_equal(same, ANSWERS)  # under two names, but one answer
+    np.savez(tmp_path / "a.npz", x=ANSWERS, y=-ANSWERS, queries=QUERIES)
+    with pytest.raises(SuspectError, match=r"several parts of the answer fit: x \(20, 10\), y \(20, 10\)"):
+        ask(tmp_path / "a.npz")
+    interface = ModelInterface(output="y")
+    assert np.array_equal(
+        open_suspect(tmp_path / "a.npz", interface=interface).answer(QUERIES, outputs=OUTPUTS).responses, -ANSWERS
+    )
 
 
 def test_lines_without_numbers_and_of_other_lengths_are_the_suspects_fault(tmp_path):
@@ -511,7 +519,7 @@ def test_lines_without_numbers_and_of_other_lengths_are_the_suspects_fault(tmp_p
         (ResidualCNN, "is the class ResidualCNN, expected a trained model: pass an instance"),
         (None, "suspect of type NoneType cannot be asked; expected a torch.nn.Module"),
         (3, "suspect of type int"),
-        ({"answers": ANSWERS}, "suspect of type dict"),
+        ({"answers": "text"}, "suspect of type dict"),
         (b"model.npy", "suspect of type bytes"),
     ],
 )
