@@ -151,8 +151,8 @@ def adapt_model(
     output: which part of its answer counts: a name ("logits"), a number, or a function from the answer to a tensor;
         None where only one part has a row for each query.
     query_input: name of the parameter of `forward` that takes the queries; None for the first one.
-    constant_inputs: what other parameters are given, by name. An array whose first axis is 1 is repeated for each
-        query.
+    constant_inputs: what other parameters are given, by name. An array of two axes and more whose first one is 1 is
+        repeated for each query.
 
     Raises ModelError for what is no module, InputError for a parameter that `forward` does not have.
     """
@@ -189,6 +189,8 @@ def adapted(
         raise
     except Exception:
         return model if interface.calls_plainly else AdaptedModel(model, interface).train(model.training)
+    if not (interface.is_of_owner or _has_part(answer, interface.output)):
+        interface = replace(interface, output=None)
     chosen, name = _choose(answer, interface.output, expected, len(inputs), model)
     in_training = _answer_in_training(model, inputs, interface) if looks_at_training else None
     if not callable(interface.output) and isinstance(answer, Tensor):
@@ -244,6 +246,14 @@ def _asked(model: nn.Module, inputs: Tensor, interface: ModelInterface = PLAIN) 
     """Return a model's whole answer in eval mode."""
     with isolated_rng(0), evaluating(model):
         return interface.call(model, inputs.to(device_of(model)))
+
+
+def _has_part(answer: Any, choice: OutputChoice | None) -> bool:
+    """Return whether an answer has the part that is chosen, by whatever a function of the user's may do."""
+    try:
+        return choice is not None and chosen_part(answer, choice) is not None
+    except Exception:
+        return False
 
 
 def _is_answer(part: Any, count: int) -> bool:

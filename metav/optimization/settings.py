@@ -38,6 +38,8 @@ On its decision boundary the owner's model differs most from any other model. Bu
 from each other there, so that a verifier needs many of them to learn what only the owner's copies have in common. With
 24 to 60 surrogates, this start gained nothing or did harm on the owners' models that metav was developed with.
 """
+MOST_BYTES = 4 * 2**30
+"""Memory that the answers of a zoo's trained models may take."""
 PLACES_VIEWS = ("relative", "logprob", "identity")
 """Views of answers that hold a class for each of several places."""
 BOUNDARY_RADIUS = 0.5
@@ -89,6 +91,7 @@ def check_options(options: OptimizationOptions, task: Task, surrogates: int) -> 
             f"view {view!r} reads one class per answer, but a {task.name} task has a class for each of several places; "
             f"use one of {', '.join(PLACES_VIEWS)}"
         )
+    _check_memory(options, task, surrogates)
     available = task.natural_count
     if available is None or natural_needed(options, task, surrogates) <= available:
         return
@@ -102,6 +105,20 @@ def check_options(options: OptimizationOptions, task: Task, surrogates: int) -> 
         f"{options.queries} queries need {natural_needed(options, task, surrogates)} different natural inputs, and the "
         f"task has {available}; {remedy}, or give the task more data"
     )
+
+
+def _check_memory(options: OptimizationOptions, task: Task, surrogates: int) -> None:
+    """Raise InputError where the answers of all models, which a fingerprint keeps, would be too many."""
+    outputs = task.outputs if task.places is None else task.places.outputs
+    if outputs is None:
+        return
+    size = 4 * outputs * options.queries * 2 * surrogates
+    if size > MOST_BYTES:
+        raise InputError(
+            f"{options.queries} queries with {outputs} numbers in each answer, of {2 * surrogates} models, take "
+            f"{size / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g} that are kept; ask for fewer queries, or pass "
+            "output= a function that keeps some of the numbers, and targets of these alone"
+        )
 
 
 def natural_needed(options: OptimizationOptions, task: Task, surrogates: int) -> int:

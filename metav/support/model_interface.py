@@ -21,8 +21,9 @@ class ModelInterface:
     output: which part of its answer counts: a name, a number, or a function from the answer to a tensor; None for the
         one that fits the task.
     query_input: name of the parameter that takes the queries; None for the first one.
-    constant_inputs: what its other parameters are given with every batch, by name. An array whose first axis is 1 is
-        repeated for each query.
+    constant_inputs: what its other parameters are given with every batch, by name. An array of two axes and more whose
+        first one is 1 is repeated for each query.
+    is_of_owner: whether it is said of the model itself, or of the owner's: then a part that is not there is not missed.
 
     Raises InputError for other types, or a parameter that would be given twice.
     """
@@ -30,6 +31,7 @@ class ModelInterface:
     output: OutputChoice | None = None
     query_input: str | None = None
     constant_inputs: Mapping[str, Any] = field(default_factory=dict)
+    is_of_owner: bool = True
 
     def __post_init__(self) -> None:
         is_choice = self.output is None or isinstance(self.output, str | int) or callable(self.output)
@@ -73,9 +75,10 @@ class ModelInterface:
         """Return the same without the parameters that a function, of another class than the owner's, does not take."""
         taken = parameters_of(function)
         if taken is None:
-            return self
+            return replace(self, is_of_owner=False)
         return replace(
             self,
+            is_of_owner=False,
             query_input=self.query_input if self.query_input in taken else None,
             constant_inputs={name: value for name, value in self.constant_inputs.items() if name in taken},
         )
@@ -136,9 +139,9 @@ def _for_batch(value: Any, queries: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
         value = value.to(queries.device)
-        return value.expand(len(queries), *value.shape[1:]) if value.ndim and len(value) == 1 else value
+        return value.expand(len(queries), *value.shape[1:]) if value.ndim > 1 and len(value) == 1 else value
     if torch is not None and isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray) and value.ndim and len(value) == 1:
+    if isinstance(value, np.ndarray) and value.ndim > 1 and len(value) == 1:
         return np.broadcast_to(value, (len(queries), *value.shape[1:]))
     return value

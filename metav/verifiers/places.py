@@ -19,7 +19,7 @@ from metav.verifiers.forms import Numbers
 
 MOST_PLACES = 64
 """Places of an image that are read, at most: the centres of a grid of 8 x 8."""
-MOST_LABELS = 2048
+MOST_LABELS = 256
 """Labels that are read, at most."""
 
 

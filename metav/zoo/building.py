@@ -178,6 +178,7 @@ def _build(
         context = replace(context, recipe=recipe, recipe_identity=identity)
         owner_metric = float(task.metric(context.owner))
         given = check_given(independent, context.owner, task, context.least_useful, interface)
+    _warn_of_useless(context, owner_metric)
     plan = plan_zoo(
         task,
         positives=sizes[0],
@@ -427,6 +428,22 @@ def _independent_model(planned: PlannedModel, model: nn.Module, metric: float) -
         share=planned.share,
         architecture=FOREIGN_ARCHITECTURE,
         metric=metric,
+    )
+
+
+def _warn_of_useless(context: ZooContext, metric: float) -> None:
+    """Warn, before anything is trained, of an owner's model that does not do the task on these data."""
+    task = context.task
+    if context.least_useful is not None or task.baseline is None:
+        return
+    lower, upper = float(task.lower.min()), float(task.upper.max())
+    names = ", ".join(task.class_names[:5])
+    order = f", and classes in the order of its outputs ({names})" if names else ""
+    warnings.warn(
+        f"the owner's model has {task.metric_name} {metric:.4g} on these data, no better than a constant answer "
+        f"({task.baseline:.4g}); check that inputs are scaled as in its training (here {lower:.4g} to {upper:.4g})"
+        f"{order}",
+        stacklevel=4,
     )
 
 

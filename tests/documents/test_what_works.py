@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from output_cases import CASES, SECTIONS, Case  # noqa: E402
 
 NEEDS = {"pandas": ("pandas", "frame"), "transformers": ("ViTFor", "text classifier")}
+SLOW = NEEDS["transformers"]
 HEAD = ("you have", "you write", "what happens")
 
 
@@ -51,7 +52,11 @@ def test_the_tables_have_the_rows_that_are_tried():
     }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    # importing transformers alone takes seconds
+    [pytest.param(name, marks=[pytest.mark.slow] * any(text in name for text in SLOW)) for name in CASES],
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_row_says_what_happens(name):
     for library, texts in NEEDS.items():

@@ -459,6 +459,13 @@ TASKS = [
         ),
     ),
     Case(
+        has="more numbers than can be kept",
+        write="`metav.Regression`",
+        trial=lambda: refusal(
+            lambda: metav.fingerprint(Dense(1), metav.Regression(*(np.zeros((9, 1, 512, 512), np.float32),) * 2))
+        ),
+    ),
+    Case(
         has="labels of several columns as classes",
         write="`metav.Classification`",
         trial=lambda: refusal(lambda: metav.Classification(vectors(), np.ones((80, 3), dtype=int))),
