@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         MissingDependencyError,
         ModelError,
         ObfuscationError,
+        QueryLogError,
         SuspectError,
+        TransportError,
         ZooError,
     )
     from metav.fingerprinting import fingerprint
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from metav.models.adapters import adapt_model
     from metav.optimization.options import OptimizationOptions
     from metav.support.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
+    from metav.suspects.asking_options import AskingOptions
     from metav.tasks.base import Task
     from metav.tasks.classification import Classification
     from metav.tasks.generation import Generation
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from metav.tasks.regression import Regression
     from metav.tasks.segmentation import Segmentation
     from metav.verdicts.evaluation import Evaluation, evaluate
+    from metav.verdicts.scanning import scan
     from metav.verdicts.verdict import Decision, Verdict
     from metav.verdicts.verification import verify
     from metav.zoo.building import build_suspects, build_zoo
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtefactError",
+    "AskingOptions",
     "CacheError",
     "Classification",
     "CpuInfo",
@@ -52,10 +57,12 @@ __all__ = [
     "MultiLabelClassification",
     "ObfuscationError",
     "OptimizationOptions",
+    "QueryLogError",
     "Regression",
     "Segmentation",
     "SuspectError",
     "Task",
+    "TransportError",
     "Verdict",
     "Zoo",
     "ZooError",
@@ -69,6 +76,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "obfuscations",
+    "scan",
     "set_num_threads",
     "verify",
 ]
@@ -76,7 +84,7 @@ __all__ = [
 _HOMES = {
     "metav.errors": (
         "ArtefactError CacheError InputError MetavError MissingDependencyError ModelError ObfuscationError "
-        "SuspectError ZooError"
+        "QueryLogError SuspectError TransportError ZooError"
     ),
     "metav.support.processor": "CpuInfo cpu_info get_num_threads set_num_threads",
     "metav.tasks.base": "Task",
@@ -91,8 +99,10 @@ _HOMES = {
     "metav.optimization.options": "OptimizationOptions",
     "metav.fingerprints.fingerprint": "Fingerprint load",
     "metav.fingerprinting": "fingerprint",
+    "metav.suspects.asking_options": "AskingOptions",
     "metav.verdicts.verdict": "Decision Verdict",
     "metav.verdicts.verification": "verify",
+    "metav.verdicts.scanning": "scan",
     "metav.verdicts.evaluation": "Evaluation evaluate",
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}

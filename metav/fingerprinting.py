@@ -53,8 +53,8 @@ def fingerprint(
     independent: Sequence[nn.Module] = (),
     architectures: Sequence[Architecture] | None = None,
     output: OutputChoice | None = None,
-    query_input: str | None = None,
-    constant_inputs: Mapping[str, Any] | None = None,
+    input: str | None = None,
+    constants: Mapping[str, Any] | None = None,
     cache: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     progress: bool | None = None,
@@ -72,7 +72,7 @@ def fingerprint(
         recipe wherever the owner's model was not trained by `task.train`.
     output: which part of the owner's answer counts, where several fit the task: a name ("logits"), a number, or a
         function from the answer to a tensor.
-    query_input, constant_inputs: which input of a model with several carries the queries, and what the others are
+    input, constants: which input of a model with several carries the queries, and what the others are
         given (see `metav.adapt_model`). A zoo knows these three from its own building.
     progress: None shows a bar on a terminal, False never, True always.
 
@@ -84,7 +84,7 @@ def fingerprint(
     """
     _check_arguments(owner, zoo, target_fpr, seed)
     task = as_task(task)
-    interface = {"output": output, "query_input": query_input, "constant_inputs": constant_inputs or None}
+    interface = {"output": output, "input": input, "constants": constants or None}
     _check_no_zoo_options(
         zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None, **interface}
     )
@@ -100,8 +100,8 @@ def fingerprint(
             recipe=recipe,
             independent=independent,
             output=output,
-            query_input=query_input,
-            constant_inputs=constant_inputs,
+            input=input,
+            constants=constants,
             seed=seed,
             cache=cache,
             jobs=jobs,
@@ -189,6 +189,13 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         warnings.warn(
             f"the owner's model stands apart from all independent models ({outside}), so that one which was trained "
             "likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a model",
+            stacklevel=3,
+        )
+    elif standing is not None and standing.recipe == "drawn" and not standing.reached:
+        warnings.warn(
+            "the owner's model fits its data better than most independent models of its class, so that one which was "
+            "trained likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a "
+            "model, or give the task more epochs",
             stacklevel=3,
         )
 

@@ -45,7 +45,7 @@ import numpy as np
 from metav.suspects.recordings import RecordedSuspect
 
 
-def open_text(path, accepts):
+def open_text(path):
     return RecordedSuspect(np.loadtxt(path))
 ''',
     table=("suspects/registry.py", ')\n"""All kinds, in the order'),
@@ -67,7 +67,7 @@ assert done.returncode == 1
 try:
     metav.verify(fp, "answers.doc")
 except metav.InputError as error:
-    assert ".json, .txt" in str(error)
+    assert ".torchscript, .txt" in str(error)
 """,
 )
 

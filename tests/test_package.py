@@ -28,12 +28,13 @@ NAMES = sorted(
         "Segmentation",
         "Task",
         "OptimizationOptions",
+        "AskingOptions",
         "Zoo",
         "obfuscations",
         "__version__",
     }
     | {"Fingerprint", "Verdict", "Decision", "Evaluation"}
-    | {"adapt_model", "build_zoo", "build_suspects", "fingerprint", "load", "verify", "evaluate"}
+    | {"adapt_model", "build_zoo", "build_suspects", "fingerprint", "load", "verify", "scan", "evaluate"}
     | {"CpuInfo", "cpu_info", "get_num_threads", "set_num_threads"}
 )
 

@@ -1,4 +1,4 @@
-"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`, `reproduce`.
+"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`, `scan`, `log`, `queries`, `reproduce`.
 
 Results for programs go to stdout as JSON, everything for people to stderr. Exit codes say what was found, so that none
 of them may come from anything else: an unexpected failure, or a suspect's code that calls sys.exit, is a run error.
@@ -11,8 +11,11 @@ import click
 from metav.cli.demo import demo_command
 from metav.cli.fingerprint import fingerprint_command
 from metav.cli.inspect import inspect_command
+from metav.cli.log import log_group
 from metav.cli.program import Program
+from metav.cli.queries import queries_group
 from metav.cli.reproduce import reproduce_command
+from metav.cli.scan import scan_command
 from metav.cli.verify import verify_command
 from metav.support.versions import version_of
 
@@ -40,5 +43,14 @@ def main() -> None:
     """
 
 
-for _command in (demo_command, fingerprint_command, inspect_command, verify_command, reproduce_command):
+for _command in (
+    demo_command,
+    fingerprint_command,
+    inspect_command,
+    verify_command,
+    scan_command,
+    log_group,
+    queries_group,
+    reproduce_command,
+):
     main.add_command(_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +25,14 @@ def load_task(path: str, kind: str, options: Mapping[str, Any]) -> Task:
     kind: of the task, by name.
     options: of its class; None stands for the default.
 
-    Raises InputError for a file that cannot be read or lacks an array.
+    Raises InputError for a file that cannot be read or lacks an array, and for options that the kind does not take.
     """
     row = TASK_KINDS[kind]
-    arrays = _read_arrays(path, row)
     given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(set(given) - set(inspect.signature(row.load_class()).parameters))
+    if unknown:
+        raise InputError(f"{' and '.join(unknown)} {'do' if len(unknown) > 1 else 'does'} not go with --task {kind}")
+    arrays = _read_arrays(path, row)
     task: Task = row.load_class()(*(arrays[role] for role in row.arrays), **given)
     return task
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from metav.cli.cards import fingerprint_card
-from metav.cli.model_inputs import interface_of, interface_options
 from metav.cli.output_files import check_target
 from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
+from metav.cli.suspect_options import INPUT_OPTION, input_options
 from metav.tasks.kinds import TASK_KINDS
 
 if TYPE_CHECKING:
@@ -35,15 +36,28 @@ if TYPE_CHECKING:
 @click.option("--queries", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
 @click.option("--target-fpr", type=float, default=0.01, show_default=True, help="Wanted false-positive rate.")
 @click.option("--recipe", metavar="PKG.MODULE:FUNCTION", help="From a seed to a model trained like the owner's.")
+@click.option(
+    "--independent",
+    multiple=True,
+    metavar="PKG.MODULE:BUILD[=FILE]",
+    help="A model that you have and that does not derive from the owner's, trained or with weights; repeatable.",
+)
 @click.option("--positives", type=click.IntRange(min=1), default=48, show_default=True, help="Derived surrogates.")
 @click.option("--negatives", type=click.IntRange(min=1), default=48, show_default=True, help="Independent surrogates.")
 @click.option("--architecture", "architectures", multiple=True, metavar="PKG.MODULE:BUILD", help="Can be repeated.")
 @click.option("--epochs", type=float, help="Epochs of one training.  [default: the task's]")
 @click.option("--learning-rate", type=float, help="Learning rate of a training.  [default: the task's]")
 @click.option("--batch-size", type=int, help="Batch size of a training.  [default: the task's]")
+@click.option(
+    "--view", metavar="VIEW", help="How answers are read: label, round(2), topk(3), ...  [default: the task's]"
+)
+@click.option("--classes", type=click.IntRange(min=2), help="Number of classes, where some are not in the data.")
+@click.option("--validation", type=float, metavar="SHARE", help="Share of the data held out, 0 to 0.9.  [default: 0.2]")
+@click.option("--levels", type=click.IntRange(min=2), help="Values that an input feature can take; 256 survives a PNG.")
 @click.option("--latent", type=click.IntRange(min=1), help="Size of the latent vector (generation).")
 @click.option("--bounds", type=(float, float), metavar="LOW HIGH", help="Range of an input.  [default: the data's]")
-@interface_options
+@click.option("--model-output", metavar="NAME", help="Part of the model's answer that counts, where several fit.")
+@INPUT_OPTION
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
@@ -56,6 +70,9 @@ def fingerprint_command(**options: Any) -> int:
     found. --architecture names further ones, which independent models and thieves may use. --recipe names a function
     that takes a seed and returns a model trained from scratch like the owner's: give it wherever the owner's model was
     trained by code of your own; without it recipes are drawn at random, and more honest models may be accused.
+
+    One fingerprint serves suspects that answer scores, rounded scores or labels alone. --view label makes one for
+    labels alone, which does better at that; --levels 256 makes queries that can be sent as pictures.
 
     \b
     Arrays of --data, by task:
@@ -72,7 +89,7 @@ def fingerprint_command(**options: Any) -> int:
 
     \b
     A model of several inputs whose answer holds several tensors:
-      metav fingerprint models:build ... --query-input pixels --constant-input mask=mask.npy --model-output logits
+      metav fingerprint models:build ... --input pixels --input mask=mask.npy --model-output logits
 
     Keep the fingerprint secret: who knows its queries can evade them.
     """
@@ -106,13 +123,18 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
     from metav.fingerprinting import fingerprint
     from metav.optimization.options import OptimizationOptions
     from metav.optimization.settings import check_options
+    from metav.verifiers.views import view_of
     from metav.zoo.building import build_zoo
 
-    names = ("epochs", "learning_rate", "batch_size", "bounds", "latent")
+    names = ("epochs", "learning_rate", "batch_size", "bounds", "latent", "classes", "validation", "levels")
+    # before the data are read, and surrogates trained
+    if options["view"] is not None:
+        view_of(options["view"])
+    chosen = OptimizationOptions(view=options["view"])
     task = load_task(options["data"], options["kind"], {name: options[name] for name in names})
     surrogates = min(options["positives"], options["negatives"])
-    check_options(OptimizationOptions(queries=options["queries"]), task, surrogates)
-    interface = interface_of(options["model_output"], options["query_input"], options["constant_inputs"])
+    check_options(replace(chosen, queries=options["queries"]), task, surrogates)
+    interface = {"output": options["model_output"], **input_options(options["inputs"])}
     # worker processes take over sys.path: it stays until they are done
     with importing_from_here():
         owner = build_model(options["owner"], options["weights"], trained=options["trained"])
@@ -126,6 +148,7 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             architectures=builders or None,
             recipe=None if options["recipe"] is None else find_builder(options["recipe"]),
             **interface,
+            independent=[_independent(text) for text in options["independent"]],
             seed=options["seed"],
             cache=options["cache"],
             jobs=options["jobs"],
@@ -136,10 +159,18 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             task,
             zoo=zoo,
             queries=options["queries"],
+            options=chosen,
             target_fpr=options["target_fpr"],
             seed=options["seed"],
             progress=progress,
         )
+
+
+def _independent(text: str) -> Any:
+    from metav.cli.named_models import build_model
+
+    name, equals, weights = text.partition("=")
+    return build_model(name, weights if equals else None, trained=not equals)
 
 
 def _check_required(kind: str, options: dict[str, Any]) -> None:

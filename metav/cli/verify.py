@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from metav.cli.model_inputs import interface_of, interface_options
+from metav.cli.asking import asking_from, asking_options
 from metav.cli.output_files import check_target
-from metav.cli.program import ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
+from metav.cli.program import (
+    SUCCESS,
+    ExitCode,
+    json_option,
+    stdout_kept_clean,
+    tell,
+    trained_option,
+    weights_option,
+)
+from metav.cli.suspect_options import suspect_options
 from metav.fingerprints.fingerprint import Fingerprint, load
+from metav.support.json_values import readable_json
+from metav.suspects.asking_options import AskingOptions
+from metav.suspects.asking_preview import AskingPreview, preview_asking
+from metav.suspects.callables import CallableSuspect
+from metav.suspects.numbered_answers import NumberedRecording
+from metav.suspects.registry import open_suspect
 from metav.verdicts.verdict import Verdict
 from metav.verdicts.verification import verify
 
@@ -20,65 +35,91 @@ from metav.verdicts.verification import verify
 @click.argument("suspect", metavar="SUSPECT")
 @weights_option
 @trained_option
-@interface_options
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Queries per call.")
+@click.option("--recorded", is_flag=True, help="SUSPECT is the form of metav queries export, rows in any order.")
+@suspect_options
+@asking_options
+@click.option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
+@click.option("--no-progress", is_flag=True, help="No progress bar (it shows on a terminal only anyway).")
 @click.option("--plot", metavar="FILE", help="Draw the score among the calibration scores into this picture file.")
 @click.option("--report", "reports", multiple=True, metavar="FILE", help="Write a report, such as r.html; repeatable.")
 @json_option
-def verify_command(
-    fingerprint: str,
-    suspect: str,
-    weights: str | None,
-    trained: bool,
-    model_output: str | None,
-    query_input: str | None,
-    constant_inputs: tuple[str, ...],
-    batch_size: int,
-    plot: str | None,
-    reports: tuple[str, ...],
-    as_json: bool,
-) -> NoReturn:
+def verify_command(fingerprint: str, suspect: str, options: dict[str, Any], **rest: Any) -> int:
     """Judge whether a suspect was derived from the owner's model; the exit code says it (0 no match, 1 match).
 
-    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query), or pkg.module:build with
-    --weights. A build() that returns a function from queries to answers, such as a remote model's client, needs none.
+    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query); an .onnx file; the address of
+    a model behind the Open Inference Protocol or MLflow; a service's template (.yaml, .toml); a .pt2 or TorchScript
+    archive with --trust-code; or pkg.module:build with --weights. A build() that returns a function from queries to
+    answers, such as a remote model's client, needs none.
+    Labels alone, and rounded scores, are answers like any other: the verdict is then by the rule for what is left.
 
     \b
     Examples:
       metav verify owner.metav answers.csv
+      metav verify owner.metav model.onnx --output logits
+      metav verify owner.metav service.yaml --log run.db --budget 500 --rate 5 --decoys 20
+      metav verify owner.metav https://host/v2/models/m/infer --header 'Authorization: Bearer $TOKEN' --dry-run
       metav verify owner.metav models:build --weights suspect.safetensors --json
+      metav verify owner.metav answers.csv --recorded
       metav verify owner.metav clients:connect --batch-size 16 --report verdict.html
     """
     from metav.cli.named_models import names_a_builder
     from metav.reports.registry import report_for
 
     is_builder = names_a_builder(suspect)
-    if not is_builder and (weights is not None or trained):
-        raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file of recorded answers")
+    if rest["recorded"] and is_builder:
+        raise click.UsageError("--recorded goes with a file of answers, not with pkg.module:build")
+    if not is_builder and (rest["weights"] is not None or rest["trained"]):
+        raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file or an address")
+    of_models = {"input", "constants", "output"} if is_builder else set()
+    foreign = set(options) - of_models - {"timeout"} if is_builder or rest["recorded"] else set()
+    if foreign:
+        raise click.UsageError(
+            f"{', '.join(sorted(foreign))}: how a file or a service is asked, not for pkg.module:build or --recorded"
+        )
+    progress = False if rest["no_progress"] else None
+    asking = asking_from(
+        {**rest, "progress": progress, "timeout": options.pop("timeout", None) if is_builder else None}
+    )
     fp = load(fingerprint)
-    files = [*reports, *(() if plot is None else (plot,))]
+    files = [*rest["reports"], *(() if rest["plot"] is None else (rest["plot"],))]
     writers = [report_for(file).write for file in files]
     for file in files:
         check_target(Path(file), overwrite=True)
-    interface = interface_of(model_output, query_input, constant_inputs)
     with stdout_kept_clean():
-        verdict = _verdict(fp, suspect, is_builder, weights, trained, {"batch_size": batch_size, **interface})
-        tell(str(verdict))
-        for write, file in zip(writers, files, strict=True):
-            write(fp, verdict, file)
-            tell(f"written: {file}")
-    if as_json:
-        click.echo(verdict.to_json())
-    raise click.exceptions.Exit(ExitCode[verdict.decision.name])
+        found = _judged(fp, suspect, is_builder, asking, options, rest)
+        tell(str(found))
+        if isinstance(found, Verdict):
+            for write, file in zip(writers, files, strict=True):
+                write(fp, found, file)
+                tell(f"written: {file}")
+    if rest["as_json"]:
+        click.echo(readable_json(found.to_dict()))
+    return ExitCode[found.decision.name] if isinstance(found, Verdict) else SUCCESS
 
 
-def _verdict(
-    fp: Fingerprint, suspect: str, is_builder: bool, weights: str | None, trained: bool, options: dict[str, Any]
-) -> Verdict:
+def _judged(
+    fp: Fingerprint,
+    suspect: str,
+    is_builder: bool,
+    asking: AskingOptions,
+    options: dict[str, Any],
+    rest: dict[str, Any],
+) -> Verdict | AskingPreview:
+    """Return the verdict, or what would be sent for it."""
     from metav.cli.named_models import build_model, importing_from_here
 
-    if not is_builder:
-        return verify(fp, suspect, **options)
     with importing_from_here():
-        model = build_model(suspect, weights, trained=trained)
-        return verify(fp, model, **options)
+        thing: Any = build_model(suspect, rest["weights"], trained=rest["trained"]) if is_builder else suspect
+        opened = NumberedRecording(suspect) if rest["recorded"] else open_suspect(thing, **options)
+        if isinstance(opened, CallableSuspect):
+            opened = CallableSuspect(thing, name=suspect, **options)
+        if rest["dry_run"]:
+            return preview_asking(fp, opened, asking)
+        try:
+            return verify(fp, opened, asking=asking)
+        except KeyboardInterrupt:
+            hint = "with --log FILE it can continue"
+            if asking.log is not None:
+                hint = f"the same command goes on from {asking.log}, and asks nothing twice that was answered"
+            tell(f"\nstopped; {hint}")
+            raise click.exceptions.Exit(ExitCode.STOPPED) from None

@@ -94,6 +94,13 @@ class TaskSpecification:
         """The kind of the task, with what verifying needs to know of it."""
         return kind_of(self.name, has_places=self.places is not None)
 
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Shape of one answer as a suspect gives it, of which a verifier may read only a part."""
+        if self.places is None:
+            return (self.outputs,)
+        return self.places.shape if self.kind.answers_odds else (self.places.classes, *self.places.shape)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fingerprint:

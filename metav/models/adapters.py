@@ -60,11 +60,11 @@ class AdaptedModel(nn.Module):
         self, inner: nn.Module, interface: ModelInterface, *, are_chances: bool = False, stands_for_two: bool = False
     ) -> None:
         super().__init__()
-        self.inner, self.output, self.query_input = inner, interface.output, interface.query_input
+        self.inner, self.output, self.input = inner, interface.output, interface.input
         self.are_chances, self.stands_for_two = are_chances, stands_for_two
         self.plain_constants: dict[str, Any] = {}
         self.constant_names: list[str] = []
-        for name, value in interface.constant_inputs.items():
+        for name, value in interface.constants.items():
             tensor = torch.as_tensor(value) if parts_of(value) else None
             if tensor is None:
                 self.plain_constants[name] = value
@@ -87,9 +87,7 @@ class AdaptedModel(nn.Module):
     def interface(self) -> ModelInterface:
         """How the inner model is called; constant tensors are where this model is."""
         constants = {name: getattr(self, f"constant_{name}") for name in self.constant_names}
-        return ModelInterface(
-            output=self.output, query_input=self.query_input, constant_inputs={**self.plain_constants, **constants}
-        )
+        return ModelInterface(output=self.output, input=self.input, constants={**self.plain_constants, **constants})
 
     def around(self, inner: nn.Module) -> AdaptedModel:
         """Return another model adapted in the same way."""
@@ -103,7 +101,7 @@ class AdaptedModel(nn.Module):
         constants = tensor_digest(named, self.plain_constants) if named or self.plain_constants else None
         output = source_identity(self.output) if callable(self.output) else self.output
         return (
-            f"output={output!r}, query_input={self.query_input!r}, constant_inputs={constants}, "
+            f"output={output!r}, input={self.input!r}, constants={constants}, "
             f"are_chances={self.are_chances}, stands_for_two={self.stands_for_two}"
         )
 
@@ -144,21 +142,21 @@ class AdaptedArchitecture:
 
 
 def adapt_model(
-    model: nn.Module, *, output: OutputChoice | None = None, query_input: str | None = None, constant_inputs: Any = None
+    model: nn.Module, *, output: OutputChoice | None = None, input: str | None = None, constants: Any = None
 ) -> AdaptedModel:
     """Return a model as one from a tensor of queries to one tensor; it shares its weights with the model.
 
     output: which part of its answer counts: a name ("logits"), a number, or a function from the answer to a tensor;
         None where only one part has a row for each query.
-    query_input: name of the parameter of `forward` that takes the queries; None for the first one.
-    constant_inputs: what other parameters are given, by name. An array of two axes and more whose first one is 1 is
+    input: name of the parameter of `forward` that takes the queries; None for the first one.
+    constants: what other parameters are given, by name. An array of two axes and more whose first one is 1 is
         repeated for each query.
 
     Raises ModelError for what is no module, InputError for a parameter that `forward` does not have.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"model must be a torch.nn.Module, got {type(model).__name__}; pass the model itself")
-    interface = ModelInterface(output=output, query_input=query_input, constant_inputs=constant_inputs or {})
+    interface = ModelInterface(output=output, input=input, constants=constants or {})
     interface.check_call(model.forward, f"forward of {type(model).__qualname__}")
     return AdaptedModel(model, interface).train(model.training)
 

@@ -14,12 +14,14 @@ class DrawnRecipe:
     epochs: > 0.
     part: share of the examples that it is trained on, in (0, 1].
     seed: decides which examples these are.
-    learning_rate, batch_size, weight_decay, optimizer, schedule, smoothing, augmentation: see `TrainingOptions`.
+    trains_on_all: whether the task's validation part is trained on as well.
+    learning_rate, batch_size, weight_decay, optimizer, schedule, smoothing, augmentation, until: see `TrainingOptions`.
     """
 
     epochs: float
     part: float = 1.0
     seed: int = 0
+    trains_on_all: bool = False
     learning_rate: float | None = None
     batch_size: int | None = None
     weight_decay: float | None = None
@@ -27,6 +29,7 @@ class DrawnRecipe:
     schedule: str | None = None
     smoothing: float = 0.0
     augmentation: str | None = None
+    until: float | None = None
 
     def options(self, usual: TrainingOptions) -> TrainingOptions:
         """Return the training options of this recipe.
@@ -42,4 +45,5 @@ class DrawnRecipe:
             schedule=self.schedule or usual.schedule,
             smoothing=self.smoothing,
             augmentation=self.augmentation,
+            until=self.until,
         )

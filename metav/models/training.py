@@ -40,6 +40,7 @@ class TrainingOptions:
     schedule: of the learning rate, one of SCHEDULES.
     smoothing: share of each label that is spread over all classes, in [0, 1); of classifiers only.
     augmentation: one of AUGMENTATIONS; None for none.
+    until: lack of fit (`SupervisedTask.lack_of_fit`) after whose first epoch the training ends early; None for never.
 
     Raises InputError for values outside these ranges.
     """
@@ -52,6 +53,7 @@ class TrainingOptions:
     schedule: str = "warm_up_cosine"
     smoothing: float = 0.0
     augmentation: str | None = None
+    until: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, lowest in (
@@ -75,8 +77,14 @@ class TrainingOptions:
                 raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {chosen!r}")
 
     def unusual(self) -> dict[str, Any]:
-        """Return those of optimiser, schedule, smoothing and augmentation that are not the defaults, by name."""
-        usual = {"optimizer": "adamw", "schedule": "warm_up_cosine", "smoothing": 0.0, "augmentation": None}
+        """Return those of optimiser, schedule, smoothing, augmentation and end that are not the defaults, by name."""
+        usual = {
+            "optimizer": "adamw",
+            "schedule": "warm_up_cosine",
+            "smoothing": 0.0,
+            "augmentation": None,
+            "until": None,
+        }
         return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
 
@@ -90,6 +98,7 @@ def fit(
     parameters: Sequence[Tensor],
     extra_parameters: Iterable[Tensor] = (),
     on_epoch: OnEpoch | None = None,
+    is_enough: Callable[[], bool] | None = None,
 ) -> None:
     """Minimise `batch_loss(indices)` over shuffled batches of `count` examples.
 
@@ -98,6 +107,7 @@ def fit(
     extra_parameters: to train along with them, of other models.
     on_epoch: called after each epoch with (share done, model); it sees a random state of its own, so that it cannot
         disturb the training.
+    is_enough: asked after each epoch whether the training ends there; sees such a state, too.
 
     A last batch of one example is dropped (batch norm needs two).
 
@@ -124,6 +134,10 @@ def fit(
         if on_epoch is not None:
             with isolated_rng(derive_seed(seed, "on_epoch", step)):
                 on_epoch(step / total, model)
+        if is_enough is not None:
+            with isolated_rng(derive_seed(seed, "is_enough", step)):
+                if is_enough():
+                    break
 
 
 def _optimizer(parameters: list[Tensor], options: TrainingOptions) -> torch.optim.Optimizer:

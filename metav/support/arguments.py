@@ -44,3 +44,15 @@ def share(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise InputError(f"{name} must lie in [0, 1], got {value!r}")
     return float(value)
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return a value as a float, where it is a finite number of seconds above 0.
+
+    name: of the argument, for the message.
+
+    Raises InputError for any other value.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < float("inf"):
+        raise InputError(f"{name} must be a number of seconds above 0, got {value!r}")
+    return float(value)

@@ -20,8 +20,8 @@ class ModelInterface:
 
     output: which part of its answer counts: a name, a number, or a function from the answer to a tensor; None for the
         one that fits the task.
-    query_input: name of the parameter that takes the queries; None for the first one.
-    constant_inputs: what its other parameters are given with every batch, by name. An array of two axes and more whose
+    input: name of the parameter that takes the queries; None for the first one.
+    constants: what its other parameters are given with every batch, by name. An array of two axes and more whose
         first one is 1 is repeated for each query.
     is_of_owner: whether it is said of the model itself, or of the owner's: then a part that is not there is not missed.
 
@@ -29,30 +29,28 @@ class ModelInterface:
     """
 
     output: OutputChoice | None = None
-    query_input: str | None = None
-    constant_inputs: Mapping[str, Any] = field(default_factory=dict)
+    input: str | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
     is_of_owner: bool = True
 
     def __post_init__(self) -> None:
         is_choice = self.output is None or isinstance(self.output, str | int) or callable(self.output)
         if not is_choice or isinstance(self.output, bool):
             raise InputError(f"output must be a name, a number or a function, got {type(self.output).__name__}")
-        if not (self.query_input is None or isinstance(self.query_input, str)):
+        if not (self.input is None or isinstance(self.input, str)):
             raise InputError(
-                f"query_input must be the name of a parameter, got {type(self.query_input).__name__}; the other "
-                "parameters go into constant_inputs={name: value}"
+                f"input must be the name of a parameter, got {type(self.input).__name__}; the other "
+                "parameters go into constants={name: value}"
             )
-        constants = {} if self.constant_inputs is None else self.constant_inputs
+        constants = {} if self.constants is None else self.constants
         if not isinstance(constants, Mapping) or not all(isinstance(name, str) for name in constants):
             raise InputError(
-                f"constant_inputs must map names of parameters to values, got {type(constants).__name__}; pass "
+                f"constants must map names of parameters to values, got {type(constants).__name__}; pass "
                 "{name: value}"
             )
-        if self.query_input in constants:
-            raise InputError(
-                f"{self.query_input!r} cannot carry the queries and be constant; leave it out of constant_inputs"
-            )
-        object.__setattr__(self, "constant_inputs", dict(constants))
+        if self.input in constants:
+            raise InputError(f"{self.input!r} cannot carry the queries and be constant; leave it out of constants")
+        object.__setattr__(self, "constants", dict(constants))
 
     @property
     def is_plain(self) -> bool:
@@ -62,14 +60,14 @@ class ModelInterface:
     @property
     def calls_plainly(self) -> bool:
         """Whether a model is called with the queries alone, by place."""
-        return self.query_input is None and not self.constant_inputs
+        return self.input is None and not self.constants
 
     def call(self, function: Callable[..., Any], queries: Any) -> Any:
         """Return what a function answers to a batch of queries, an array or a tensor, (n, ...)."""
-        constants = {name: _for_batch(value, queries) for name, value in self.constant_inputs.items()}
-        if self.query_input is None:
+        constants = {name: _for_batch(value, queries) for name, value in self.constants.items()}
+        if self.input is None:
             return function(queries, **constants)
-        return function(**{self.query_input: queries}, **constants)
+        return function(**{self.input: queries}, **constants)
 
     def suiting(self, function: Callable[..., Any]) -> ModelInterface:
         """Return the same without the parameters that a function, of another class than the owner's, does not take."""
@@ -79,8 +77,8 @@ class ModelInterface:
         return replace(
             self,
             is_of_owner=False,
-            query_input=self.query_input if self.query_input in taken else None,
-            constant_inputs={name: value for name, value in self.constant_inputs.items() if name in taken},
+            input=self.input if self.input in taken else None,
+            constants={name: value for name, value in self.constants.items() if name in taken},
         )
 
     def check_call(self, function: Callable[..., Any], name: str) -> None:
@@ -89,12 +87,11 @@ class ModelInterface:
         name: of the function, for the message.
         """
         taken = parameters_of(function)
-        wanted = [*([] if self.query_input is None else [self.query_input]), *self.constant_inputs]
+        wanted = [*([] if self.input is None else [self.input]), *self.constants]
         unknown = [entry for entry in wanted if taken is not None and entry not in taken]
         if unknown:
             raise InputError(
-                f"{name} has no input {unknown[0]!r}; expected one of {', '.join(taken or ())} in query_input= and "
-                "constant_inputs="
+                f"{name} has no input {unknown[0]!r}; expected one of {', '.join(taken or ())} in input= and constants="
             )
 
 
@@ -126,7 +123,7 @@ def call_remedy(function: Callable[..., Any]) -> str | None:
     others = ", ".join(f'"{name}": ...' for name in needed[1:])
     return (
         f"it takes {', '.join(needed)}: name the input that carries the queries, and give the others, as in "
-        f'query_input="{needed[0]}", constant_inputs={{{others}}}'
+        f'input="{needed[0]}", constants={{{others}}}'
     )
 
 

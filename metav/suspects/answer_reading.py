@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import SuspectError
+from metav.fingerprints.fingerprint import TaskSpecification
 from metav.support.arrays import FloatArray
 from metav.support.model_answers import OutputChoice, chosen_part, is_array, listed, parts_of
 from metav.verifiers.places import Places
@@ -19,6 +20,30 @@ from metav.verifiers.places import Places
 CHOOSE = 'name one with output=, such as output="logits"'
 TINY = 1e-6
 """How far a chance may lie outside [0, 1] by the arithmetic of single precision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """How the numbers of all answers become columns.
+
+    doubled: whether one number stands for two classes.
+    whole: what the chances of both add up to; None for log-odds.
+    """
+
+    doubled: bool
+    whole: float | None
+
+    def responses(self, rows: FloatArray) -> FloatArray:
+        """Return answers (..., k) with all columns."""
+        if not self.doubled:
+            return rows
+        return _paired(np.zeros_like(rows) if self.whole is None else np.float32(self.whole) - rows, rows)
+
+    def differences(self, rows: FloatArray) -> FloatArray:
+        """Return differences between answers (..., k) with all columns."""
+        if not self.doubled:
+            return rows
+        return _paired(np.zeros_like(rows) if self.whole is None else -rows, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +66,7 @@ class AnswerReader:
     usual_output: str = ""
 
     def batch(self, answer: Any, *, rows: int) -> FloatArray:
-        """Return an answer to `rows` queries as float32 (rows, outputs), or half as wide (see `finished`).
+        """Return an answer to `rows` queries as float32 (rows, outputs), or half as wide (see `columns`).
 
         answer: a tensor of PyTorch, an array, nested lists of numbers, or a structure that holds one of these.
 
@@ -63,26 +88,23 @@ class AnswerReader:
             )
         return responses
 
-    def finished(self, responses: FloatArray, differences: FloatArray | None) -> tuple[FloatArray, FloatArray | None]:
-        """Return all answers, and differences between answers, with `outputs` columns.
-
-        responses, differences: (N, k) and (r, k), batches put together.
+    def columns(self, responses: FloatArray) -> Columns:
+        """Return what makes `outputs` columns of all answers (N, k), batches put together.
 
         One number for two classes is the chance of the second, in [0, 1] or percent, or else its log-odds. Which of
         these can be told of all answers together only.
+
+        Raises SuspectError for two numbers that are no labels.
         """
         if responses.shape[1] == self.outputs:
-            return responses, differences
+            return Columns(doubled=False, whole=None)
         low, high = float(responses.min()), float(responses.max())
         if len(np.unique(responses)) <= 2 and (responses == np.round(responses)).all() and (low < 0 or high > 1):
             raise SuspectError(
                 "wrong_outputs", f"the suspect answers {low:g} or {high:g}, expected class numbers in 0..1, or scores"
             )
-        scale = 1.0 if low >= -TINY and high <= 1 + TINY else 100.0 if low >= 0 and high <= 100 else None
-        other = np.zeros_like(responses) if scale is None else np.float32(scale) - responses
-        if differences is not None:
-            differences = _paired(np.zeros_like(differences) if scale is None else -differences, differences)
-        return _paired(other, responses), differences
+        whole = 1.0 if low >= -TINY and high <= 1 + TINY else 100.0 if low >= 0 and high <= 100 else None
+        return Columns(doubled=True, whole=whole)
 
     # One array ------------------------------------------------------------------------------------------------------
 
@@ -212,6 +234,21 @@ class AnswerReader:
         return None, own
 
 
+def reader_for(task: TaskSpecification, output: OutputChoice | None) -> AnswerReader:
+    """Return how the answers of a suspect to a fingerprint's queries are read.
+
+    output: which part of its answers counts; None for the one that fits, or has the name of the owner's.
+    """
+    return AnswerReader(
+        outputs=task.outputs,
+        labels=task.kind.answers_classes,
+        places=task.places,
+        class_names=task.class_names if task.places is None else (),
+        output=output,
+        usual_output=task.output_name,
+    )
+
+
 def as_responses(answer: Any, *, rows: int, outputs: int, labels: bool = False) -> FloatArray:
     """Return the whole answer of a suspect as float32 (rows, outputs).
 
@@ -223,7 +260,8 @@ def as_responses(answer: Any, *, rows: int, outputs: int, labels: bool = False) 
     Raises SuspectError where the answer cannot be read like this.
     """
     reader = AnswerReader(outputs=outputs, labels=labels)
-    return reader.finished(reader.batch(answer, rows=rows), None)[0]
+    found = reader.batch(answer, rows=rows)
+    return reader.columns(found).responses(found)
 
 
 def as_numbers(answer: Any, *, names: bool = False) -> NDArray[Any]:
@@ -271,5 +309,5 @@ def _one_hot(labels: NDArray[Any], outputs: int) -> NDArray[Any]:
 
 
 def _paired(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Return (n, 2 k) from two arrays (n, k): a number of the first, then its fellow of the second."""
-    return np.stack([first, second], axis=2).reshape(len(first), -1)
+    """Return (..., 2 k) from two arrays (..., k): a number of the first, then its fellow of the second."""
+    return np.stack([first, second], axis=-1).reshape(*first.shape[:-1], -1)

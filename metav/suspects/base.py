@@ -11,14 +11,12 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
-from metav.errors import SuspectError
+from metav.errors import SuspectError, TransportError
 from metav.support.arguments import whole_number
 from metav.support.arrays import FloatArray
+from metav.support.files import file_digest
 from metav.support.model_interface import PLAIN, ModelInterface
-from metav.suspects.answer_reading import AnswerReader, as_responses
-from metav.verifiers.places import Places
-
-__all__ = ["REPEATED", "Answers", "AskedSuspect", "Check", "Suspect", "as_responses"]
+from metav.suspects.answer_reading import AnswerReader
 
 Check: TypeAlias = Callable[..., FloatArray]
 """A function (answer, *, rows) that checks an answer to `rows` queries and returns it as responses (rows, K)."""
@@ -58,6 +56,12 @@ class Suspect(ABC):
     interface: ModelInterface = PLAIN
     """How it is called, and which part of its answer counts."""
 
+    @property
+    def identity(self) -> str:
+        """Text that changes with what the suspect is, as far as that can be told: a log goes on only for the same."""
+        path = getattr(self, "path", None)
+        return self.description if path is None else f"{self.description} {file_digest(path)}"
+
     @final
     def answer(
         self,
@@ -66,9 +70,7 @@ class Suspect(ABC):
         outputs: int,
         batch_size: int = 256,
         labels: bool = False,
-        places: Places | None = None,
-        class_names: tuple[str, ...] = (),
-        usual_output: str = "",
+        reader: AnswerReader | None = None,
     ) -> Answers:
         """Return the answers to queries (N, ...) float32; the queries are not changed.
 
@@ -76,23 +78,18 @@ class Suspect(ABC):
         batch_size: most queries that are sent at once.
         labels: whether a class number in 0..outputs-1 may stand for its one-hot answer, and for two classes a single
             chance or logit.
-        places, class_names, usual_output: see `AnswerReader`.
+        reader: how answers are read, instead of `outputs` and `labels`.
 
         Raises SuspectError, with a reason code, where the suspect fails or its answer cannot be scored: "failed",
             "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite".
         """
         whole_number("batch_size", batch_size, least=1)
-        reader = AnswerReader(
-            outputs=outputs,
-            labels=labels,
-            places=places,
-            class_names=class_names,
-            output=self.interface.output,
-            usual_output=usual_output,
-        )
+        if reader is None:
+            reader = AnswerReader(outputs=outputs, labels=labels, output=self.interface.output)
         raw = self._answer(queries, batch_size, reader.batch)
-        responses, differences = reader.finished(raw.responses, raw.differences)
-        return Answers(responses=responses, differences=differences)
+        columns = reader.columns(raw.responses)
+        differences = None if raw.differences is None else columns.differences(raw.differences)
+        return Answers(responses=columns.responses(raw.responses), differences=differences)
 
     @abstractmethod
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
@@ -102,6 +99,9 @@ class Suspect(ABC):
 class AskedSuspect(Suspect):
     """A suspect that runs, unlike recorded answers: a subclass answers one batch."""
 
+    runs_in_this_thread: bool = False
+    """Whether it must be asked in the thread that entered its session, so that no time limit can end it."""
+
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
         with self._session():
             responses = self._all(queries, batch_size, check)
@@ -109,7 +109,7 @@ class AskedSuspect(Suspect):
             try:
                 repeated = self._all(queries[again], batch_size, check)
             except SuspectError as error:
-                if error.reason != "failed":
+                if error.reason != "failed" and not isinstance(error, TransportError):
                     raise
                 # the answers are complete; only the second asking failed, as it does for models of a fixed batch size
                 # and for services that answer a limited number of queries: then the noise stays unmeasured

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, final
 
 from metav.errors import SuspectError
 from metav.support.arrays import FloatArray
-from metav.support.model_interface import call_remedy
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface, call_remedy
 from metav.suspects.base import AskedSuspect
 
 if TYPE_CHECKING:
@@ -20,11 +21,33 @@ class ModuleSuspect(AskedSuspect):
     """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
 
     module: the model; the mode of each of its parts and the global random state come back as they were.
+    input, constants, output: which of its inputs takes the queries, what the others are given, and which part of its
+        answer counts (see `ModelInterface`).
+
+    Raises InputError for an input that `forward` does not have.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    runs_in_this_thread = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input: str | None = None,
+        constants: Mapping[str, Any] | None = None,
+        output: OutputChoice | None = None,
+    ) -> None:
         self.module = module
+        self.interface = ModelInterface(output=output, input=input, constants=constants or {})
+        self.interface.check_call(module.forward, f"forward of {type(module).__qualname__}")
         self.description = f"module {type(module).__qualname__}"
+
+    @property
+    def identity(self) -> str:
+        """Digest of the model's structure and weights."""
+        from metav.models.identity import state_digest
+
+        return state_digest(self.module)
 
     @contextmanager
     def _session(self) -> Iterator[None]:

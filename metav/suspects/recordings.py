@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -13,10 +14,14 @@ import numpy as np
 
 from metav.errors import InputError, SuspectError
 from metav.support.arrays import FloatArray
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface
 from metav.suspects.base import Answers, Check, Suspect
 
 ANSWERS = "answers"
 """Name of the array in an .npz file, or of the list in a .json object."""
+LARGEST_FILE = 2**30
+"""Bytes of a file of answers, and of what it unpacks to."""
 
 
 @final
@@ -27,10 +32,13 @@ class RecordedSuspect(Suspect):
         "answers", or several of which one fits; .csv with one line per query, a heading allowed; .json with a list, or
         an object with the key "answers". Nothing is unpickled.
 
+    output: which part of a mapping or archive counts; None for the one that fits.
+
     Raises InputError on a file that cannot be read.
     """
 
-    def __init__(self, answers: Any) -> None:
+    def __init__(self, answers: Any, *, output: OutputChoice | None = None) -> None:
+        self.interface = ModelInterface(output=output)
         if isinstance(answers, str | os.PathLike):
             path = Path(answers)
             self.answers = _read(path)
@@ -49,6 +57,9 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path} is no file of recorded answers; expected one of {', '.join(READERS)}")
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected recorded answers, one row per query: check the path")
+    size = _unpacked_size(path) if path.suffix.lower() == ".npz" else path.stat().st_size
+    if size > LARGEST_FILE:
+        raise InputError(f"{path} holds more than {LARGEST_FILE} bytes; expected one row of numbers per query")
     try:
         return reader(path)
     except (InputError, SuspectError):
@@ -59,6 +70,17 @@ def _read(path: Path) -> Any:
             f"{path} cannot be read ({type(error).__name__}: {error}); expected plain numbers in a {path.suffix} file, "
             "one row per query: record the answers again"
         ) from error
+
+
+def _unpacked_size(path: Path) -> int:
+    """Return the bytes that an archive says it unpacks to, which is also what it can be read to; 0 where it is none."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return 0  # the reader says what is wrong with it
 
 
 def _read_npy(path: Path) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,20 @@ import numpy as np
 
 from metav.errors import InputError
 from metav.support.model_answers import is_structured
-from metav.support.model_interface import PLAIN, ModelInterface
+from metav.support.text import harmless
 from metav.suspects.base import Suspect
 from metav.suspects.callables import Accepts, CallableSuspect
+from metav.suspects.http.addresses import is_address, transport_to
+from metav.suspects.http.template import TemplateTransport
+from metav.suspects.http.template_files import ENDINGS as TEMPLATES
 from metav.suspects.modules import ModuleSuspect
+from metav.suspects.onnx_files import OnnxSuspect
 from metav.suspects.recordings import READERS, RecordedSuspect
+from metav.suspects.torch_archives import EXPORTED, SCRIPTED, open_torch_archive
+from metav.suspects.transports import TransportSuspect
+
+ENTRY_POINTS = "metav.suspects"
+"""Group of entry points under which other distributions offer kinds: each names a `SuspectKind`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,16 +37,18 @@ class SuspectKind:
 
     name: of the kind.
     expected: what a user may pass, as the message for anything else lists it.
-    recognises: whether a thing is of this kind.
-    open: makes the suspect; given the thing and what callables are given (`accepts`).
+    recognises: whether a thing is of this kind; a path comes as a text.
+    open: makes the suspect; given the thing, and those of `options` that were passed, by name.
     endings: of the files that it reads, in lower case.
+    options: names of what `open_suspect` may pass on.
     """
 
     name: str
     expected: str
     recognises: Callable[[Any], bool]
-    open: Callable[[Any, Accepts | None], Suspect]
+    open: Callable[..., Suspect]
     endings: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def _is_module(thing: Any) -> bool:
@@ -50,77 +63,152 @@ def _is_answers(thing: Any) -> bool:
     return isinstance(thing, Mapping) and is_structured(thing)
 
 
+def _by_ending(thing: Any) -> bool:
+    """Recognise nothing: a kind that goes by `endings` alone."""
+    return False
+
+
+def _open_service(url: str, **options: Any) -> Suspect:
+    return TransportSuspect(transport_to(url, **options))
+
+
+def _open_template(path: str, **options: Any) -> Suspect:
+    return TransportSuspect(TemplateTransport(path, **options))
+
+
 SUSPECT_KINDS: tuple[SuspectKind, ...] = (
     SuspectKind(
         name="module",
         expected="a torch.nn.Module",
         recognises=_is_module,
-        open=lambda thing, _: ModuleSuspect(thing),
+        open=ModuleSuspect,
+        options=("input", "constants", "output"),
     ),
     SuspectKind(
         name="recording",
         expected="an array of recorded answers, or the path of a file of them",
         recognises=_is_answers,
-        open=lambda thing, _: RecordedSuspect(thing),
+        open=RecordedSuspect,
         endings=tuple(READERS),
+        options=("output",),
     ),
     SuspectKind(
-        name="callable",
-        expected="a callable from queries to answers (such as model.predict_proba)",
-        recognises=lambda thing: callable(thing) and not isinstance(thing, type),
-        open=lambda thing, accepts: CallableSuspect(thing, accepts=accepts),
+        name="onnx",
+        expected="the path of an .onnx file",
+        recognises=_by_ending,
+        open=OnnxSuspect,
+        endings=(".onnx",),
+        options=("input", "constants", "output", "layout", "provider", "timeout"),
+    ),
+    SuspectKind(
+        name="service",
+        expected="the address of a model (Open Inference Protocol, MLflow)",
+        recognises=is_address,
+        open=_open_service,
+        options=("input", "constants", "output", "layout", "headers", "timeout"),
+    ),
+    SuspectKind(
+        name="template",
+        expected="the path of a service's template",
+        recognises=_by_ending,
+        open=_open_template,
+        endings=TEMPLATES,
+        options=("timeout",),
+    ),
+    SuspectKind(
+        name="archive",
+        expected="the path of an archive of torch.export or TorchScript, with trust_code",
+        recognises=_by_ending,
+        open=open_torch_archive,
+        endings=(*EXPORTED, *SCRIPTED),
+        options=("trust_code",),
     ),
 )
-"""All kinds, in the order in which they are tried; a path goes to the kind that names its ending."""
+"""All kinds, in the order in which they are tried, callables last; a path goes to the kind that names its ending."""
 
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
-_READABLE = "this version reads modules, callables and recorded answers"
+CALLABLE = SuspectKind(
+    name="callable",
+    expected="a callable from queries to answers (such as model.predict_proba)",
+    recognises=lambda thing: callable(thing) and not isinstance(thing, type),
+    open=CallableSuspect,
+    options=("accepts", "input", "constants", "output"),
+)
+"""The kind of last resort, after those of other distributions: many models of other libraries can be called, too."""
+
+_PICKLES = (".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
-def open_suspect(thing: Any, *, accepts: Accepts | None = None, interface: ModelInterface = PLAIN) -> Suspect:
-    """Return the suspect behind a torch.nn.Module, a callable, recorded answers or their path.
+def open_suspect(thing: Any, *, accepts: Accepts | None = None, **options: Any) -> Suspect:
+    """Return the suspect behind a torch.nn.Module, a callable, recorded answers, a file or an address.
 
-    accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
-    interface: how a model or function is called, and which part of its answer counts.
+    accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`). Others do without.
+    options: how it is asked, as its kind takes them; None stands for what is not passed. input, constants, output
+        (`ModelInterface`); of files layout, provider and timeout besides (`OnnxSuspect`), of services headers
+        (`OpenInferenceTransport`, `MlflowTransport`); trust_code (`open_torch_archive`).
 
-    Raises InputError on anything else.
+    Raises InputError on anything else, and on options that do not go with it.
     """
     if accepts not in (None, "numpy", "torch"):
         raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
-    opened = thing if isinstance(thing, Suspect) else _opened(thing, accepts)
-    if not interface.is_plain:
-        if isinstance(opened, ModuleSuspect):
-            interface.check_call(opened.module.forward, f"forward of {type(opened.module).__qualname__}")
-        opened.interface = interface
-    return opened
+    passed = {name: value for name, value in options.items() if value is not None}
+    if isinstance(thing, Suspect):
+        _check_options(passed, (), "a suspect that is open already")
+        return thing
+    is_path = isinstance(thing, str | os.PathLike)
+    named = os.fspath(thing) if is_path else thing
+    kind = _kind_of_path(named) if is_path else _kind_of(named)
+    _check_options(passed, kind.options, f"a suspect of the kind {kind.name!r}")
+    if accepts is not None and "accepts" in kind.options:
+        passed["accepts"] = accepts
+    return kind.open(named, **passed)
 
 
-def _opened(thing: Any, accepts: Accepts | None) -> Suspect:
-    if isinstance(thing, str | os.PathLike):
-        return _kind_of_path(os.fspath(thing)).open(os.fspath(thing), accepts)
-    for kind in SUSPECT_KINDS:
+def _check_options(passed: dict[str, Any], allowed: tuple[str, ...], whose: str) -> None:
+    for name in passed:
+        if name not in allowed:
+            raise InputError(f"{name} does not go with {whose}; it takes {', '.join(allowed) or 'no options'}")
+
+
+def _kind_of(thing: Any) -> SuspectKind:
+    """Return the kind of a thing that is no path."""
+    for kind in _all_kinds():
         if kind.recognises(thing):
-            return kind.open(thing, accepts)
+            return kind
     if isinstance(thing, type):
         raise InputError(f"the suspect is the class {thing.__qualname__}, expected a trained model: pass an instance")
-    expected = ", or ".join(kind.expected for kind in SUSPECT_KINDS)
+    expected = ", or ".join(kind.expected for kind in (*SUSPECT_KINDS, CALLABLE))
     raise InputError(f"a suspect of type {type(thing).__name__} cannot be asked; expected {expected}")
 
 
 def _kind_of_path(path: str) -> SuspectKind:
-    """Return the kind that reads a file; InputError for an address, and for endings that none reads."""
-    ending = Path(path).suffix.lower()
-    for kind in SUSPECT_KINDS:
+    """Return the kind that reads a file or asks an address; InputError for what none knows."""
+    ending = "" if is_address(path) else Path(path).suffix.lower()
+    for kind in _all_kinds():
         if ending in kind.endings or kind.recognises(path):
             return kind
-    if path.lower().startswith(("http://", "https://")):
-        raise InputError(f"{path} is an address; {_READABLE}: pass a callable that sends the queries there")
-    if ending == ".onnx":
-        raise InputError(f"{path} is an ONNX file; {_READABLE}: pass a callable that runs the ONNX session")
+    shown = harmless(path, limit=200)
     if ending in _PICKLES:
         raise InputError(
-            f"{path} looks like a pickle, and unpickling a suspect would run its code; load weights into a model "
+            f"{shown} looks like a pickle, and unpickling a suspect would run its code; load weights into a model "
             "yourself (torch.load with weights_only=True, or safetensors) and pass the module"
         )
     known = ", ".join(ending for kind in SUSPECT_KINDS for ending in kind.endings)
-    raise InputError(f"{path} has an unknown ending; expected recorded answers in one of {known}")
+    raise InputError(f"{shown} has an unknown ending; expected an address, or one of {known}")
+
+
+def _all_kinds() -> Iterator[SuspectKind]:
+    """Yield metav's own kinds, those of other distributions, and the callable."""
+    yield from SUSPECT_KINDS
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            kind = entry.load()
+        # the code of another distribution may raise anything, and must not stop what has nothing to do with it
+        except Exception as error:
+            reason = harmless(f"{type(error).__name__}: {error}", limit=300)
+            warnings.warn(f"the suspect kind {entry.value} cannot be loaded ({reason}); it is left out", stacklevel=2)
+            continue
+        if isinstance(kind, SuspectKind):
+            yield kind
+        else:
+            warnings.warn(f"the entry point {entry.value} is no SuspectKind of metav; it is left out", stacklevel=2)
+    yield CALLABLE

@@ -79,6 +79,9 @@ class ArrayTask(Task):
     def with_recipe(self, recipe: DrawnRecipe) -> Self:
         """Return the task that trains by a recipe; of a training loop of its own only length and data change."""
         part = super().with_recipe(recipe)
+        if recipe.trains_on_all:
+            part = copy.copy(part)
+            part._digest, part.training_indices = None, torch.arange(len(part.examples))
         return part if self.has_own_loop else part._with_options(recipe.options(part.options))
 
     def validated_on(self, indices: Tensor) -> Self:

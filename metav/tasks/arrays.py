@@ -186,3 +186,8 @@ def _where(values: Any) -> str:
         return ""
     columns = [str(column) for column, dtype in dtypes.items() if getattr(dtype, "kind", "O") not in "buifc"]
     return f" (columns {', '.join(columns[:5])})" if columns else " (missing values)"
+
+
+def evenly(indices: Tensor, count: int) -> Tensor:
+    """Return at most `count` of the indices (n,), spread evenly over them."""
+    return indices[torch.linspace(0, len(indices) - 1, min(len(indices), count)).round().long()]

@@ -25,6 +25,9 @@ from metav.verifiers.places import Places
 DEFAULT_EPOCHS = 10.0
 """Epochs of one training from scratch, for a task that states none."""
 
+MOST_NUMBERS = 2**26
+"""Numbers that a model answers at once where it is measured."""
+
 TRAIN_OPTIONS = frozenset({"on_epoch", "truth"})
 """Parameters that a task's `train` may lack: `on_epoch` calls back after each epoch, `truth` mixes the answers of a
 teacher with the true targets."""
@@ -140,6 +143,10 @@ class Task:
         """Return the outputs (n, ...) of a model or callable to inputs, see `predict`; the model may need adapting."""
         own = self.adapted(model, looks_at_training=False) if isinstance(model, nn.Module) else model
         return predict(own, inputs)
+
+    def measured_at_once(self, most: int) -> int:
+        """Return how many inputs a model is asked at once where it is measured: `most`, or as memory allows."""
+        return most if self.outputs is None else max(8, min(most, MOST_NUMBERS // self.outputs))
 
     def identity(self) -> str:
         """Return a text that changes with the code of the task's class, see `metav.models.identity`."""

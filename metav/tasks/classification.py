@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metav import _core
 from metav.models.adapters import ExpectedAnswer
 from metav.models.training import TrainingOptions
 from metav.tasks.array_task import Augment
@@ -18,6 +20,8 @@ from metav.tasks.examples import labelled_examples
 from metav.tasks.labels import as_class_labels
 from metav.tasks.supervised import SupervisedTask
 
+LEAST_ROOT = 1e-2
+"""Least fourth root of a probability that counts, 1e-8: what a wrong and very sure answer counts is limited."""
 TEMPERATURE = 2.0
 """Softmax temperature at which a student classifier matches its teacher."""
 
@@ -101,6 +105,19 @@ class Classification(SupervisedTask):
             return loss
         spread = -log_probabilities(outputs).mean()
         return (1.0 - options.smoothing) * loss + options.smoothing * spread
+
+    def lack_of_fit(self, model: nn.Module) -> float:
+        """Return the cross-entropy on inputs of the training part, above the least that there is, at one confidence.
+
+        All models are brought to the mean confidence of the view `tempered` first, so that neither a temperature nor
+        smoothed labels move it; 0 is for a model whose every answer is right and as sure as all others.
+        """
+        indices = self._fitted_indices()
+        outputs = self.answers(model, self.examples[indices]).flatten(1).numpy()
+        roots = _core.apply_view(np.ascontiguousarray(outputs[None]), "tempered")[0].astype(np.float64)
+        probabilities = np.maximum(roots, LEAST_ROOT) ** 4
+        told = np.take_along_axis(probabilities, self.targets[indices].numpy()[:, None], axis=1)
+        return float(np.log(probabilities.max(axis=1).mean()) - np.log(told).mean())
 
     def metric(self, model: nn.Module) -> float:
         """Return the accuracy on the validation part, in [0, 1]."""

@@ -21,6 +21,7 @@ class TaskKind:
     required_options: options of the constructor that a user has to give, each with what it is.
     answers_classes: whether the outputs are a classifier's, so that a label can be read off them.
     answers_places: whether the outputs are those of several classifiers, one for each label or pixel.
+    answers_odds: whether there is one number for each place, the log-odds of its label.
     inputs_are_latents: whether inputs are random vectors that can be drawn at will, and the examples are what the model
         puts out.
     """
@@ -31,6 +32,7 @@ class TaskKind:
     required_options: Mapping[str, str] = field(default_factory=dict)
     answers_classes: bool = False
     answers_places: bool = False
+    answers_odds: bool = False
     inputs_are_latents: bool = False
 
     def load_class(self) -> Any:
@@ -82,6 +84,7 @@ TASK_KINDS: Mapping[str, TaskKind] = MappingProxyType(
                 home="metav.tasks.multi_label:MultiLabelClassification",
                 arrays={"inputs": _INPUTS, "labels": ("labels", "y")},
                 answers_places=True,
+                answers_odds=True,
             ),
             TaskKind(
                 name="segmentation",

@@ -16,7 +16,7 @@ from metav.support.randomness import derive_seed
 from metav.tasks.augmentations import augmentation_for
 from metav.tasks.base import Task
 
-SGD_RATE = 10.0
+SGD_RATE = 15.0
 """How much larger a learning rate gradient descent with momentum needs than Adam."""
 
 
@@ -32,6 +32,7 @@ class RecipeRange:
     optimizers, schedules: names, see `TrainingOptions`.
     smoothed, augmented: shares of the recipes with smoothed labels, of up to 0.2, and with an augmentation.
     least_part: the smallest share of the data.
+    on_all: share of the recipes that train on the task's validation part as well, as an owner may have done.
     """
 
     shortest: float = 0.4
@@ -45,6 +46,7 @@ class RecipeRange:
     smoothed: float = 0.4
     augmented: float = 1 / 3
     least_part: float = 0.6
+    on_all: float = 0.5
 
 
 USUAL_RANGE = RecipeRange()
@@ -73,11 +75,13 @@ def draw_recipe(task: Task, seed: int, recipe_range: RecipeRange = USUAL_RANGE) 
     """
     numbers = random.Random(derive_seed(seed, "recipe"))
     length, part, rate, batch, decay, smooth, augment, amount = (numbers.random() for _ in range(8))
+    trains_on_all = numbers.random() < recipe_range.on_all
     optimizer, schedule = numbers.choice(recipe_range.optimizers), numbers.choice(recipe_range.schedules)
     recipe = DrawnRecipe(
         epochs=task.epochs * _length(length, recipe_range),
         part=recipe_range.least_part + (1.0 - recipe_range.least_part) * part,
         seed=derive_seed(seed, "recipe's data"),
+        trains_on_all=trains_on_all,
     )
     options = task.options
     if task.has_own_loop or options is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,11 @@ from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, fit
 from metav.support.randomness import derive_seed
 from metav.tasks.array_task import ArrayTask
-from metav.tasks.arrays import balanced_order
+from metav.tasks.arrays import balanced_order, evenly
 from metav.tasks.augmentations import augmentation_of
+
+MOST_FITTED = 400
+"""Inputs that the lack of fit is measured on, at most: after each epoch, so that it costs little beside the epoch."""
 
 
 class SupervisedTask(ArrayTask):
@@ -76,7 +80,20 @@ class SupervisedTask(ArrayTask):
             seed=seed,
             parameters=chosen,
             on_epoch=on_epoch,
+            is_enough=None if teacher is not None else self._end(model, options),
         )
+
+    def lack_of_fit(self, model: nn.Module) -> float:
+        """Return how badly a model answers what it is trained on, from 0: the loss on inputs of the training part."""
+        indices = self._fitted_indices()
+        return float(self.loss(self.answers(model, self.examples[indices]), self.targets[indices]))
+
+    def _fitted_indices(self) -> Tensor:
+        return evenly(self.training_indices, self.measured_at_once(MOST_FITTED))
+
+    def _end(self, model: nn.Module, options: TrainingOptions) -> Callable[[], bool] | None:
+        until = options.until
+        return None if until is None else lambda: self.lack_of_fit(model) <= until
 
     def _true_loss(self, outputs: Tensor, targets: Tensor, options: TrainingOptions) -> Tensor:
         """Return the loss against the true targets, as it is minimised in training."""

@@ -10,6 +10,8 @@ from typing import Any
 from metav.statistics.intervals import Interval
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
+from metav.support.text import harmless
+from metav.suspects.asking_record import AskingRecord
 from metav.verdicts.competence import Competence
 from metav.verdicts.novelty import Novelty
 
@@ -20,7 +22,8 @@ MOST_NAMES = 10
 def listed_names(names: Sequence[str]) -> str:
     """Return names of classes in one line, the first MOST_NAMES of them."""
     more = len(names) - MOST_NAMES
-    return ", ".join([*names[:MOST_NAMES], *([f"and {more} more"] if more > 0 else [])])
+    shown = [harmless(name, limit=40) for name in names[:MOST_NAMES]]
+    return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])])
 
 
 class Decision(StrEnum):
@@ -54,6 +57,7 @@ class Verdict:
     commitment: of the fingerprint.
     suspect: one line that names the suspect.
     class_names: of the task's classes or labels, in the order of the outputs; empty where they are numbers.
+    asking: what was sent, and the head of the log; None where the suspect was asked without options.
     """
 
     decision: Decision
@@ -75,12 +79,14 @@ class Verdict:
     commitment: str
     suspect: str
     class_names: tuple[str, ...] = ()
+    asking: AskingRecord | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
         intervals = {name: values[name].to_dict() for name in ("fpr_interval", "tpr_interval")}
-        parts = {name: None if values[name] is None else values[name].to_dict() for name in ("competence", "novelty")}
+        optional = ("competence", "novelty", "asking")
+        parts = {name: None if values[name] is None else values[name].to_dict() for name in optional}
         result: dict[str, Any] = plain(values | intervals | parts | {"decision": self.decision.value})
         return result
 
@@ -120,7 +126,10 @@ class Verdict:
         if self.class_names:
             lines.append(("classes", listed_names(self.class_names)))
         noise = "not measured" if self.noise is None else f"{self.noise:.2g} standard deviations"
-        return [*lines, ("queries", f"{self.queries}, noise {noise}"), ("commitment", self.commitment)]
+        lines.append(("queries", f"{self.queries}, noise {noise}"))
+        if self.asking is not None:
+            lines.append(("asked", str(self.asking)))
+        return [*lines, ("commitment", self.commitment)]
 
     def _conclusion(self) -> str:
         match self.decision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,18 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
-from metav.support.model_answers import OutputChoice
-from metav.support.model_interface import ModelInterface
+from metav.support.text import harmless
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
+from metav.suspects.answer_reading import reader_for
+from metav.suspects.asking import StoppedAskingError, ask_with_care, is_service
+from metav.suspects.asking_options import AskingOptions
+from metav.suspects.asking_record import AskingRecord, CarefulAnswers
 from metav.verdicts.access import Access
 from metav.verdicts.access_rules import AccessRule, rule_for
 from metav.verdicts.competence import Competence, judge_competence
 from metav.verdicts.novelty import Novelty
 from metav.verdicts.reading import Reading, read_answers, readable
+from metav.verdicts.steadiness import unsteadiness
 from metav.verdicts.verdict import Decision, Verdict
 from metav.verifiers.places import Places
 
@@ -45,51 +49,73 @@ def verify(
     fp: Fingerprint | str | os.PathLike[str],
     suspect: Any,
     *,
-    batch_size: int = 256,
     accepts: Accepts | None = None,
-    output: OutputChoice | None = None,
-    query_input: str | None = None,
-    constant_inputs: Mapping[str, Any] | None = None,
+    asking: AskingOptions | None = None,
+    **options: Any,
 ) -> Verdict:
     """Ask a suspect the queries of a fingerprint and judge whether it was derived from the owner's model.
 
     fp: a fingerprint or its file.
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
-        answers (N, outputs) or its path (.npy, .npz, .csv, .json).
-    batch_size: most queries that are sent at once.
+        answers (N, outputs) or its path (.npy, .npz, .csv, .json); the path of an .onnx file; the address of a model
+        behind the Open Inference Protocol or MLflow; the path of a service's template (.yaml, .toml).
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
-    output: which part of its answer counts, where several fit: a name ("logits"), a number, or a function from the
-        answer to an array; None for the part that fits, or that has the name of the owner's.
-    query_input, constant_inputs: which of several inputs carries the queries, by name, and what the others are given
-        (see `metav.adapt_model`).
+    asking: how carefully it is asked.
+    options: fields of `AskingOptions`, to replace some of `asking`: batch_size, log, budget, rate, decoys, ...; and how
+        the suspect is asked (see `open_suspect`). Of models with several inputs and outputs: input, the name of the one
+        that takes the queries; constants, what the others are given, by name; output, which part of the answer counts,
+        where several fit: a name ("logits"), a number, or a function from the answer to an array. Of files and services
+        layout, provider, timeout, headers, trust_code.
 
     A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE.
 
-    Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect.
+    Raises ArtefactError on a broken file, InputError on anything that cannot be a suspect and for options that cannot
+    be used, QueryLogError for a log that was altered or is of another run.
     """
     fingerprint = fp if isinstance(fp, Fingerprint) else load(fp)
-    interface = ModelInterface(output=output, query_input=query_input, constant_inputs=constant_inputs or {})
-    opened = open_suspect(suspect, accepts=accepts, interface=interface)
+    of_asking, of_suspect = split_options(suspect, options)
+    chosen = replace(AskingOptions() if asking is None else asking, **of_asking)
+    opened = open_suspect(suspect, accepts=accepts, **of_suspect)
     if fingerprint.calibration_models is None:
         message = (
             "the fingerprint was made by a version of metav whose verdicts accuse honest models; make it again from "
             "the owner's model"
         )
         return _Case(fingerprint, opened).inconclusive("old_format", message)
-    specification = fingerprint.task
     try:
-        answers = opened.answer(
-            fingerprint.queries,
-            outputs=specification.outputs,
-            batch_size=batch_size,
-            labels=specification.kind.answers_classes,
-            places=specification.places,
-            class_names=specification.class_names if specification.places is None else (),
-            usual_output=specification.output_name,
-        )
+        answers = _answers(fingerprint, opened, chosen)
     except SuspectError as error:
-        return _Case(fingerprint, opened).inconclusive(error.reason, str(error))
+        record = error.record if isinstance(error, StoppedAskingError) else None
+        return _Case(fingerprint, opened, record=record).inconclusive(error.reason, str(error))
     return _judge(fingerprint, opened, answers)
+
+
+def split_options(suspect: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of asking among some, and those of opening a suspect."""
+    names = {field.name for field in fields(AskingOptions)}
+    if isinstance(suspect, str | os.PathLike):
+        names -= {"timeout"}  # files and services keep their own time
+    of_asking = {name: value for name, value in options.items() if name in names}
+    return of_asking, {name: value for name, value in options.items() if name not in names}
+
+
+def unusable(fp: Fingerprint, name: str, message: str) -> Verdict:
+    """Return the verdict on a suspect that cannot even be asked: INCONCLUSIVE, with the reason "unusable"."""
+    return _Case(fp, _Named(name)).inconclusive("unusable", message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Stands for a suspect of which nothing but the name is known."""
+
+    description: str
+
+
+def _answers(fp: Fingerprint, suspect: Suspect, options: AskingOptions) -> Answers:
+    if options.is_plain and not is_service(suspect):
+        reader = reader_for(fp.task, suspect.interface.output)
+        return suspect.answer(fp.queries, outputs=fp.task.outputs, batch_size=options.batch_size, reader=reader)
+    return ask_with_care(suspect, fp, options)
 
 
 def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
@@ -97,6 +123,9 @@ def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
     if len(fp.queries) > 1 and (answers.responses == answers.responses[0]).all():
         message = "the suspect gives the same answer to every query; check that it reads its input"
         return _Case(fp, suspect, answers=answers).inconclusive("constant", message)
+    unsteady = unsteadiness(answers) if isinstance(answers, CarefulAnswers) else None
+    if unsteady is not None:
+        return _Case(fp, suspect, answers=answers).inconclusive(*unsteady)
     reading = read_answers(fp, answers)
     rows, rule = readable(reading.rows, reading.access, fp.task.places), rule_for(fp, reading.access)
     case = _Case(fp, suspect, answers=answers, reading=reading, access_rule=rule)
@@ -167,13 +196,14 @@ class _Case:
     """What is known of a suspect so far."""
 
     fp: Fingerprint
-    suspect: Suspect
+    suspect: Suspect | _Named
     answers: Answers | None = None
     reading: Reading | None = None
     competence: Competence | None = None
     novelty: Novelty | None = None
     logit: float | None = None
     access_rule: AccessRule | None = None
+    record: AskingRecord | None = None
 
     @property
     def rule(self) -> Calibration:
@@ -205,8 +235,9 @@ class _Case:
             queries=len(self.fp.queries),
             noise=None if self.answers is None else self.answers.noise,
             commitment=self.fp.commitment,
-            suspect=self.suspect.description,
+            suspect=harmless(self.suspect.description),
             class_names=self.fp.task.class_names,
+            asking=self.answers.record if isinstance(self.answers, CarefulAnswers) else self.record,
         )
 
 

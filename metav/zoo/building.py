@@ -22,6 +22,7 @@ from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
 from metav.support.signatures import show_options
 from metav.tasks.base import Task
+from metav.tasks.supervised import SupervisedTask
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, plain_architectures
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
@@ -66,7 +67,7 @@ class BuildOptions(TypedDict, total=False):
         are at least half of the independent ones, the hard ones. None: recipes are drawn at random. It is worth giving
         wherever the owner was not trained by `task.train`.
     independent: trained models that the user has and that do not derive from the owner's, on top of `negatives`.
-    output, query_input, constant_inputs: how models are called and which part of their answers counts, where that is
+    output, input, constants: how models are called and which part of their answers counts, where that is
         not one tensor to one that fits the task (see `metav.adapt_model`); of models that the recipe returns as well,
         and as far as they have such inputs and parts, of architectures and independent models.
     progress: None shows a bar on a terminal, False never, True always.
@@ -82,8 +83,8 @@ class BuildOptions(TypedDict, total=False):
     recipe: Recipe | None
     independent: Sequence[nn.Module]
     output: OutputChoice | None
-    query_input: str | None
-    constant_inputs: Mapping[str, Any] | None
+    input: str | None
+    constants: Mapping[str, Any] | None
     progress: bool | None
 
 
@@ -165,12 +166,12 @@ def _build(
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
     output: OutputChoice | None = None,
-    query_input: str | None = None,
-    constant_inputs: Mapping[str, Any] | None = None,
+    input: str | None = None,
+    constants: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Zoo:
     task = checked_arguments(owner, task, jobs)
-    interface = ModelInterface(output=output, query_input=query_input, constant_inputs=constant_inputs or {})
+    interface = ModelInterface(output=output, input=input, constants=constants or {})
     identity = "" if recipe is None else check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), single_thread():
@@ -302,6 +303,7 @@ def zoo_context(
         other_task=other_task,
         architectures=(own, *others),
         least_useful=baseline + 0.5 * (metric - baseline) if baseline is not None and better else None,
+        owner_fit=task.lack_of_fit(clone) if isinstance(task, SupervisedTask) and not task.has_own_loop else None,
         digests=context_digests(
             state_digest(clone),
             {name: "" if entry is None else identity_of(entry) for name, entry in digests.items()},

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from metav.models.recipe import DrawnRecipe
 from metav.obfuscations.registry import OBFUSCATIONS
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.randomness import derive_seed, isolated_rng, single_thread
 from metav.tasks.recipes import SUSPECT_RANGE, USUAL_RANGE, RecipeRange, draw_recipe
 from metav.zoo.cache import TrainedModel
+from metav.zoo.inferred_recipes import descendant, nearest_recipes
 from metav.zoo.plan import CLASSICAL, HOMOLOGOUS, KINDRED, OTHER_DATA, PlannedModel, is_drawn
-from metav.zoo.standing import OwnerStanding, owner_standing, stretched
+from metav.zoo.standing import Measurements, OwnerStanding, measurements, owner_standing, stretched
 from metav.zoo.training import ZooContext
 
-STAGES = 3
+STAGES = 4
 """Parts that the independent models are trained in; between them the range of recipes may be stretched."""
 FEWEST_IN_STAGES = 12
 """Homologous models from which on a zoo is trained in stages: fewer show no range that an owner could be outside of."""
+FIT_FACTOR = 1.5
+"""Independent models with drawn recipes are trained to the owner's lack of fit, up to this factor more or less."""
 DERIVED_WITH_RECIPE = 0.5
 """Share of the derived models that need training whose thief has a recipe of his own."""
 
@@ -42,8 +47,9 @@ def train_in_stages(plan: Sequence[PlannedModel], context: ZooContext, train: Tr
     """Give each planned model its recipe and train it.
 
     Models of a told recipe come first, since most that can go wrong goes wrong there. Without one the independent
-    models are trained in three parts, and after each the range of the recipes is stretched where the owner stands
-    outside. Which models there are does not depend on `train`, only on what it returns.
+    models are trained in parts: after each the range of the recipes is stretched where the owner stands outside, and
+    the next recipes are made from those whose models are most like the owner's. Which models there are does not depend
+    on `train`, only on what it returns.
     """
     told = context.recipe is not None
     if suspects:
@@ -52,24 +58,60 @@ def train_in_stages(plan: Sequence[PlannedModel], context: ZooContext, train: Tr
     recipe_range, stretches = USUAL_RANGE, 0
     finished: dict[str, PlannedModel] = {}
     trained: dict[str, TrainedModel] = {}
-    standing: OwnerStanding | None = None
+    standing, peers = None, _Peers(context)
     stages = _told_first(plan) if told else _in_parts(plan)
     for number, stage in enumerate(stages):
-        if number and standing is not None and not standing.covered and not told:
+        if number and standing is not None and not (standing.covered and standing.reached) and not told:
             recipe_range, stretches = stretched(recipe_range, standing, context.task), stretches + 1
-        done = [with_recipe(planned, context, recipe_range) for planned in stage]
+        done = [with_recipe(planned, context, recipe_range, parents=peers.nearest()) for planned in stage]
         finished |= {planned.run: planned for planned in done}
         trained |= train(done)
-        standing = _standing([finished[entry.run] for entry in plan if entry.run in finished], trained, context)
-        standing = None if standing is None else replace(standing, stretches=stretches)
+        peers.measure([finished[entry.run] for entry in plan if entry.run in finished], trained)
+        standing = peers.standing(stretches)
     return TrainedZoo(plan=tuple(finished[planned.run] for planned in plan), trained=trained, standing=standing)
 
 
+class _Peers:
+    """The independent models that are most like the owner's: by the told recipe, else of its class and data."""
+
+    def __init__(self, context: ZooContext) -> None:
+        self._context = context
+        self._family, self._recipe = (HOMOLOGOUS, "drawn") if context.recipe is None else (KINDRED, "told")
+        self._found: dict[str, tuple[DrawnRecipe | None, Measurements]] = {}
+        with isolated_rng(0), single_thread():
+            self._owner = measurements(context.task, context.owner)
+
+    def measure(self, plan: Sequence[PlannedModel], trained: Mapping[str, TrainedModel]) -> None:
+        """Measure those of the trained models that are peers and have not been measured."""
+        for planned in plan:
+            if planned.family != self._family or planned.attack is not None or planned.run in self._found:
+                continue
+            with isolated_rng(0), single_thread():
+                model = self._context.model(planned, trained[planned.run].states[-1])
+                self._found[planned.run] = planned.recipe, measurements(self._context.task, model)
+
+    def standing(self, stretches: int) -> OwnerStanding | None:
+        """Return where the owner's model stands among them; None where there are none."""
+        measured = [values for _, values in self._found.values()]
+        return owner_standing(self._owner, measured, recipe=self._recipe, stretches=stretches)
+
+    def nearest(self) -> tuple[DrawnRecipe, ...]:
+        """Return the drawn recipes whose models came out most like the owner's."""
+        tried = [(recipe, values) for recipe, values in self._found.values() if recipe is not None]
+        return nearest_recipes(self._owner, tried) if tried else ()
+
+
 def with_recipe(
-    planned: PlannedModel, context: ZooContext, recipe_range: RecipeRange, *, suspects: bool = False
+    planned: PlannedModel,
+    context: ZooContext,
+    recipe_range: RecipeRange,
+    *,
+    parents: Sequence[DrawnRecipe] = (),
+    suspects: bool = False,
 ) -> PlannedModel:
     """Return a planned model with the recipe that it is trained by.
 
+    parents: recipes that those of independent models are made from, see `descendant`.
     suspects: whether homologous models train in the task's own way.
     """
     task, families = context.task, (KINDRED, CLASSICAL, *([HOMOLOGOUS] if suspects else []))
@@ -82,10 +124,24 @@ def with_recipe(
         return planned
     elif planned.family == OTHER_DATA and context.other_task is not None:
         task = context.other_task
+    until = None if planned.is_positive else _until(planned, context)
+    if until is not None:  # long enough to get there, whatever the rate
+        recipe_range = replace(recipe_range, shortest=1.0, longer=1.0)
     recipe = draw_recipe(task, planned.seed, recipe_range)
-    # changed data are a part of the examples already
-    is_part = planned.varied or (planned.family == OTHER_DATA and context.other_task is None)
-    return replace(planned, recipe=replace(recipe, part=1.0) if is_part else recipe)
+    recipe = replace(recipe if planned.is_positive else descendant(recipe, parents, planned.seed), until=until)
+    # changed data are a part of the examples already; whoever has the owner's data has all that queries are made of
+    whole = (
+        planned.varied or planned.family == HOMOLOGOUS or (planned.family == OTHER_DATA and context.other_task is None)
+    )
+    return replace(planned, recipe=replace(recipe, part=1.0) if whole else recipe)
+
+
+def _until(planned: PlannedModel, context: ZooContext) -> float | None:
+    """Return the lack of fit at which an independent model is trained enough: around the owner's."""
+    if context.owner_fit is None:
+        return None
+    place = derive_seed(planned.seed, "until") % 10_001 / 10_000
+    return context.owner_fit * math.exp((2.0 * place - 1.0) * math.log(FIT_FACTOR))
 
 
 def _told_first(plan: Sequence[PlannedModel]) -> list[list[PlannedModel]]:
@@ -97,18 +153,8 @@ def _in_parts(plan: Sequence[PlannedModel]) -> list[list[PlannedModel]]:
     independent = [planned for planned in plan if not planned.is_positive]
     if sum(planned.family == HOMOLOGOUS for planned in independent) < FEWEST_IN_STAGES:
         return [list(plan)]
-    parts: list[list[PlannedModel]] = [[planned for planned in plan if planned.is_positive], [], []]
+    parts: list[list[PlannedModel]] = [[] for _ in range(STAGES)]
+    parts[0] = [planned for planned in plan if planned.is_positive]
     for index, planned in enumerate(independent):
         parts[index * STAGES // len(independent)].append(planned)
     return parts
-
-
-def _standing(
-    plan: Sequence[PlannedModel], trained: Mapping[str, TrainedModel], context: ZooContext
-) -> OwnerStanding | None:
-    """Return where the owner stands among the kindred models, or the homologous ones where there are none."""
-    family, recipe = (HOMOLOGOUS, "drawn") if context.recipe is None else (KINDRED, "told")
-    chosen = [planned for planned in plan if planned.family == family and planned.attack is None]
-    with isolated_rng(0), single_thread():
-        models = [context.model(planned, trained[planned.run].states[-1]) for planned in chosen]
-        return owner_standing(context.owner, models, context.task, recipe=recipe)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from metav.models.running import predict
 from metav.tasks.array_task import ArrayTask
+from metav.tasks.arrays import evenly
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
 from metav.tasks.recipes import RecipeRange
+from metav.tasks.supervised import SupervisedTask
 
 MOST_EXAMPLES = 1000
 """Examples of each part that the models are measured on, at most."""
+Measurements = Mapping[tuple[str, str], float]
+"""Values by quantity and part of the data, see `StandingRow`."""
+LACK_OF_FIT = "lack of fit"
+REACHED = 2.0
+"""Lack of fit of the median independent model, in that of the owner's, from which on trainings get longer."""
 SLACK = 0.3
 """How far outside the owner's model still counts as inside, where 1 is from the independent models' median to their end
 of the range. A model that is one of them is further outside in about one of a hundred cases."""
@@ -28,7 +33,8 @@ of the range. A model that is one of them is further outside in about one of a h
 class StandingRow:
     """One measurement of the owner's model beside those of the independent models.
 
-    quantity: "confidence" (mean of the largest log-probability), "loss" or "metric", of the task.
+    quantity: "confidence" (mean of the largest log-probability), "spread" (logarithm of the root mean square of centred
+        log-probabilities), "loss" or "metric", of the task, or LACK_OF_FIT.
     part: "training" or "validation", of the task's data.
     owner: the value of the owner's model.
     lowest, median, highest: of the independent models.
@@ -77,6 +83,12 @@ class OwnerStanding:
         """Whether the owner lies within the range of the independent models in every row."""
         return all(row.covered for row in self.rows)
 
+    @property
+    def reached(self) -> bool:
+        """Whether most of the independent models fit their data about as well as the owner's model does."""
+        rows = [row for row in self.rows if row.quantity == LACK_OF_FIT]
+        return all(row.median <= REACHED * row.owner for row in rows)
+
     def excess(self, quantity: str, part: str) -> float:
         """Return how far the owner lies outside in one row, see `StandingRow`; 0 where there is no such row."""
         found = (row.excess for row in self.rows if (row.quantity, row.part) == (quantity, part))
@@ -95,54 +107,60 @@ class OwnerStanding:
 
 
 def owner_standing(
-    owner: nn.Module, independent: Sequence[nn.Module], task: Task, *, recipe: str, stretches: int = 0
+    owner: Measurements, measured: Sequence[Measurements], *, recipe: str, stretches: int = 0
 ) -> OwnerStanding | None:
-    """Measure the owner's model and independent ones on the task's data; None without independent models.
+    """Return where the owner's model stands; None without independent models.
 
-    Tasks without data in memory, and generation, have the metric alone.
+    owner, measured: what was measured of it, and of each independent model.
     """
-    if not independent:
+    if not measured:
         return None
-    measured = [measurements(task, model) for model in independent]
     rows = []
-    for (quantity, part), value in measurements(task, owner).items():
+    for (quantity, part), value in owner.items():
         values = [entry[quantity, part] for entry in measured]
         if all(map(math.isfinite, (value, *values))):
             lowest, middle, highest = min(values), statistics.median(values), max(values)
             rows.append(
                 StandingRow(quantity=quantity, part=part, owner=value, lowest=lowest, median=middle, highest=highest)
             )
-    return OwnerStanding(rows=tuple(rows), models=len(independent), recipe=recipe, stretches=stretches)
+    return OwnerStanding(rows=tuple(rows), models=len(measured), recipe=recipe, stretches=stretches)
 
 
-def measurements(task: Task, model: nn.Module) -> dict[tuple[str, str], float]:
-    """Return confidence, loss and metric of a model by (quantity, part), as far as the task has them."""
+def measurements(task: Task, model: nn.Module) -> Measurements:
+    """Return confidence, spread, loss, metric and lack of fit of a model, as far as the task has them.
+
+    Tasks without data in memory, and generation, have the metric alone.
+    """
     if not isinstance(task, ArrayTask) or task.kind.inputs_are_latents or task.targets is None:
         return {("metric", "validation"): float(task.metric(model))}
     found: dict[tuple[str, str], float] = {}
     for part, every in (("training", task.training_indices), ("validation", task.validation_indices)):
         if len(every) == 0:
             continue
-        indices = every[torch.linspace(0, len(every) - 1, min(len(every), MOST_EXAMPLES)).round().long()]
-        outputs, targets = predict(model, task.examples[indices]), task.targets[indices]
+        indices = evenly(every, task.measured_at_once(MOST_EXAMPLES))
+        outputs, targets = task.answers(model, task.examples[indices]), task.targets[indices]
         if task.kind.answers_classes:
-            found["confidence", part] = _confidence(outputs)
+            logs = log_probabilities(outputs)
+            found["confidence", part] = float(logs.amax(dim=1).mean())
+            found["spread", part] = float((logs - logs.mean(dim=1, keepdim=True)).square().mean().sqrt().log())
         found["loss", part] = float(task.loss(outputs, targets))
         found["metric", part] = float(task.validated_on(indices).metric(model))
+    if isinstance(task, SupervisedTask):
+        found[LACK_OF_FIT, "training"] = task.lack_of_fit(model)
     return found
 
 
 def stretched(recipe_range: RecipeRange, standing: OwnerStanding, task: Task) -> RecipeRange:
     """Return a range of recipes that reaches further to where the owner's model stands.
 
-    More confident, or of lower loss, than all independent models: longer trainings. Less confident without being worse
-    on what it was trained on: more smoothing and augmentation. Worse on it: shorter trainings. Better on held-back data
-    than all: longer ones, with more augmentation.
+    More confident, or of lower loss, than all independent models, or fitting better than most: longer trainings. Less
+    confident without being worse on what it was trained on: more smoothing and augmentation. Worse on it: shorter
+    trainings. Better on held-back data than all: longer ones, with more augmentation.
     """
     sign = 1.0 if task.higher_is_better else -1.0
     confidence, loss = standing.excess("confidence", "training"), standing.excess("loss", "training")
     known, learned = sign * standing.excess("metric", "training"), sign * standing.excess("metric", "validation")
-    longer = confidence > 0.0 or loss < 0.0 or known > 0.0
+    longer = confidence > 0.0 or loss < 0.0 or known > 0.0 or not standing.reached
     softer = (confidence < 0.0 or loss > 0.0) and known >= 0.0
     shorter = known < 0.0 or (learned < 0.0 and not longer)
     better = learned > 0.0 or standing.excess("loss", "validation") < 0.0
@@ -156,10 +174,6 @@ def stretched(recipe_range: RecipeRange, standing: OwnerStanding, task: Task) ->
     if softer or better:
         other = replace(other, augmented=_more(other.augmented))
     return other
-
-
-def _confidence(outputs: Tensor) -> float:
-    return float(log_probabilities(outputs).amax(dim=1).mean())
 
 
 def _more(share: float) -> float:

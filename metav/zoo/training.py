@@ -47,6 +47,7 @@ class ZooContext:
     digests: identities of all of these, which go into every cache key.
     recipe: how the owner's model was trained; None where the user does not tell.
     recipe_identity: goes into the cache keys of the models made by it.
+    owner_fit: the owner's lack of fit (`SupervisedTask.lack_of_fit`), which drawn recipes train for; None: they do not.
     """
 
     owner: nn.Module
@@ -58,6 +59,7 @@ class ZooContext:
     digests: dict[str, str]
     recipe: Recipe | None = None
     recipe_identity: str = ""
+    owner_fit: float | None = None
 
     def key(self, planned: PlannedModel) -> str:
         """Return the cache key of a planned model."""

@@ -426,7 +426,7 @@ def test_weights_are_asked_for_where_a_fresh_model_would_be_judged(owner_file, w
     [
         ("nothing.npy", "there is no file nothing.npy; expected recorded answers"),
         ("model.pt", "looks like a pickle"),
-        ("https://example.org/model", "is an address"),
+        ("https://example.org/model", "does not tell its protocol"),
         ("answers.txt", "has an unknown ending"),
     ],
 )

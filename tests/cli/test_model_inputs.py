@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from output_cases import MASK, classes, images, masks, vectors
 
 from metav.cli.commands import main
-from metav.cli.model_inputs import interface_of
+from metav.cli.suspect_options import input_options
 from metav.errors import InputError
 
 MODELS = """
@@ -53,7 +54,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_model_of_several_inputs_and_outputs_from_the_data_to_the_verdict(workplace):
-    asked = ("--query-input", "values", "--constant-input", "mask=mask.npy", "--constant-input", "scale=2.0")
+    asked = ("--input", "values", "--input", "mask=mask.npy", "--input", "scale=2.0")
     command = ("fingerprint", "models_of_several:Several", "--data", "data.npz", "-o", "a.metav", *SMALL, *asked)
     refused = call(*command)
     assert (refused.exit_code, (workplace / "a.metav").exists()) == (2, False)
@@ -64,14 +65,15 @@ def test_a_model_of_several_inputs_and_outputs_from_the_data_to_the_verdict(work
     assert "classes          cat, dog, owl" in card.stderr
     assert json.loads(card.stdout)["task"]["class_names"] == ["cat", "dog", "owl"]
     verdict = call("verify", "a.metav", "models_of_several:Several", "--trained", "--json", *asked)
+    assert verdict.exit_code in (0, 1, 3), verdict.stderr
     found = json.loads(verdict.stdout)
     assert found["score"] is not None
     assert found["class_names"] == ["cat", "dog", "owl"]
     assert "classes: cat, dog, owl" in verdict.stderr
     missing = call("verify", "a.metav", "models_of_several:Several", "--trained")
     assert missing.exit_code == 3
-    assert 'query_input="mask"' in missing.stderr
-    wrong = call("verify", "a.metav", "models_of_several:Several", "--trained", "--query-input", "x")
+    assert 'input="mask"' in missing.stderr
+    wrong = call("verify", "a.metav", "models_of_several:Several", "--trained", "--input", "x")
     assert wrong.exit_code == 2
     assert "Several has no input 'x'; expected one of mask, values, scale" in wrong.stderr
 
@@ -93,30 +95,29 @@ def test_too_many_queries_are_refused_before_anything_is_trained(workplace):
     assert "400 queries need 100 different natural inputs, and the task has 80" in refused.stderr
 
 
-def test_constants_are_read_as_json_files_or_text(tmp_path):
+def test_constants_are_read_as_json_or_files(tmp_path):
     np.save(tmp_path / "a.npy", MASK)
-    texts = (f"mask={tmp_path / 'a.npy'}", "scale=0.5", "cached=false", "ids=[[1, 2]]", "mode=fast", "nothing=null")
-    found = interface_of("-1", "values", texts)
-    assert found["output"] == -1
-    constants = found["constant_inputs"]
+    texts = (f"mask={tmp_path / 'a.npy'}", "scale=0.5", "cached=false", "ids=[[1, 2]]", "nothing=null")
+    found = input_options(("values", *texts))
+    assert found["input"] == "values"
+    constants = found["constants"]
     assert np.array_equal(constants["mask"], MASK)
     assert np.array_equal(constants["ids"], [[1, 2]])
-    rest = {name: constants[name] for name in ("scale", "cached", "mode", "nothing")}
-    assert rest == {"scale": 0.5, "cached": False, "mode": "fast", "nothing": None}
-    assert interface_of("logits.0", None, ()) == {"output": "logits.0", "query_input": None, "constant_inputs": None}
+    rest = {name: constants[name] for name in ("scale", "cached", "nothing")}
+    assert rest == {"scale": 0.5, "cached": False, "nothing": None}
+    assert input_options(()) == {"input": None, "constants": {}}
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "error", "message"),
     [
-        ("mask", "'mask' is no constant input; expected NAME=VALUE"),
-        ("a b=1", "is no constant input"),
-        ("mask=nowhere.npy", "there is no file nowhere.npy for the input mask"),
-        ("mask=broken.npy", "broken.npy cannot be read"),
+        ("mask=fast", click.UsageError, "expected a number or a list such as"),
+        ("mask=nowhere.npy", InputError, "there is no file nowhere.npy for the input mask"),
+        ("mask=broken.npy", InputError, "broken.npy cannot be read"),
     ],
 )
-def test_constants_that_cannot_be_read_are_refused(text, message, tmp_path, monkeypatch):
+def test_constants_that_cannot_be_read_are_refused(text, error, message, tmp_path, monkeypatch):
     (tmp_path / "broken.npy").write_bytes(b"no array")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=message):
-        interface_of(None, None, (text,))
+    with pytest.raises(error, match=message):
+        input_options((text,))

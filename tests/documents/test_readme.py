@@ -7,6 +7,7 @@ import subprocess
 import warnings
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -94,8 +95,10 @@ def test_the_number_of_obfuscations_in_the_text_is_right():
 
 def test_the_queries_can_be_sent_and_the_answers_verified_as_shown(ran, tmp_path):
     names, folder = ran
-    commands = re.findall(r"^\$ metav (inspect|verify) owner\.metav (.*)$", README, flags=re.MULTILINE)
-    assert [command for command, _ in commands] == ["inspect", "verify", "verify"]
+    commands = re.findall(
+        r"^\$ metav (inspect|verify) owner\.metav (--queries .*|answers.*)$", README, flags=re.MULTILINE
+    )
+    assert [command for command, _ in commands] == ["inspect", "verify"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert CliRunner().invoke(cli.main, ["inspect", "owner.metav", *commands[0][1].split()]).exit_code == 0
@@ -104,11 +107,43 @@ def test_the_queries_can_be_sent_and_the_answers_verified_as_shown(ran, tmp_path
         assert CliRunner().invoke(cli.main, ["verify", "owner.metav", *commands[1][1].split()]).exit_code == 1
 
 
+def test_the_log_of_the_text_s_run_is_as_the_text_says(ran, tmp_path):
+    names, folder = ran
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command = next(line for block in blocks("console") for line in block.splitlines() if "metav log verify" in line)
+        assert CliRunner().invoke(cli.main, command.split()[2:]).exit_code == 0
+        checked = CliRunner().invoke(cli.main, ["log", "verify", "run.db", "--head", names["verdict"].asking.head])
+        assert checked.exit_code == 0
+    assert names["verdict"].asking.sent <= 500
+
+
+def test_the_form_goes_out_and_comes_back_as_shown(ran):
+    names, folder = ran
+    export, back = (
+        next(line.split()[2:] for block in blocks("console") for line in block.splitlines() if part in line)
+        for part in ("queries export", "--recorded")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert CliRunner().invoke(cli.main, export).exit_code == 0
+        with np.load("queries/queries.npz") as arrays:
+            rows = names["model"](torch.from_numpy(arrays["inputs"])).detach().numpy()
+            table = np.column_stack([arrays["query"], rows])[::-1]
+        heading = Path("queries/answers.csv").read_text().splitlines()[0]
+        lines = [",".join([str(int(row[0])), *map(repr, map(float, row[1:]))]) for row in table]
+        Path("filled.csv").write_text("\n".join([heading, *lines]))
+        assert CliRunner().invoke(cli.main, back).exit_code == 1
+
+
 def test_every_option_in_the_text_exists():
     for line in (line for block in blocks("console") for line in block.splitlines()):
         program, command, *words = line.removeprefix("$ ").split()
         assert program == "metav"
-        known = {option for entry in cli.main.commands[command].params for option in entry.opts}
+        found = cli.main.commands[command]
+        if isinstance(found, click.Group):
+            found = found.commands[words.pop(0)]
+        known = {option for entry in found.params for option in entry.opts}
         assert {word for word in words if word.startswith("-")} <= known
 
 

@@ -19,7 +19,7 @@ from metav.support.randomness import isolated_rng
 
 FEATURES, CLASSES = 6, 3
 OPTIONS = metav.OptimizationOptions(queries=8, steps=2, repeats=1, refit_steps=10, verifier="local", sampled=2)
-ZOO = {"positives": 3, "negatives": 5, "snapshots": 0, "free_negatives": False, "architectures": []}
+ZOO = {"positives": 3, "negatives": 7, "snapshots": 0, "free_negatives": False, "architectures": []}
 LIGHT = ("weight_noise", "finetune_last")
 
 
@@ -274,33 +274,31 @@ MASK = np.array([[1, 1, 0, 1, 1, 1]], dtype=np.float32)
 INPUTS = [
     Case(
         has="several inputs",
-        write='`query_input="values", constant_inputs={"mask": mask}`',
-        trial=lambda: owner_and_suspect(Masked, trains=False, query_input="values", constant_inputs={"mask": MASK[0]}),
+        write='`input="values", constants={"mask": mask}`',
+        trial=lambda: owner_and_suspect(Masked, trains=False, input="values", constants={"mask": MASK[0]}),
     ),
     Case(
         has="a constant for each query (first axis of 1, repeated)",
-        write='`constant_inputs={"mask": mask[None], "scale": 2.0}`',
+        write='`constants={"mask": mask[None], "scale": 2.0}`',
         trial=lambda: owner_and_suspect(
-            Masked, trains=False, query_input="values", constant_inputs={"mask": torch.tensor(MASK), "scale": 2.0}
+            Masked, trains=False, input="values", constants={"mask": torch.tensor(MASK), "scale": 2.0}
         ),
     ),
     Case(
         has="a text classifier, asked by its embeddings",
-        write='`query_input="inputs_embeds", constant_inputs={"attention_mask": mask}`',
+        write='`input="inputs_embeds", constants={"attention_mask": mask}`',
         trial=lambda: owner_and_suspect(
             text_transformer,
             sentence_task(),
             trains=False,
-            query_input="inputs_embeds",
-            constant_inputs={"attention_mask": np.array([[1, 1, 1, 0]])},
+            input="inputs_embeds",
+            constants={"attention_mask": np.array([[1, 1, 1, 0]])},
         ),
     ),
     Case(
         has="the same, chosen once for all calls",
-        write='`metav.adapt_model(model, query_input="values", constant_inputs=...)`',
-        trial=lambda: owner_and_suspect(
-            lambda: metav.adapt_model(Masked(), query_input="values", constant_inputs={"mask": MASK})
-        ),
+        write='`metav.adapt_model(model, input="values", constants=...)`',
+        trial=lambda: owner_and_suspect(lambda: metav.adapt_model(Masked(), input="values", constants={"mask": MASK})),
     ),
     Case(
         has="several inputs, nothing said",
@@ -308,8 +306,8 @@ INPUTS = [
     ),
     Case(
         has="a name of no input",
-        write='`query_input="x"`',
-        trial=lambda: refusal(lambda: owner_and_suspect(Masked, trains=False, query_input="x")),
+        write='`input="x"`',
+        trial=lambda: refusal(lambda: owner_and_suspect(Masked, trains=False, input="x")),
     ),
 ]
 
@@ -339,7 +337,7 @@ def steps() -> Any:
 
 
 def depths() -> Any:
-    return metav.Regression(images(), images() ** 2, epochs=2, batch_size=16, learning_rate=2e-2)
+    return metav.Regression(images(), images() ** 2, epochs=6, batch_size=16, learning_rate=2e-2)
 
 
 @functools.cache

@@ -81,7 +81,7 @@ def test_training_and_metric_take_the_users_own_model():
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, copied, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_copy_of_an_adapted_model_answers_the_same_and_shares_nothing(clone):
-    model = metav.adapt_model(Masked(), query_input="values", constant_inputs={"mask": MASK, "scale": 2.0})
+    model = metav.adapt_model(Masked(), input="values", constants={"mask": MASK, "scale": 2.0})
     twin = clone(model)
     answers = model(QUERIES)
     assert torch.equal(twin(QUERIES), answers)
@@ -101,19 +101,17 @@ def test_the_identity_changes_with_all_that_decides_the_answer():
     ]
     masked = Masked()
     for constants in ({"mask": MASK}, {"mask": 2 * MASK}, {"mask": MASK, "scale": 2.0}):
-        identities.append(
-            architecture_identity(metav.adapt_model(masked, query_input="values", constant_inputs=constants))
-        )
+        identities.append(architecture_identity(metav.adapt_model(masked, input="values", constants=constants)))
     assert len(set(identities)) == len(identities)
-    again = metav.adapt_model(copy.deepcopy(masked), query_input="values", constant_inputs={"mask": MASK.copy()})
+    again = metav.adapt_model(copy.deepcopy(masked), input="values", constants={"mask": MASK.copy()})
     assert architecture_identity(again) == identities[4]
 
 
 def test_constants_are_no_weights_and_go_where_the_model_goes():
-    model = metav.adapt_model(Masked(), query_input="values", constant_inputs={"mask": MASK})
+    model = metav.adapt_model(Masked(), input="values", constants={"mask": MASK})
     assert [name for name in model.state_dict() if "mask" in name] == []
     assert model.double()(QUERIES.double()).dtype == torch.float64
-    half = metav.adapt_model(Masked(), query_input="values", constant_inputs={"mask": MASK[0]})
+    half = metav.adapt_model(Masked(), input="values", constants={"mask": MASK[0]})
     assert torch.equal(half(QUERIES), half.inner.body(QUERIES * torch.from_numpy(MASK)))
 
 
@@ -186,13 +184,13 @@ def test_chances_of_labels_become_log_odds():
     ("call", "error", "message"),
     [
         (lambda: metav.adapt_model(len), ModelError, "model must be a torch.nn.Module, got builtin_function"),
-        (lambda: metav.adapt_model(Net(), query_input="images"), InputError, "forward of Net has no input 'images'"),
-        (lambda: metav.adapt_model(Net(), query_input=3), InputError, "query_input must be the name of a parameter"),
+        (lambda: metav.adapt_model(Net(), input="images"), InputError, "forward of Net has no input 'images'"),
+        (lambda: metav.adapt_model(Net(), input=3), InputError, "input must be the name of a parameter"),
         (lambda: metav.adapt_model(Net(), output=2.5), InputError, "output must be a name, a number or a function"),
         (lambda: metav.adapt_model(Net(), output=True), InputError, "output must be a name, a number or a function"),
-        (lambda: metav.adapt_model(Net(), constant_inputs=[1]), InputError, "constant_inputs must map names"),
+        (lambda: metav.adapt_model(Net(), constants=[1]), InputError, "constants must map names"),
         (
-            lambda: metav.adapt_model(Masked(), query_input="mask", constant_inputs={"mask": MASK}),
+            lambda: metav.adapt_model(Masked(), input="mask", constants={"mask": MASK}),
             InputError,
             "'mask' cannot carry the queries and be constant",
         ),

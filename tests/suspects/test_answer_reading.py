@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metav.errors import InputError, SuspectError
-from metav.support.model_interface import ModelInterface
 from metav.suspects import open_suspect
 from metav.suspects.answer_reading import AnswerReader
 from metav.verifiers.places import grid_places
@@ -20,7 +19,8 @@ QUERIES = np.arange(30, dtype=np.float32)[:, None]
 
 
 def read(reader, answer):
-    return reader.finished(reader.batch(answer, rows=len(answer)), None)[0]
+    found = reader.batch(answer, rows=len(answer))
+    return reader.columns(found).responses(found)
 
 
 # One number for two classes ------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_labels_are_taken_where_there_are_no_scores():
 def test_of_several_the_one_that_is_named_is_taken(output):
     answer = {"first": OTHER, "second": SCORES}
     assert np.array_equal(AnswerReader(outputs=3, output=output).batch(answer, rows=30), SCORES)
-    suspect = open_suspect(lambda queries: answer, accepts="numpy", interface=ModelInterface(output=output))
+    suspect = open_suspect(lambda queries: answer, accepts="numpy", output=output)
     with pytest.raises(SuspectError, match="answered 8 queries"):
         suspect.answer(QUERIES, outputs=3)
 
@@ -134,9 +134,9 @@ def test_a_function_gets_what_its_inputs_are_called():
         assert names == "all"
         return values * scale[0]
 
-    interface = ModelInterface(query_input="values", constant_inputs={"scale": torch.tensor([2.0]), "names": "all"})
+    how = {"input": "values", "constants": {"scale": torch.tensor([2.0]), "names": "all"}}
     for accepts in ("numpy", "torch"):
-        suspect = open_suspect(model, accepts=accepts, interface=interface)
+        suspect = open_suspect(model, accepts=accepts, **how)
         assert np.array_equal(suspect.answer(QUERIES, outputs=1).responses, 2 * QUERIES)
 
 
@@ -145,13 +145,13 @@ def test_a_module_of_several_inputs_says_what_to_name():
         def forward(self, mask, values):
             return mask * values
 
-    with pytest.raises(SuspectError, match=r'query_input="mask", constant_inputs=\{"values": \.\.\.\}') as caught:
+    with pytest.raises(SuspectError, match=r'input="mask", constants=\{"values": \.\.\.\}') as caught:
         open_suspect(Two()).answer(QUERIES, outputs=1)
     assert caught.value.reason == "failed"
     with pytest.raises(InputError, match="Two has no input 'x'; expected one of mask, values"):
-        open_suspect(Two(), interface=ModelInterface(query_input="x"))
-    named = ModelInterface(query_input="values", constant_inputs={"mask": np.ones(1, np.float32)})
-    assert np.array_equal(open_suspect(Two(), interface=named).answer(QUERIES, outputs=1).responses, QUERIES)
+        open_suspect(Two(), input="x")
+    suspect = open_suspect(Two(), input="values", constants={"mask": np.ones(1, np.float32)})
+    assert np.array_equal(suspect.answer(QUERIES, outputs=1).responses, QUERIES)
 
 
 # Several places ------------------------------------------------------------------------------------------------------

@@ -21,9 +21,8 @@ from small_models import HeadFirst, ResidualCNN
 from torch import nn
 
 from metav.errors import InputError, SuspectError
-from metav.support.model_interface import ModelInterface
 from metav.support.randomness import isolated_rng
-from metav.suspects import CallableSuspect, ModuleSuspect, RecordedSuspect, open_suspect
+from metav.suspects import CallableSuspect, ModuleSuspect, RecordedSuspect, open_suspect, recordings
 
 QUERIES = numbers(20, 1, 8, 8)
 OUTPUTS = 10
@@ -478,10 +477,8 @@ def test_several_arrays_need_a_name(tmp_path):
     np.savez(tmp_path / "a.npz", x=ANSWERS, y=-ANSWERS, queries=QUERIES)
     with pytest.raises(SuspectError, match=r"several parts of the answer fit: x \(20, 10\), y \(20, 10\)"):
         ask(tmp_path / "a.npz")
-    interface = ModelInterface(output="y")
-    assert np.array_equal(
-        open_suspect(tmp_path / "a.npz", interface=interface).answer(QUERIES, outputs=OUTPUTS).responses, -ANSWERS
-    )
+    second = open_suspect(tmp_path / "a.npz", output="y").answer(QUERIES, outputs=OUTPUTS).responses
+    assert np.array_equal(second, -ANSWERS)
 
 
 def test_lines_without_numbers_and_of_other_lengths_are_the_suspects_fault(tmp_path):
@@ -498,22 +495,39 @@ def test_lines_without_numbers_and_of_other_lengths_are_the_suspects_fault(tmp_p
         ask(tmp_path / "empty.csv", numbers(2, 2), outputs=2)
 
 
+def test_files_that_are_or_unpack_to_more_than_allowed_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(recordings, "LARGEST_FILE", 2**16)
+    np.savez_compressed(tmp_path / "bomb.npz", np.zeros(2**20))
+    assert (tmp_path / "bomb.npz").stat().st_size < 2**16
+    np.save(tmp_path / "large.npy", np.zeros(2**14))
+    (tmp_path / "large.json").write_text("[" + "0," * 2**16 + "0]")
+    for name in ("bomb.npz", "large.npy", "large.json"):
+        with pytest.raises(InputError, match=r"more than 65536 bytes"):
+            open_suspect(tmp_path / name)
+
+
+def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4)))
+    content = (tmp_path / "a.npy").read_bytes()
+    assert content.count(b"(4, 4), }     ") == 1
+    (tmp_path / "a.npy").write_bytes(content.replace(b"(4, 4), }     ", b"(400000, 4), }"))
+    with pytest.raises(InputError, match="cannot be read"):
+        open_suspect(tmp_path / "a.npy")
+
+
 # What is no suspect --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (
-            "model.onnx",
-            "ONNX file; this version reads modules, callables and recorded answers: pass a callable that runs",
-        ),
-        ("https://example.org/model", "an address; this version reads .*: pass a callable that sends"),
-        ("HTTP://example.org/model", "an address"),
-        ("model.pt", "unpickling a suspect would run its code; load weights into a model"),
+        ("https://example.org/model", r"https://example\.org/model does not tell its protocol; .* write a template"),
+        ("HTTP://example.org/model", "does not tell its protocol"),
+        ("ftp://example.org/model", "unknown ending"),
+        ("model.pt", r"looks like a pickle, and loading it would run its code; .* pickles are never read"),
         ("model.PTH", "unpickling a suspect would run its code"),
         ("model.pkl", "unpickling a suspect would run its code"),
-        ("model.safetensors", r"unknown ending; expected recorded answers in one of \.npy, \.npz, \.csv, \.json"),
+        ("model.safetensors", r"unknown ending; expected an address, or one of \.npy, \.npz, \.csv, \.json, \.onnx"),
         ("", "unknown ending"),
         ("nowhere.npy", "there is no file nowhere.npy; .* check the path"),
         (ResidualCNN, "is the class ResidualCNN, expected a trained model: pass an instance"),

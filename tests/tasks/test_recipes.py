@@ -20,7 +20,7 @@ from metav.models.training import TrainingOptions, fit, rate_factor, shuffled_ba
 from metav.support.randomness import derive_seed, isolated_rng, single_thread
 from metav.tasks.augmentations import shifted
 from metav.tasks.classification import Classification
-from metav.tasks.recipes import SUSPECT_RANGE, USUAL_RANGE, RecipeRange, draw_recipe
+from metav.tasks.recipes import SGD_RATE, SUSPECT_RANGE, USUAL_RANGE, RecipeRange, draw_recipe
 from metav.tasks.user_tasks import as_task
 
 NAMES = ("classification", "regression", "generation")
@@ -73,7 +73,7 @@ def test_recipes_stay_within_their_range(seed, name, wide):
     assert limits.shortest <= recipe.epochs / task.epochs * (1 + 1e-9)
     assert recipe.epochs / task.epochs <= limits.longest * (1 + 1e-9)
     assert limits.least_part <= recipe.part <= 1.0
-    factor = 10.0 if recipe.optimizer == "sgd" else 1.0
+    factor = SGD_RATE if recipe.optimizer == "sgd" else 1.0
     assert abs(math.log(recipe.learning_rate / factor / task.options.learning_rate)) <= math.log(
         limits.rate_factor
     ) / 2 * (1 + 1e-9)

@@ -78,7 +78,7 @@ def test_a_suspect_is_read_as_the_owners_models_are(shape, resized):
     reader = AnswerReader(outputs=places.outputs, places=places)
     others = [] if resized else [scores.movedim(1, -1), scores.flatten(1), {"out": scores, "aux": scores[0]}]
     for form in [scores, *others]:
-        raw, _ = reader.finished(reader.batch(form, rows=6), None)
+        raw = reader.batch(form, rows=6)
         read = readable(raw.astype(np.float64), Access(reads="logits"), places)
         assert read == pytest.approx(np.maximum(owner, np.log(1e-5)), abs=1e-4)
 
@@ -89,8 +89,8 @@ def test_labels_of_several_are_read_as_the_owners_models_are():
     owner = ReadModel(Fixed(scores), places)(torch.zeros(40, 1)).numpy()
     reader = AnswerReader(outputs=places.outputs, places=places)
     for form, access in ((scores, "logits"), (scores.sigmoid(), "probabilities"), (100 * scores.sigmoid(), "percent")):
-        raw, _ = reader.finished(reader.batch(form, rows=40), None)
-        raw = raw.astype(np.float64) / (100 if access == "percent" else 1)
+        raw = reader.batch(form, rows=40)
+        raw = reader.columns(raw).responses(raw).astype(np.float64) / (100 if access == "percent" else 1)
         read = readable(raw, Access(reads="logits" if access == "logits" else "probabilities"), places)
         assert read == pytest.approx(owner, abs=1e-4)
 

@@ -53,7 +53,7 @@ class Second(nn.Module):
         return self.body(inputs)
 
 
-HOW = {"output": "logits", "query_input": "values", "constant_inputs": {"mask": MASK}}
+HOW = {"output": "logits", "input": "values", "constants": {"mask": MASK}}
 
 
 def recipe(seed: int) -> nn.Module:
@@ -108,7 +108,7 @@ def test_a_zoo_tells_the_fingerprint_how_models_are_asked():
         warnings.simplefilter("ignore", UserWarning)
         fp = metav.fingerprint(owner, classification(), zoo=zoo, options=OPTIONS, target_fpr=0.4)
     assert fp.task.output_name == "logits"
-    asked = {"query_input": "values", "constant_inputs": {"mask": MASK}}
+    asked = {"input": "values", "constants": {"mask": MASK}}
     # the part with the owner's name is taken where several fit
     assert metav.verify(fp, owner, **asked).score == pytest.approx(fp.check["owner_score"], abs=1e-5)
     other = metav.verify(fp, owner, output="shifted", **asked)
@@ -117,7 +117,7 @@ def test_a_zoo_tells_the_fingerprint_how_models_are_asked():
     suspects = [(owner, True, "own"), (recipe(5), False, "recipe"), (recipe(6), False, "recipe")]
     assert metav.evaluate(fp, suspects, **asked).inconclusive == 0
     assert metav.evaluate(fp, zoo).inconclusive < len(zoo)
-    with pytest.raises(metav.InputError, match="output and query_input and constant_inputs are for a zoo"):
+    with pytest.raises(metav.InputError, match="output and input and constants are for a zoo"):
         metav.fingerprint(owner, classification(), zoo=zoo, **HOW)
 
 

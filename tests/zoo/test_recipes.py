@@ -330,3 +330,14 @@ def test_recipes_that_make_a_model_useless_give_way_to_the_tasks_own(owner, monk
     monkeypatch.setattr(metav.zoo.stages, "USUAL_RANGE", replace(USUAL_RANGE, rate_factor=1e12))
     zoo = build_zoo(owner, TASK, negatives=6, **CHEAP)
     assert all(entry.metric > 0.5 * TASK.metric(owner) for entry in zoo.negatives if entry.fraction == 1.0)
+
+
+def test_models_of_drawn_recipes_fit_their_data_about_as_well_as_the_owner_fits_its_own(owner):
+    """What is worse than the owner's model, or better, could be told from it by that alone."""
+    zoo = build_zoo(owner, TASK, negatives=12, seed=3, **CHEAP)
+    wanted = TASK.lack_of_fit(owner)
+    finished = [entry for entry in zoo if entry.family == HOMOLOGOUS and entry.fraction == 1.0]
+    fits = np.array([TASK.lack_of_fit(entry.model) for entry in finished])
+    assert len(fits) == 6
+    assert (fits > 0.3 * wanted).all()
+    assert (fits < 6 * wanted).all()  # by the task's lengths, up to twenty times
