@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,16 +18,21 @@ from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification, deriv
 from metav.models.adapters import output_name
 from metav.models.architectures import Architecture
 from metav.models.identity import state_digest
-from metav.models.running import copied
+from metav.models.running import copied, frozen
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.settings import check_options
 from metav.statistics.calibration import DEFAULT_FPR
-from metav.support.arguments import whole_number
+from metav.support.arguments import query_count, seed_number
+from metav.support.files import PathLike
 from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface
+from metav.support.processor import job_count
 from metav.support.randomness import derive_seed, isolated_rng
+from metav.support.torch_state import in_standard_torch_state
 from metav.support.versions import version_of
 from metav.tasks.base import Task
+from metav.tasks.model_checks import check_differentiable
 from metav.tasks.user_tasks import as_task
 from metav.zoo.building import POSITIVES, build_zoo
 from metav.zoo.told_recipes import Recipe
@@ -40,6 +44,7 @@ WEAK_TPR = 0.7
 """Share of the derived calibration models below which a fingerprint is called weak."""
 
 
+@in_standard_torch_state
 def fingerprint(
     owner: nn.Module,
     task: Task,
@@ -51,12 +56,12 @@ def fingerprint(
     options: OptimizationOptions | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
-    architectures: Sequence[Architecture] | None = None,
+    architectures: Sequence[Architecture] | Architecture | None = None,
     output: OutputChoice | None = None,
     input: str | None = None,
     constants: Mapping[str, Any] | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
+    cache: PathLike | None = None,
+    jobs: int | None = None,
     progress: bool | None = None,
 ) -> Fingerprint:
     """Make the fingerprint of an owner's model; the model and all random state come back as they were.
@@ -82,16 +87,20 @@ def fingerprint(
     Raises ModelError or InputError for arguments that cannot be used, ZooError for a zoo of another owner or task, or
     one too small.
     """
-    _check_arguments(owner, zoo, target_fpr, seed)
+    _check_arguments(owner, zoo, target_fpr)
+    seed = seed_number(seed)
+    job_count(jobs)
     task = as_task(task)
     interface = {"output": output, "input": input, "constants": constants or None}
     _check_no_zoo_options(
         zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None, **interface}
     )
     chosen = OptimizationOptions() if options is None else options
-    chosen = chosen if queries is None else replace(chosen, queries=whole_number("queries", queries, least=1))
+    chosen = chosen if queries is None else replace(chosen, queries=query_count(queries))
     # before surrogates are trained
     check_options(chosen, task, POSITIVES if zoo is None else zoo.smaller_class)
+    how = ModelInterface(output=output, input=input, constants=constants or {}) if zoo is None else zoo.interface
+    _check_owner(owner, task, chosen, how)
     if zoo is None:
         zoo = build_zoo(
             owner,
@@ -111,7 +120,7 @@ def fingerprint(
         clone = task.adapted(copied(owner), zoo.interface)
         task.check_model(clone)
         _check_zoo(zoo, clone, task)
-        clone.requires_grad_(False)
+        clone = frozen(clone)
         asked, read = task.read(clone).eval(), zoo.read_by(task)
         result = optimize(asked, task, read, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
     fp = _fingerprint(result, task, zoo, seed, output_name(clone))
@@ -119,14 +128,21 @@ def fingerprint(
     return fp
 
 
-def _check_arguments(owner: object, zoo: object, target_fpr: float, seed: object) -> None:
+def _check_arguments(owner: object, zoo: object, target_fpr: float) -> None:
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
     if zoo is not None and not isinstance(zoo, Zoo):
         raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo")
-    whole_number("seed", seed)
     if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
+
+
+def _check_owner(owner: nn.Module, task: Task, options: OptimizationOptions, interface: ModelInterface) -> None:
+    """Raise ModelError, before anything is trained, where queries cannot be optimised on the owner's model."""
+    clone = task.adapted(copied(owner), interface)
+    task.check_model(clone)
+    if options.adaptive != 0.0:
+        check_differentiable(clone, task, "the owner's model")
 
 
 def _check_no_zoo_options(zoo: Zoo | None, options: Mapping[str, object]) -> None:
@@ -162,13 +178,13 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
             f"only {found} independent models calibrate, so that the threshold for a false-positive rate of "
             f"{rule.target_fpr:g} lies far above them; build the zoo with about "
             f"negatives={math.ceil(FEWEST_NEGATIVES * runs / found)}",
-            stacklevel=3,
+            stacklevel=4,
         )
     if not check["owner_matches"]:
         warnings.warn(
             f"the owner's model itself does not match (score {check['owner_score']:.3f}), so that this fingerprint "
             "finds nothing; give the zoo more models, or more queries",
-            stacklevel=3,
+            stacklevel=4,
         )
     elif rule.true_positives.value < WEAK_TPR:
         is_told = zoo.standing is not None and zoo.standing.recipe == "told"
@@ -176,7 +192,7 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         warnings.warn(
             f"only {rule.true_positives} of the derived calibration models match at a false-positive rate of "
             f"{rule.target_fpr:g}; {remedies} make the fingerprint stronger",
-            stacklevel=3,
+            stacklevel=4,
         )
     standing = zoo.standing
     if standing is not None and standing.recipe == "drawn" and not standing.covered:
@@ -189,14 +205,14 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         warnings.warn(
             f"the owner's model stands apart from all independent models ({outside}), so that one which was trained "
             "likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a model",
-            stacklevel=3,
+            stacklevel=4,
         )
     elif standing is not None and standing.recipe == "drawn" and not standing.reached:
         warnings.warn(
             "the owner's model fits its data better than most independent models of its class, so that one which was "
             "trained likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a "
             "model, or give the task more epochs",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -245,18 +261,20 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int, ou
 def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
     """Return what the fingerprint shows on its own models, plain values.
 
-    The owner's model itself, the rates of calibration, what nobody trained, and where the owner's model stands among
-    the independent ones.
+    The owner's model itself, the rates of calibration, how many negatives nobody trained in each share of the zoo, and
+    where the owner's model stands among the independent ones.
     """
     rule = result.calibration
     logit = float(result.meta_verifier.logits(result.owner_responses[None])[0])
-    free = result.calibration_models.free
+    models = result.calibration_models
     return {
         "owner_matches": logit >= rule.threshold,
         "owner_score": float(rule.score(logit)),
         "true_positives": rule.true_positives.to_dict(),
         "false_positives": rule.false_positives.to_dict(),
-        "free_negatives": int(free.sum()),
+        "free_negatives": {
+            name: int((models.free & models.of_share(name)).sum()) for name in ("optimize", "select", "calibrate")
+        },
         "standing": None if zoo.standing is None else zoo.standing.to_dict(),
         "natural_queries": 0 if result.truth is None else len(result.truth),
     }

@@ -14,6 +14,8 @@ import pytest
 # before anything imports PyTorch: processes that share the cores take one thread each, or wait for each other
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# what trains in this process can be watched, and does not depend on how busy the machine is
+os.environ.setdefault("METAV_JOBS", "1")
 
 
 @pytest.fixture

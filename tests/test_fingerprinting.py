@@ -153,7 +153,9 @@ def test_a_fingerprint_is_tried_on_itself():
     assert fp.check["owner_score"] == pytest.approx(verdict.score, abs=1e-3)
     assert fp.check["true_positives"] == fp.calibration.true_positives.to_dict()
     assert fp.check["false_positives"] == fp.calibration.false_positives.to_dict()
-    assert fp.check["free_negatives"] == len(zoo.free) > 0
+    shares = ("optimize", "select", "calibrate")
+    assert fp.check["free_negatives"] == {name: sum(entry.share == name for entry in zoo.free) for name in shares}
+    assert sum(fp.check["free_negatives"].values()) == len(zoo.free) > 0
     assert fp.check["natural_queries"] == len(fp.truth) == 5
     assert fp.check["standing"] == json.loads(json.dumps(zoo.standing.to_dict()))
 

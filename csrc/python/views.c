@@ -26,11 +26,14 @@ parse_view(PyObject *object, mv_view *view)
         PyErr_Format(PyExc_TypeError, "view must be a str, got %s", Py_TYPE(object)->tp_name);
         return -1;
     }
-    const char *text = PyUnicode_AsUTF8AndSize(object, NULL);
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(object, &length);
     if (!text) {
         return -1;
     }
-    const mv_status status = mv_view_parse(text, view);
+    /* a text with a NUL would be read up to there, and count as another view than it says */
+    const bool is_whole = strlen(text) == (size_t)length;
+    const mv_status status = is_whole ? mv_view_parse(text, view) : MV_ERROR_VIEW_NAME;
     if (status == MV_ERROR_VIEW_NAME) {
         PyObject *known = known_views();
         if (known) {

@@ -17,9 +17,10 @@ from metav import _core
 from metav.errors import InputError, ModelError, ZooError
 from metav.models.running import device_of, frozen_copy, predict
 from metav.optimization.shares import role_of
-from metav.support.arguments import whole_number
+from metav.support.arguments import MOST_QUERIES, count, seed_number
 from metav.support.arrays import FloatArray, as_array
 from metav.support.randomness import derive_seed, isolated_rng
+from metav.support.torch_state import standard_torch_state
 from metav.suspects import Suspect, open_suspect
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
@@ -112,9 +113,10 @@ class Baseline(ABC):
         Raises InputError on a task that the scheme cannot do, or too few queries; ZooError on too few surrogates.
         """
         task = as_task(task)
+        seed = seed_number(seed)
         self._check(owner, task, zoo, queries)
         self._queries = None
-        with isolated_rng(derive_seed(seed, "baseline", self.name)), torch.enable_grad():
+        with standard_torch_state(), isolated_rng(derive_seed(seed, "baseline", self.name)):
             context = FitContext(
                 owner=frozen_copy(owner),
                 task=task,
@@ -172,7 +174,7 @@ class Baseline(ABC):
                 f"{self.name} is defined for {', '.join(self.needs.kinds)}, not for {task.name}; take one of the "
                 "baselines that support this task"
             )
-        whole_number(f"queries of {self.name}", queries, least=self.least_queries)
+        count(f"queries of {self.name}", queries, least=self.least_queries, most=MOST_QUERIES)
         if not self.least_positives and not self.least_negatives:
             return
         if not isinstance(zoo, Zoo):

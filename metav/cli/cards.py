@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.verdicts.verdict import listed_names
@@ -16,7 +17,8 @@ def fingerprint_card(fp: Fingerprint) -> str:
         **({"classes": listed_names(fp.task.class_names)} if fp.task.class_names else {}),
         "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
         "verifier": ", ".join(f"{count} {kind}" for kind, count in Counter(fp.meta_verifier.kinds).items()),
-        "surrogates": f"{zoo.get('positives', '?')} derived, {zoo.get('negatives', '?')} independent",
+        "surrogates": f"{_count(zoo.get('positives'))} derived, {_count(zoo.get('negatives'))} independent"
+        + _free_negatives(zoo.get("free")),
         "owner": f"{fp.task.metric_name} {_number(zoo.get('owner_metric'))}; {_own_verdict(fp)}",
         "wanted": f"false-positive rate {rule.target_fpr:g}",
         "false positives": f"{rule.false_positives} in calibration",
@@ -27,6 +29,16 @@ def fingerprint_card(fp: Fingerprint) -> str:
     }
     width = max(map(len, rows))
     return "\n".join(["Fingerprint", *(f"  {name.ljust(width)}  {text}" for name, text in rows.items())])
+
+
+def _count(value: object) -> str:
+    return str(value) if type(value) is int else "an unknown number of"
+
+
+def _free_negatives(free: object) -> str:
+    """Return how many negatives there are that nobody trained, as a zoo tells it."""
+    models = free.get("models") if isinstance(free, Mapping) else None
+    return f", {models} free negatives" if type(models) is int and models else ""
 
 
 def _number(value: object) -> str:

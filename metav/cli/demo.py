@@ -7,24 +7,25 @@ from pathlib import Path
 import click
 
 from metav.cli.output_files import check_target
-from metav.cli.program import SUCCESS, json_option, stdout_kept_clean, tell
+from metav.cli.program import SUCCESS, jobs_option, json_option, seed_option, stdout_kept_clean, tell
 
 
 @click.command("demo")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
+@seed_option
 @click.option("--output", default="metav_demo.png", show_default=True, metavar="FILE", help="Where the picture goes.")
-@click.option("--jobs", type=int, default=2, show_default=True, help="Processes that train; -1 is one per core.")
+@jobs_option
 @json_option
-def demo_command(seed: int, output: str, jobs: int, as_json: bool) -> int:
+def demo_command(seed: int, output: str, jobs: int | None, as_json: bool) -> int:
     """Show what a fingerprint can do, offline and in under a minute, on real handwritten digits.
 
     Trains a small CNN, makes its fingerprint, then verifies models derived from it and models trained independently,
     with seeds, strengths and architectures that the fingerprint never saw.
     """
     from metav.experiments.demonstration import run_demo, write_picture
+    from metav.reports.score_plot import PICTURES
 
     picture = Path(output)
-    check_target(picture, overwrite=True)
+    check_target(picture, overwrite=True, endings=PICTURES)
     with stdout_kept_clean():
         result = run_demo(seed=seed, jobs=jobs, say=tell)
         write_picture(result, picture)

@@ -10,8 +10,19 @@ import click
 
 from metav.cli.cards import fingerprint_card
 from metav.cli.output_files import check_target
-from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell, trained_option, weights_option
+from metav.cli.program import (
+    SUCCESS,
+    ExitCode,
+    jobs_option,
+    json_option,
+    seed_option,
+    stdout_kept_clean,
+    tell,
+    trained_option,
+    weights_option,
+)
 from metav.cli.suspect_options import INPUT_OPTION, input_options
+from metav.support.arguments import MOST_QUERIES
 from metav.tasks.kinds import TASK_KINDS
 
 if TYPE_CHECKING:
@@ -33,7 +44,9 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", required=True, metavar="FILE", help="The fingerprint to write, a .metav file.")
 @click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
-@click.option("--queries", type=click.IntRange(min=1), default=100, show_default=True, help="Number of queries.")
+@click.option(
+    "--queries", type=click.IntRange(1, MOST_QUERIES), default=100, show_default=True, help="Number of queries."
+)
 @click.option("--target-fpr", type=float, default=0.01, show_default=True, help="Wanted false-positive rate.")
 @click.option("--recipe", metavar="PKG.MODULE:FUNCTION", help="From a seed to a model trained like the owner's.")
 @click.option(
@@ -58,8 +71,8 @@ if TYPE_CHECKING:
 @click.option("--bounds", type=(float, float), metavar="LOW HIGH", help="Range of an input.  [default: the data's]")
 @click.option("--model-output", metavar="NAME", help="Part of the model's answer that counts, where several fit.")
 @INPUT_OPTION
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
+@seed_option
+@jobs_option
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
 @json_option
@@ -95,7 +108,7 @@ def fingerprint_command(**options: Any) -> int:
     """
     output = Path(options["output"])
     _check_required(options["kind"], options)
-    check_target(output, overwrite=options["force"])
+    check_target(output, overwrite=options["force"], endings=(".metav",))
     try:
         with stdout_kept_clean():
             fp = _make_fingerprint(options)

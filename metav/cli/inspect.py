@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from metav.cli.cards import fingerprint_card
-from metav.cli.output_files import check_target, write_queries
+from metav.cli.output_files import QUERY_WRITERS, check_target, write_queries
 from metav.cli.program import SUCCESS, json_option, tell
 from metav.fingerprints.fingerprint import load
 
@@ -27,10 +27,11 @@ def inspect_command(fingerprint: str, queries: str | None, force: bool, as_json:
       metav verify owner.metav answers.npy
     """
     fp = load(fingerprint)
+    target = None if queries is None else Path(queries)
+    if target is not None:
+        check_target(target, overwrite=force, endings=tuple(QUERY_WRITERS))
     tell(fingerprint_card(fp))
-    if queries is not None:
-        target = Path(queries)
-        check_target(target, overwrite=force)
+    if target is not None:
         write_queries(fp.queries, target)
         tell(f"{len(fp.queries)} queries written to {target}, float32 of shape {fp.queries.shape}")
     if as_json:

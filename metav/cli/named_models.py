@@ -14,6 +14,8 @@ from metav.errors import InputError, ModelError
 if TYPE_CHECKING:
     pass
 
+PREFIXES = ("_orig_mod.", "module.")
+"""What `torch.compile`, and `DataParallel` with its kin, put in front of all names of a state."""
 _SAVING = 'safetensors.torch.save_file(model.state_dict(), "w.safetensors")'
 
 
@@ -96,7 +98,10 @@ def build_model(text: str, weights: str | None, *, trained: bool = False) -> Any
 
 
 def load_weights(model: Any, path: str) -> None:
-    """Fill a module with the weights of a safetensors file; InputError for another file, ModelError for a misfit."""
+    """Fill a module with the weights of a safetensors file; InputError for another file, ModelError for a misfit.
+
+    Names may carry what `torch.compile`, `DataParallel` or `DistributedDataParallel` put in front of them.
+    """
     file = Path(path)
     if file.suffix.lower() != ".safetensors":
         raise InputError(
@@ -105,19 +110,37 @@ def load_weights(model: Any, path: str) -> None:
         )
     if not file.is_file():
         raise InputError(f"there is no file {path}; expected weights, saved with {_SAVING}")
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model
+
+    from metav.models.copying import unwrapped
 
     misfit = f"the weights in {path} do not fit {type(model).__qualname__}"
     cure = "pass the weights of this architecture"
     try:
-        missing, unknown = load_model(model, path, strict=False)
+        inner = unwrapped(model)
+        with safe_open(path, framework="pt") as content:
+            holder = _held_as_named(inner, list(content.keys()))
+        missing, unknown = load_model(holder, path, strict=False)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); save the weights again with {_SAVING}") from error
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(f"{misfit}: {_first(str(error).splitlines())}; {cure}") from error
     if missing or unknown:
         raise ModelError(f"{misfit}: it lacks {_first(missing)}, and has no place for {_first(unknown)}; {cure}")
+
+
+def _held_as_named(model: Any, names: list[str]) -> Any:
+    """Return a module in which the model's weights have the names of a file, with the prefixes of wrappers."""
+    from torch import nn
+
+    own = list(model.state_dict())
+    prefix = next((entry for entry in PREFIXES if names and all(name.startswith(entry) for name in names)), None)
+    if prefix is None or any(name.startswith(prefix) for name in own):
+        return model
+    holder = nn.Module()
+    holder.add_module(prefix.rstrip("."), _held_as_named(model, [name.removeprefix(prefix) for name in names]))
+    return holder
 
 
 def _first(names: Iterable[str], count: int = 5) -> str:

@@ -14,7 +14,9 @@ from typing import Any
 
 import click
 
-from metav.errors import MetavError
+from metav.errors import InputError, MetavError
+from metav.support.arguments import MOST_SEED
+from metav.support.processor import job_count
 
 
 class ExitCode(IntEnum):
@@ -119,3 +121,27 @@ def trained_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option --trained, as every one that takes a model."""
     text = "build() returns a trained model; no --weights are needed."
     return click.option("--trained", is_flag=True, help=text)(command)
+
+
+def seed_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option --seed, as every one that makes random choices."""
+    kind = click.IntRange(0, MOST_SEED)
+    return click.option("--seed", type=kind, default=0, show_default=True, help="Seed of every random choice.")(command)
+
+
+def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option --jobs, as every one that trains models."""
+    return click.option(
+        "--jobs",
+        type=int,
+        callback=_checked_jobs,
+        show_default="one per core that it may use, where that saves time",
+        help="Processes that train; -1 is one per core.",
+    )(command)
+
+
+def _checked_jobs(context: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    try:
+        return None if value is None else job_count(value)
+    except InputError as error:
+        raise click.BadParameter(str(error), context, parameter) from error

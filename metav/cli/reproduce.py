@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from metav.cli.program import SUCCESS, ExitCode, json_option, stdout_kept_clean, tell
+from metav.cli.program import SUCCESS, ExitCode, jobs_option, json_option, stdout_kept_clean, tell
 from metav.errors import InputError
 from metav.experiments.runs.regime_groups import REGIME_GROUPS
 from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
 from metav.experiments.scenarios.scales import SCALES
+from metav.support.arguments import MOST_SEED
 from metav.support.json_values import readable_json
+from metav.support.processor import job_count
 
 if TYPE_CHECKING:
     from metav.experiments.runs.prepared_models import Plan
+
+
+ACCUSATIONS = "accusations"
+"""The experiment that goes over several tasks and owners."""
 
 
 def _help() -> str:
@@ -26,7 +33,8 @@ def _help() -> str:
     regimes = [f"{entry.name} ({entry.about})" if entry.about else entry.name for entry in REGIME_GROUPS.values()]
     return f"""Run one task of the experiments, from data to tables and figures.
 
-TASK is one of {", ".join(tasks)}.
+TASK is one of {", ".join(tasks)}; or accusations: more than a thousand honest models of several tasks and owners,
+and the exact interval of the rate at which they are accused (--owner, --seeds and --regimes play no part).
 
 Scales: smoke ends within a minute; small takes an hour or two on two cores; paper is the full size.
 
@@ -42,19 +50,26 @@ Examples:
   metav reproduce digits --scale smoke
   metav reproduce skin --data FOLDER --seeds 1,2,3 --jobs 2 --background
   metav reproduce skin --report --publish FOLDER
+  metav reproduce accusations --data FOLDER --background
 """
 
 
 @click.command("reproduce", help=_help())
-@click.argument("task", type=click.Choice(list(EXPERIMENT_TASKS)))
+@click.argument("task", type=click.Choice([*EXPERIMENT_TASKS, ACCUSATIONS]))
 @click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True, help="How large (see below).")
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the real data sets; digits need none.")
 @click.option("--regimes", default="", metavar="NAMES", help="Regimes or groups of them, by commas.  [default: all]")
 @click.option("--seeds", default="1", show_default=True, help="Seeds of the fingerprints, by commas.")
-@click.option("--owner", type=int, default=0, show_default=True, help="Seed of data split, owner, zoo and suspects.")
+@click.option(
+    "--owner",
+    type=click.IntRange(0, MOST_SEED),
+    default=0,
+    show_default=True,
+    help="Seed of data split, owner, zoo and suspects.",
+)
 @click.option("--cache", default="zoo-reproduce", show_default=True, help="Folder of trained models, to continue from.")
 @click.option("--output", default="results", show_default=True, help="Folder of results.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes that train; -1 is one per core.")
+@jobs_option
 @click.option("--device", default="cpu", show_default=True, help="Where models are trained and run, such as cuda.")
 @click.option(
     "--baselines/--no-baselines", default=None, help="The other schemes beside metav.  [default: not at smoke]"
@@ -68,13 +83,15 @@ def reproduce_command(**options: Any) -> int:
     """Run one task of the experiments; see `metav reproduce --help`."""
     from metav.support.dependencies import require_torch
 
+    if options["task"] == ACCUSATIONS:
+        return _accusations(options)
     if options["report_only"]:
         runs: list[dict[str, Any]] = []
     else:
         require_torch("metav reproduce")
         plan = _plan(options)
         if options["background"]:
-            return _continue_in_background(plan, options)
+            return _continue_in_background(plan.folder, options)
         with stdout_kept_clean():
             runs = _run(plan, options)
     with stdout_kept_clean():
@@ -82,6 +99,42 @@ def reproduce_command(**options: Any) -> int:
     if options["as_json"]:
         click.echo(readable_json(runs))
     return SUCCESS
+
+
+def _accusations(options: dict[str, Any]) -> int:
+    from metav.experiments.results.accusations import accusations_lines, publish_accusations
+    from metav.experiments.runs.accusations import judge_honest_models, owners_of, read_accusations
+    from metav.support.dependencies import require_torch
+
+    if options["background"] and not options["report_only"]:
+        return _continue_in_background(Path(options["output"]) / ACCUSATIONS, options)
+    if not options["report_only"]:
+        require_torch("metav reproduce")
+        with stdout_kept_clean():
+            for task, owner in owners_of(options["scale"]):
+                plan = _plan({**options, "task": task, "owner": owner})
+                _until_stopped(judge_honest_models(plan, say=tell))
+    records = [record for record in read_accusations(Path(options["output"])) if record["scale"] == options["scale"]]
+    for line in accusations_lines(records):
+        tell(line)
+    if options["publish"] is not None:
+        tell(f"written: {publish_accusations(records, Path(options['publish']))}")
+    if options["as_json"]:
+        click.echo(readable_json(records))
+    return SUCCESS
+
+
+def _until_stopped(records: Iterable[dict[str, Any]]) -> None:
+    """Make all records and tell each; Ctrl-C ends the program with its own code."""
+    from metav.experiments.results.accusations import accused
+
+    try:
+        for record in records:
+            who = "{task}, owner {owner_seed} ({owner_recipe}), recipe {recipe}".format_map(record)
+            tell(f"{who}: accused {accused([record])}")
+    except KeyboardInterrupt:
+        tell("\nstopped; run the same command again to continue")
+        raise click.exceptions.Exit(ExitCode.STOPPED) from None
 
 
 def _plan(options: dict[str, Any]) -> Plan:
@@ -94,7 +147,7 @@ def _plan(options: dict[str, Any]) -> Plan:
         owner_seed=options["owner"],
         cache=Path(options["cache"]),
         output=Path(options["output"]),
-        jobs=options["jobs"],
+        jobs=job_count(options["jobs"]),
         device=_checked_device(options["device"]),
         progress=False if options["no_progress"] else None,
     )
@@ -142,7 +195,7 @@ def _report(options: dict[str, Any]) -> None:
         tell(f"written: {publish(options['task'], output, Path(options['publish']))}")
 
 
-def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
+def _continue_in_background(folder: Path, options: dict[str, Any]) -> int:
     """Start the same command in a session of its own, which outlives the terminal."""
     names = ("scale", "data", "regimes", "seeds", "owner", "cache", "output", "jobs", "device", "publish")
     arguments = ["reproduce", options["task"], *(["--json"] if options["as_json"] else [])]
@@ -151,7 +204,7 @@ def _continue_in_background(plan: Plan, options: dict[str, Any]) -> int:
             arguments += [f"--{name}", str(options[name])]
     if options["baselines"] is not None:
         arguments.append("--baselines" if options["baselines"] else "--no-baselines")
-    log = plan.folder / "log.txt"
+    log = folder / "log.txt"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:

@@ -20,6 +20,7 @@ from metav.cli.program import (
 )
 from metav.cli.suspect_options import suspect_options
 from metav.fingerprints.fingerprint import Fingerprint, load
+from metav.support.files import path_text
 from metav.support.json_values import readable_json
 from metav.suspects.asking_options import AskingOptions
 from metav.suspects.asking_preview import AskingPreview, preview_asking
@@ -46,10 +47,10 @@ from metav.verdicts.verification import verify
 def verify_command(fingerprint: str, suspect: str, options: dict[str, Any], **rest: Any) -> int:
     """Judge whether a suspect was derived from the owner's model; the exit code says it (0 no match, 1 match).
 
-    SUSPECT is a file of recorded answers (.npy, .npz, .csv or .json, one row per query); an .onnx file; the address of
-    a model behind the Open Inference Protocol or MLflow; a service's template (.yaml, .toml); a .pt2 or TorchScript
-    archive with --trust-code; or pkg.module:build with --weights. A build() that returns a function from queries to
-    answers, such as a remote model's client, needs none.
+    SUSPECT is a file of recorded answers (.npy, .npz, .csv, .tsv, .json or .jsonl, one row per query); an .onnx file;
+    the address of a model behind the Open Inference Protocol or MLflow; a service's template (.yaml, .toml); a .pt2 or
+    TorchScript archive with --trust-code; or pkg.module:build with --weights. A build() that returns a function from
+    queries to answers, such as a remote model's client, needs none.
     Labels alone, and rounded scores, are answers like any other: the verdict is then by the rule for what is left.
 
     \b
@@ -64,6 +65,7 @@ def verify_command(fingerprint: str, suspect: str, options: dict[str, Any], **re
     """
     from metav.cli.named_models import names_a_builder
     from metav.reports.registry import report_for
+    from metav.reports.score_plot import PICTURES
 
     is_builder = names_a_builder(suspect)
     if rest["recorded"] and is_builder:
@@ -84,7 +86,7 @@ def verify_command(fingerprint: str, suspect: str, options: dict[str, Any], **re
     files = [*rest["reports"], *(() if rest["plot"] is None else (rest["plot"],))]
     writers = [report_for(file).write for file in files]
     for file in files:
-        check_target(Path(file), overwrite=True)
+        check_target(Path(file), overwrite=True, endings=PICTURES if file == rest["plot"] else None)
     with stdout_kept_clean():
         found = _judged(fp, suspect, is_builder, asking, options, rest)
         tell(str(found))
@@ -120,6 +122,8 @@ def _judged(
         except KeyboardInterrupt:
             hint = "with --log FILE it can continue"
             if asking.log is not None:
-                hint = f"the same command goes on from {asking.log}, and asks nothing twice that was answered"
+                hint = (
+                    f"the same command goes on from {path_text(asking.log)}, and asks nothing twice that was answered"
+                )
             tell(f"\nstopped; {hint}")
             raise click.exceptions.Exit(ExitCode.STOPPED) from None

@@ -73,12 +73,12 @@ class DemoResult:
 
 
 def run_demo(
-    *, seed: int = 0, jobs: int = 2, size: DemoSize = FULL, say: Callable[[str], None] | None = None
+    *, seed: int = 0, jobs: int | None = None, size: DemoSize = FULL, say: Callable[[str], None] | None = None
 ) -> DemoResult:
     """Train, fingerprint and verify, all on scikit-learn's digits; the same seed gives the same result.
 
     seed: of every random choice.
-    jobs: processes that train; -1 is one per core.
+    jobs: processes that train, as for `build_zoo`.
     size: how many models are trained.
     say: is given each line for people as it comes.
 
@@ -109,7 +109,7 @@ def write_picture(result: DemoResult, path: str | Path) -> None:
 
 
 def _fingerprint(
-    owner: Any, scenario: Scenario, narrator: _Narrator, *, seed: int, jobs: int, size: DemoSize
+    owner: Any, scenario: Scenario, narrator: _Narrator, *, seed: int, jobs: int | None, size: DemoSize
 ) -> Fingerprint:
     from metav.fingerprinting import fingerprint
     from metav.optimization.options import OptimizationOptions
@@ -137,7 +137,7 @@ def _fingerprint(
 
 
 def _evaluation(
-    fp: Fingerprint, owner: Any, scenario: Scenario, narrator: _Narrator, *, seed: int, jobs: int, size: DemoSize
+    fp: Fingerprint, owner: Any, scenario: Scenario, narrator: _Narrator, *, seed: int, jobs: int | None, size: DemoSize
 ) -> Evaluation:
     from metav.verdicts.evaluation import evaluate
     from metav.zoo.building import build_suspects

@@ -9,24 +9,26 @@ import os
 import stat
 import zipfile
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metav.errors import ArtefactError
-from metav.support.files import PathLike, write_atomically
+from metav.fingerprints.tensor_bytes import Tensors, pack, unpack
+from metav.support.files import PathLike, path_text, write_atomically
 from metav.support.json_values import canonical_json
-
-Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 FORMAT = "metav"
 FORMAT_VERSION = 2
 """Version that is written; READABLE_VERSIONS are read."""
 READABLE_VERSIONS = (1, 2)
 DOCUMENT, TENSORS = "metav.json", "tensors.safetensors"
-LIMITS = {DOCUMENT: 16 * 2**20, TENSORS: 2**31 - 2**20}
-"""Largest sizes of the two members, in bytes; larger ones would need the 64-bit variant of zip files."""
+LIMITS = {DOCUMENT: 4 * 2**20, TENSORS: 2**31 - 2**20}
+"""Largest sizes of the two members, in bytes: metav writes documents of some 20 kB, and larger ones take long to read;
+larger tensors would need the 64-bit variant of zip files."""
+DEEPEST, MOST_VALUES = 32, 200_000
+"""Levels of tables and lists, and values in all, that a document may have: whatever walks through it ends soon."""
 REMEDY = "get an intact copy, or save the fingerprint again"
 
 
@@ -55,18 +57,22 @@ def commitment_of(salt: str, document: Mapping[str, Any], tensors: Tensors) -> s
 def write_file(path: PathLike, document: Mapping[str, Any], tensors: Tensors) -> None:
     """Write the file in one step: whoever looks sees the old file or the new one, never a part.
 
-    Only its owner may read it, because whoever knows the queries can evade them.
+    Only its owner may read a new one, because whoever knows the queries can evade them.
 
     Raises ArtefactError if it cannot be written.
     """
-    from safetensors.numpy import save
-
-    content = _zip({DOCUMENT: canonical_json(document), TENSORS: save(dict(tensors))}, path)
+    path = path_text(path)
+    try:
+        _check_values(document)
+        members = {DOCUMENT: canonical_json(document), TENSORS: pack(tensors)}
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path} cannot hold this fingerprint: {error}; make it from plain values") from error
+    content = _zip(members, path)
     try:
         write_atomically(path, content, private=True)
     except OSError as error:
         raise ArtefactError(
-            f"cannot write {os.fspath(path)} ({error.strerror or error}); choose a file in an existing folder that you "
+            f"cannot write {path} ({error.strerror or error}); choose a file in an existing folder that you "
             "may write to"
         ) from error
 
@@ -76,6 +82,7 @@ def read_file(path: PathLike) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
     Raises ArtefactError on a file that is missing, not a fingerprint, altered, too large or of an unknown version.
     """
+    path = path_text(path)
     raw = _read_bytes(path)
     contents = _members(path, raw)
     if _zip(contents, path) != raw:
@@ -86,13 +93,13 @@ def read_file(path: PathLike) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return document, tensors
 
 
-def _zip(contents: Mapping[str, bytes], path: PathLike) -> bytes:
+def _zip(contents: Mapping[str, bytes], path: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in (DOCUMENT, TENSORS):
             if len(contents[name]) > LIMITS[name]:
                 raise ArtefactError(
-                    f"{name} of {os.fspath(path)} has {len(contents[name])} bytes, expected at most {LIMITS[name]}; "
+                    f"{name} of {path} has {len(contents[name])} bytes, expected at most {LIMITS[name]}; "
                     "use fewer queries or a smaller verifier"
                 )
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -101,21 +108,21 @@ def _zip(contents: Mapping[str, bytes], path: PathLike) -> bytes:
     return buffer.getvalue()
 
 
-def _read_bytes(path: PathLike) -> bytes:
+def _read_bytes(path: str) -> bytes:
     limit = sum(LIMITS.values()) + 2**16
     try:
         with open(path, "rb", opener=_open_regular) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise _broken(path, f"has {size} bytes", f"at most {limit}")
-            return file.read(limit)
+            return file.read(size)
     except FileNotFoundError as error:
         raise ArtefactError(
-            f"there is no file {os.fspath(path)}; expected a fingerprint made by Fingerprint.save: check the path"
+            f"there is no file {path}; expected a fingerprint made by Fingerprint.save: check the path"
         ) from error
     except OSError as error:
         raise ArtefactError(
-            f"cannot read {os.fspath(path)} ({error.strerror or error}); expected a fingerprint file: check its path "
+            f"cannot read {path} ({error.strerror or error}); expected a fingerprint file: check its path "
             "and permissions"
         ) from error
 
@@ -129,7 +136,7 @@ def _open_regular(path: str, flags: int) -> int:
     return descriptor
 
 
-def _members(path: PathLike, raw: bytes) -> dict[str, bytes]:
+def _members(path: str, raw: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             entries = archive.infolist()
@@ -150,9 +157,10 @@ def _members(path: PathLike, raw: bytes) -> dict[str, bytes]:
         raise _broken(path, f"is no intact zip file ({error})", "a fingerprint made by Fingerprint.save") from error
 
 
-def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
+def _parse_document(path: str, text: bytes) -> dict[str, Any]:
     try:
         document = json.loads(text)
+        _check_values(document)
         canonical = canonical_json(document)
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"has an unreadable {DOCUMENT} ({error})", "canonical JSON") from error
@@ -161,7 +169,7 @@ def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
     version = document.get("format_version")
     if type(version) is not int or version not in READABLE_VERSIONS:
         raise ArtefactError(
-            f"{os.fspath(path)} has format version {version!r}, expected {FORMAT_VERSION} or less; read it with the "
+            f"{path} has format version {version!r}, expected {FORMAT_VERSION} or less; read it with the "
             "version of metav that wrote it, or upgrade metav"
         )
     if canonical != text:
@@ -169,17 +177,29 @@ def _parse_document(path: PathLike, text: bytes) -> dict[str, Any]:
     return document
 
 
-def _parse_tensors(path: PathLike, content: bytes) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+def _check_values(document: object) -> None:
+    """Raise ValueError for values that a part of metav would fail on later: too many, too deep, or no Unicode."""
+    level, depth, count = [document], 0, 0
+    while level:
+        depth, count = depth + 1, count + len(level)
+        if depth > DEEPEST or count > MOST_VALUES:
+            raise ValueError(f"more than {DEEPEST} levels of tables and lists, or {MOST_VALUES} values")
+        tables = [entry for entry in level if isinstance(entry, dict)]
+        lists = [entry for entry in level if isinstance(entry, list | tuple)]
+        for text in (*level, *(key for table in tables for key in table)):
+            if isinstance(text, str):
+                text.encode()  # a surrogate alone has no bytes
+        level = [value for table in tables for value in table.values()] + [value for each in lists for value in each]
 
+
+def _parse_tensors(path: str, content: bytes) -> dict[str, NDArray[Any]]:
     try:
-        return dict(load(content))
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        return unpack(content)
+    except (ValueError, RecursionError) as error:
         raise _broken(path, f"has unreadable tensors ({error})", f"safetensors in {TENSORS}") from error
 
 
-def _check_commitment(path: PathLike, document: Mapping[str, Any], tensors: Tensors) -> None:
+def _check_commitment(path: str, document: Mapping[str, Any], tensors: Tensors) -> None:
     salt, stored = document.get("salt"), document.get("commitment")
     if not is_digest(salt) or not is_digest(stored):
         raise _broken(path, "has no valid salt and commitment", "64 hexadecimal digits each")
@@ -193,6 +213,6 @@ def is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _broken(path: PathLike, found: str, expected: str | None = None) -> ArtefactError:
+def _broken(path: str, found: str, expected: str | None = None) -> ArtefactError:
     middle = f", expected {expected}" if expected else ""
-    return ArtefactError(f"{os.fspath(path)} {found}{middle}; {REMEDY}")
+    return ArtefactError(f"{path} {found}{middle}; {REMEDY}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,18 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metav import _core
 from metav.errors import ArtefactError, InputError
+from metav.fingerprints.checks import (
+    check_members,
+    check_shares,
+    check_tables,
+    check_view,
+    check_weights,
+    is_trained_anew,
+)
 from metav.fingerprints.files import FORMAT, FORMAT_VERSION, commitment_of, is_digest, read_file, write_file
+from metav.optimization.options import OptimizationOptions
 from metav.statistics.calibration import Calibration
 from metav.statistics.calibration_models import CalibrationModels
-from metav.support.arguments import whole_number
+from metav.support.arguments import seed_number, whole_number
 from metav.support.arrays import FloatArray
-from metav.support.files import PathLike
+from metav.support.files import PathLike, path_text
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.tasks.kinds import TaskKind, kind_of
-from metav.verifiers.kinds import VERIFIER_KINDS
 from metav.verifiers.meta_verifier import MetaVerifier, restore_meta_verifier
 from metav.verifiers.places import Places
 from metav.verifiers.views import view_of
@@ -149,13 +155,16 @@ class Fingerprint:
     def __post_init__(self) -> None:
         for name in ("queries", "lower", "upper"):
             object.__setattr__(self, name, _constant(name, getattr(self, name), np.float32))
-        for name in (*_INFORMATION, "check"):
-            object.__setattr__(self, name, plain(getattr(self, name)))
+        tables = {name: plain(getattr(self, name)) for name in (*_INFORMATION, "check")}
+        check_tables(**tables)
+        for name, table in tables.items():
+            object.__setattr__(self, name, table)
         _check_inputs(self)
-        _check_members(self)
+        check_view(self.task.view, self.task.outputs)
+        check_members(self.meta_verifier, len(self.queries), self.task.outputs)
         object.__setattr__(self, "calibration", _checked_calibration(self.calibration))
         _check_calibration_models(self)
-        object.__setattr__(self, "seed", whole_number("seed", self.seed))
+        object.__setattr__(self, "seed", seed_number(self.seed))
         if not is_digest(self.salt):
             raise InputError(f"salt must be 64 hexadecimal digits, got {self.salt!r}; use derive_salt")
 
@@ -323,25 +332,35 @@ def load(path: PathLike) -> Fingerprint:
     Raises ArtefactError on a file that is missing, truncated, altered, too large, of an unknown version, or whose parts
     do not fit each other.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"path must be a text or a path, got {type(path).__name__}; pass that of a .metav file")
+    path = path_text(path)
     document, tensors = read_file(path)
     expected = {"format", "format_version", "task", "adaptive", "verifier", "calibration", "seed", "salt", "commitment"}
     expected |= set(_INFORMATION)
     expected |= set(_SINCE_VERSION_2) if document["format_version"] > 1 else set()
     if set(document) != expected:
         names = ", ".join(sorted(set(document) ^ expected))
-        raise ArtefactError(
-            f"{os.fspath(path)} has unknown or missing entries: {names}; upgrade metav, or save it again"
-        )
+        raise ArtefactError(f"{path} has unknown or missing entries: {names}; upgrade metav, or save it again")
     try:
-        return _restored(document, tensors)
+        fp = _restored(document, tensors)
+        _check_that_it_works(fp, document["commitment"])
+        return fp
     # a well-formed file with a valid commitment whose parts make no sense together
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, RecursionError) as error:
         raise ArtefactError(
-            f"{os.fspath(path)} holds parts that do not fit each other ({_told(error)}); get an intact copy, or make "
+            f"{path} holds parts that do not fit each other ({_told(error)}); get an intact copy, or make "
             "the fingerprint again"
         ) from error
+
+
+def _check_that_it_works(fp: Fingerprint, stated: str) -> None:
+    """Raise ValueError for a fingerprint that is not the one that its file states, or whose logits are not finite."""
+    if fp.commitment != stated:
+        raise InputError("some values are of another kind than metav writes, so that its commitment would change")
+    models = fp.calibration_models
+    if models is not None and is_trained_anew(models):
+        OptimizationOptions.from_dict(fp.options)
+    if models is not None and not np.isfinite(fp.calibration_logits(models.responses[models.calibrating])).all():
+        raise InputError("the calibration models have logits that are not finite")
 
 
 def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Fingerprint:
@@ -352,7 +371,7 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
             raise InputError(f"tensor {name} must be there as {np.dtype(wanted)}")
     optional = ("queries.truth", "calibration.responses")
     weights = {name: array for name, array in tensors.items() if name not in (*own, *optional)}
-    _check_weights(document["verifier"], weights, document["task"]["outputs"], len(tensors["queries"]))
+    check_weights(document["verifier"], weights, document["task"]["outputs"], len(tensors["queries"]))
     if document["format_version"] > 1 and any(type(member.get("part")) is not int for member in document["verifier"]):
         raise InputError("each member of the verifier needs its part, a whole number")
     task = document["task"]
@@ -372,7 +391,7 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
         salt=document["salt"],
         calibration_models=_restored_models(document.get("calibration_models"), tensors),
         truth=tensors.get("queries.truth"),
-        check=_restored_check(document.get("check", {})),
+        check=document.get("check", {}),
         format_version=document["format_version"],
         **{name: document[name] for name in _INFORMATION},
     )
@@ -386,16 +405,14 @@ def _restored_task(task: Mapping[str, Any], version: int) -> TaskSpecification:
         raise InputError(f"task has the entries {sorted(task)}")
     entries = {**task, **{key: tuple(task.get(key, ())) for key in ("input_shape", "output_shape", "class_names")}}
     places = task.get("places")
+    if not isinstance(task.get("class_names", []), list) or not isinstance(places, dict | None):
+        raise InputError("class_names must be a list, and places a table")
     if places is not None:
+        if set(places) != {field.name for field in fields(Places)}:
+            raise InputError(f"places has the entries {sorted(places)}")
         shape, chosen = tuple(places["shape"]), tuple(places["chosen"])
         entries["places"] = Places(classes=places["classes"], shape=shape, chosen=chosen)
     return TaskSpecification(**entries)
-
-
-def _restored_check(entry: Any) -> Any:
-    if not isinstance(entry, dict):
-        raise InputError(f"check must be a table, got {entry!r}")
-    return entry
 
 
 def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> CalibrationModels | None:
@@ -420,39 +437,6 @@ def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> Calibra
         parts=np.array(entry["parts"], dtype=np.int64),
         shares=tuple(entry["shares"]),
     )
-
-
-def _check_weights(specification: Any, weights: Mapping[str, NDArray[Any]], outputs: Any, queries: int) -> None:
-    """Raise InputError for a specification that its tensors do not bear out, before any memory is allocated for it."""
-    if not isinstance(specification, list):
-        raise InputError("verifier must be a list of members")
-    seen = set()
-    for number, entry in enumerate(specification):
-        name = f"verifier.{number}"
-        start, stop, hidden = entry["start"], entry["stop"], entry["hidden"]
-        if entry["kind"] not in VERIFIER_KINDS:
-            raise InputError(f"{name} has the kind {entry['kind']!r}, expected one of {', '.join(VERIFIER_KINDS)}")
-        if not all(type(value) is int for value in (start, stop, hidden, entry["outputs"])):
-            raise InputError(f"start, stop, hidden and outputs of {name} must be whole numbers")
-        if not 0 <= start < stop <= queries:
-            raise InputError(f"{name} reads the queries {start} to {stop}, expected a range within 0 to {queries}")
-        if entry["outputs"] != outputs:
-            raise InputError(f"{name} reads {entry['outputs']} outputs, expected {outputs}")
-        paired = f"{name}.reference" in weights
-        read = outputs * (2 if paired else 1)
-        shapes = _core.parameter_shapes(entry["kind"], stop - start, read, hidden=hidden)
-        wanted = {"shift": shapes.pop("shift"), **shapes}  # the one that tells the sizes that all have in common
-        if paired:
-            wanted["reference"] = (stop - start, outputs)
-        for key, shape in wanted.items():
-            found = weights[f"{name}.{key}"].shape
-            fits = len(found) == len(shape) and all(size in (None, own) for size, own in zip(shape, found, strict=True))
-            if not fits:
-                raise InputError(f"{name}.{key} has shape {found}, expected {shape}")
-        seen |= {key for key in weights if key.startswith(f"{name}.")}
-    for key, array in weights.items():
-        if key not in seen or array.dtype != np.float32 or not np.isfinite(array).all():
-            raise InputError(f"tensor {key} must belong to a member, and be float32 and finite")
 
 
 def _with_floats(entry: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -485,29 +469,6 @@ def _check_inputs(fp: Fingerprint) -> None:
     object.__setattr__(fp, "adaptive", whole_number("adaptive", fp.adaptive, least=0, most=len(fp.queries)))
 
 
-def _check_members(fp: Fingerprint) -> None:
-    for member in fp.meta_verifier.members:
-        read = member.stop - member.start
-        if not 0 <= member.start < member.stop <= len(fp.queries) or member.verifier.queries != read:
-            raise InputError(
-                f"verifier {member.name} reads the queries {member.start} to {member.stop} and was made for "
-                f"{member.verifier.queries}; expected a range within the {len(fp.queries)} queries"
-            )
-        expected = fp.task.outputs * (1 if member.reference is None else 2)
-        if member.verifier.outputs != expected:
-            raise InputError(f"verifier {member.name} reads {member.verifier.outputs} outputs, expected {expected}")
-        if member.reference is not None and member.reference.shape != (read, fp.task.outputs):
-            raise InputError(
-                f"the reference of verifier {member.name} has shape {member.reference.shape}, expected "
-                f"({read}, {fp.task.outputs})"
-            )
-        numbers = (member.weight, member.center, member.spread)
-        if not all(math.isfinite(number) for number in numbers) or member.weight < 0 or member.spread <= 0:
-            raise InputError(f"verifier {member.name} has weight, center, spread {numbers}, expected finite, >= 0, > 0")
-    if not math.isclose(sum(member.weight for member in fp.meta_verifier.members), 1.0, abs_tol=1e-6):
-        raise InputError("the weights of the verifiers must sum to 1")
-
-
 def _checked_calibration(rule: Calibration) -> Calibration:
     numbers = [getattr(rule, name) for name in _RULE_NUMBERS]
     if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
@@ -532,6 +493,7 @@ def _check_calibration_models(fp: Fingerprint) -> None:
             raise InputError("each part of the calibration models needs members of that part")
         if not models.independent.any() or not (models.calibrating & models.derived).any():
             raise InputError("calibration models must hold derived and independent ones, or no verdict can be given")
+        check_shares(models)
     if fp.truth is not None:
         kind = fp.truth.dtype.kind
         if len(fp.truth) != natural or kind not in "if" or not np.isfinite(fp.truth).all():

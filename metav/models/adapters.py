@@ -6,7 +6,6 @@ or with chances where a loss needs log-odds. Everything behind this door sees on
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from metav.errors import ModelError
 from metav.models.architectures import Architecture, build
+from metav.models.copying import duplicate
 from metav.models.identity import source_identity, tensor_digest
 from metav.models.running import device_of, evaluating
 from metav.support.model_answers import OutputChoice, chosen_part, fitting_parts, listed, parts_of
@@ -296,7 +296,7 @@ def _answer_in_training(model: nn.Module, inputs: Tensor, interface: ModelInterf
     if all(type(module).__module__.startswith("torch.nn.") for module in model.modules()):
         return None
     try:
-        twin = copy.deepcopy(model).train()
+        twin = duplicate(model).train()
         with isolated_rng(0), torch.no_grad():
             answer = interface.call(twin, inputs.to(device_of(twin)))
     except Exception:
@@ -308,7 +308,7 @@ def _answers_chances(model: nn.Module, inputs: Tensor) -> bool:
     """Return whether a model can answer nothing but numbers in [0, 1], whatever its weights."""
     if not _all_chances(_asked(model, inputs)):
         return False
-    twin = copy.deepcopy(model)
+    twin = duplicate(model)
     with isolated_rng(0), torch.no_grad():
         for _ in range(REDRAWS):
             for parameter in twin.parameters():

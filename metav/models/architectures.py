@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from metav.errors import ModelError
+from metav.models.copying import unwrapped
 from metav.models.running import copied
 from metav.support.randomness import isolated_rng
 
@@ -34,7 +35,7 @@ def reinitialized(model: nn.Module, seed: int) -> nn.Module:
 
 
 def redraw(module: nn.Module) -> None:
-    """Redraw all weights of a module in place, from torch's global generator."""
+    """Redraw all weights of a module in place, from torch's global generator; masks of pruned weights are shuffled."""
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     for part in module.modules():
         for method in ("reset_parameters", "_reset_parameters"):
@@ -43,9 +44,27 @@ def redraw(module: nn.Module) -> None:
                 reset()
                 break
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if parameter.numel() > 1 and torch.equal(parameter, before[name]) and float(parameter.std()) > 0.0:
+        redraw_normally([entry for name, entry in module.named_parameters() if torch.equal(entry, before[name])])
+        for part in module.modules():
+            for name, mask in part.named_buffers(recurse=False):
+                if name.endswith("_mask") and hasattr(part, f"{name.removesuffix('_mask')}_orig"):
+                    mask.copy_(_shuffled(mask))
+
+
+def redraw_normally(parameters: Iterable[Tensor]) -> None:
+    """Redraw parameters in place from normal distributions with the mean and the standard deviation of each."""
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.is_floating_point() and parameter.numel() > 1 and float(parameter.std()) > 0.0:
                 parameter.normal_(float(parameter.mean()), float(parameter.std()))
+
+
+def _shuffled(mask: Tensor) -> Tensor:
+    """Return a mask (channels, ...) with its entries in random order; whole channels where these are masked whole."""
+    rows = mask.flatten(1) if mask.ndim > 1 else mask[:, None]
+    if bool((rows == rows[:, :1]).all()):
+        return mask[torch.randperm(len(mask)).to(mask.device)]
+    return mask.flatten()[torch.randperm(mask.numel()).to(mask.device)].reshape(mask.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +142,4 @@ def build(architecture: Architecture, seed: int) -> nn.Module:
         model = architecture()
     if not isinstance(model, nn.Module):
         raise ModelError(f"an architecture must return a torch.nn.Module, got {type(model).__name__}")
-    return model.float().eval()
+    return unwrapped(model).float().eval()

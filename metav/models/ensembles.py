@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
 import platform
@@ -18,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from metav.models.batching_warnings import told_once
+from metav.models.copying import duplicate
 from metav.models.identity import stated_name
-from metav.models.running import device_of, frozen_copy
+from metav.models.running import device_of, differentiable, frozen_copy
 from metav.support.files import write_atomically
 
 SPEEDUP_WANTED = 1.15
@@ -37,7 +38,8 @@ def run_model(model: nn.Module, queries: Tensor) -> Tensor:
     All outputs to one query are flattened into one row. A model whose answers do not follow the queries smoothly (a
     table, a tree, noise) has the gradient 0.
     """
-    outputs: Tensor = model(queries.to(device_of(model)))
+    with differentiable(model):
+        outputs: Tensor = model(queries.to(device_of(model)))
     answers = outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
     if torch.is_grad_enabled() and queries.requires_grad and not answers.requires_grad:
         return _WithoutGradient.apply(answers, queries)  # type: ignore[no-any-return, no-untyped-call]
@@ -64,11 +66,13 @@ class _Group:
     """Models of one architecture that `vmap` runs together.
 
     indices: their places in the ensemble.
+    signature: of the architecture.
     skeleton: a model of the architecture, whose own weights are not used.
     parameters, buffers: those of all models, stacked along a first axis.
     """
 
     indices: tuple[int, ...]
+    signature: str
     skeleton: nn.Module
     parameters: dict[str, Tensor]
     buffers: dict[str, Tensor]
@@ -83,7 +87,8 @@ class _Group:
             return outputs.reshape(queries.shape[0], -1)
 
         given = queries.to(device_of(self.skeleton))
-        stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
+        with told_once(self.signature):
+            stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
         return stacked.to(device="cpu", dtype=torch.float32)
 
 
@@ -113,7 +118,7 @@ class Ensemble:
         for signature, indices in by_architecture.items():
             if len(indices) < 2:
                 continue
-            group = self._stack(indices)
+            group = self._stack(indices, signature)
             if group is not None and _vmap_is_faster(group, self.models, queries, signature, share):
                 self._group_of.update({index: (group, place) for place, index in enumerate(indices)})
 
@@ -145,14 +150,14 @@ class Ensemble:
             answers.update(zip(chosen, group.run(queries, places), strict=True))
         return torch.stack([answers[index] for index in wanted])
 
-    def _stack(self, indices: Sequence[int]) -> _Group | None:
+    def _stack(self, indices: Sequence[int], signature: str) -> _Group | None:
         models = [self.models[index] for index in indices]
         try:
             parameters, buffers = stack_module_state(models)
         except RuntimeError:
             return None  # same shapes, but a mixture of devices or dtypes: the loop serves them
         parameters = {name: value.detach() for name, value in parameters.items()}
-        return _Group(tuple(indices), copy.deepcopy(models[0]), parameters, buffers)
+        return _Group(tuple(indices), signature, duplicate(models[0]), parameters, buffers)
 
 
 def _signature(model: nn.Module) -> str:
@@ -183,8 +188,9 @@ def _measure(group: _Group, models: Sequence[nn.Module], queries: Tensor) -> boo
 
     try:
         difference = (loop(queries) - grouped(queries)).abs().max()
+        _seconds(grouped, queries)
     except (RuntimeError, ValueError, TypeError):
-        return False  # vmap cannot trace this forward pass (data-dependent control flow, .item(), in-place buffers)
+        return False  # vmap cannot trace this pass, forward or backward (data-dependent control flow, .item(), ...)
     if not bool(difference <= 1e-3 * (1 + loop(queries).abs().max())):
         return False
     times: dict[str, list[float]] = {"loop": [], "grouped": []}

@@ -57,13 +57,21 @@ def source_identity(thing: Any) -> str:
 def architecture_identity(model: nn.Module) -> str:
     """Return a digest of what a model computes apart from its weights: class, structure, code and state shapes."""
     classes = sorted({source_identity(type(module)) for module in model.modules() if not _is_torch(module)})
-    shapes = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in model.state_dict().items()}
-    return tensor_digest({}, {"repr": repr(model), "classes": classes, "shapes": shapes})
+    shapes = {name: _shape(value) for name, value in model.state_dict().items()}
+    scripts = sorted({module.code for module in model.modules() if isinstance(module, torch.jit.ScriptModule)})
+    described = {"repr": repr(model), "classes": classes, "shapes": shapes, **({"scripts": scripts} if scripts else {})}
+    return tensor_digest({}, described)
 
 
 def state_digest(model: nn.Module) -> str:
     """Return a digest of a model's architecture and all its weights and buffers."""
-    return tensor_digest(model.state_dict(), {"architecture": architecture_identity(model)})
+    state = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    return tensor_digest(state, {"architecture": architecture_identity(model)})
+
+
+def _shape(value: Any) -> list[Any]:
+    """Return dtype and shape of a tensor, the type of anything else that a state holds."""
+    return [str(value.dtype), list(value.shape)] if isinstance(value, Tensor) else [type(value).__qualname__]
 
 
 def _is_torch(module: nn.Module) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import ModelError
+from metav.models.copying import duplicate
+from metav.support.arrays import batch_sizes
 
 Teacher = Callable[[Tensor], Tensor]
 """A module or callable whose outputs another model is trained on."""
@@ -35,49 +36,62 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Run the body so that answers in eval mode have a gradient: cuDNN's recurrent layers have none there."""
+    recurrent = device_of(model).type == "cuda" and any(isinstance(part, nn.RNNBase) for part in model.modules())
+    if not recurrent:
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=False):
+        yield
+
+
 def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
     """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU.
 
     inputs: (n, ...).
-    batch_size: how many of them are run at once.
+    batch_size: how many of them are run at once; a last batch is never a single one, on which some models fail.
 
     Raises ModelError where the outputs are no tensor.
     """
     if not isinstance(model, nn.Module):
         with torch.no_grad():
-            return torch.cat([_as_output(model(batch)) for batch in torch.split(inputs, batch_size)])
+            return torch.cat([_as_output(model(batch), batch) for batch in _batches(inputs, batch_size)])
     device = device_of(model)
     with evaluating(model):
-        return torch.cat([_as_output(model(batch.to(device))) for batch in torch.split(inputs, batch_size)])
+        return torch.cat([_as_output(model(batch.to(device)), batch) for batch in _batches(inputs, batch_size)])
 
 
-def _as_output(output: object) -> Tensor:
+def _batches(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    return torch.split(inputs, batch_sizes(len(inputs), batch_size))
+
+
+def _as_output(output: object, inputs: Tensor) -> Tensor:
     if not isinstance(output, Tensor):
         raise ModelError(
             f"a model must answer with one tensor, got {type(output).__name__}; name the part that counts with "
             "output=, or pass metav.adapt_model(model, output=...)"
         )
-    return output.detach().to(device="cpu", dtype=torch.float32)
+    if output.is_complex():
+        raise ModelError(f"a model must answer with real numbers, got {output.dtype}; return .real, .abs() or both")
+    # a model that squeezes its answers gives a single one without the axis of examples
+    squeezed = len(inputs) == 1 and (output.ndim == 0 or len(output) != 1)
+    return (output[None] if squeezed else output).detach().to(device="cpu", dtype=torch.float32)
 
 
 def copied(model: nn.Module) -> nn.Module:
     """Return a float32 copy in eval mode whose floating parameters can be trained; the model itself is not touched.
 
+    What only says how a model runs (`torch.compile`, `DataParallel`) is left away.
+
     Raises ModelError for a model that cannot be copied.
     """
-    try:
-        clone = copy.deepcopy(model)
-    except Exception as error:
-        raise ModelError(
-            f"the model of class {type(model).__qualname__} cannot be copied ({type(error).__name__}: {error}); "
-            "pass a module that copy.deepcopy accepts (use torch.nn.utils.parametrizations.weight_norm, not the old "
-            "weight_norm, and keep no open files or computed tensors as attributes)"
-        ) from error
-    clone = clone.float()
+    clone = _prepared(duplicate(model).float())
     for parameter in clone.parameters():
         parameter.grad = None
         parameter.requires_grad_(parameter.is_floating_point())
-    return clone.eval()
+    return clone
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -85,12 +99,22 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
     Raises ModelError for a model that cannot be copied.
     """
-    try:
-        twin = copy.deepcopy(model)
-    except Exception as error:
-        raise ModelError(f"the model cannot be copied ({error}); give a model that copy.deepcopy accepts") from error
-    twin.eval()
-    for parameter in twin.parameters():
+    return frozen(_prepared(duplicate(model)))
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """Return the model itself, with parameters that take no gradient; scripted ones lack `requires_grad_`."""
+    for parameter in model.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
-    return twin
+    return model
+
+
+def _prepared(clone: nn.Module) -> nn.Module:
+    try:
+        return clone.eval()
+    except Exception as error:
+        raise ModelError(
+            f"the model of class {type(clone).__qualname__} cannot be put in eval mode ({type(error).__name__}: "
+            f"{error}); pass the module that it was exported from"
+        ) from error

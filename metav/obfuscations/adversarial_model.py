@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metav.models.running import evaluating
+from metav.models.running import differentiable, evaluating
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
 
@@ -41,7 +41,7 @@ class AdversarialModel(nn.Module):
         """Return adversarial examples: inputs (n, ...) moved by up to the radius, within the bounds."""
         radius, lower, upper = (limit.to(inputs.device) for limit in self._limits)
         start = inputs + radius * (2.0 * torch.rand_like(inputs) - 1.0)
-        with evaluating(self.inner), torch.enable_grad():
+        with evaluating(self.inner), torch.enable_grad(), differentiable(self.inner):
             moved = start.detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(self._difference(self.inner(moved), self.inner(inputs).detach()), moved)
         step = torch.clamp(start + 1.25 * radius * gradient.sign() - inputs, -radius, radius)

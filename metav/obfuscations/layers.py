@@ -2,55 +2,119 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metav.errors import ObfuscationError
+from metav.models.copying import duplicate, recompute_weights
 from metav.models.running import device_of, evaluating
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
+
+HIDDEN_CHANNELS = "a hidden layer with two channels or units, or more"
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+"""Layers of recurrent units; each unit has rows in all weights and biases, one per gate."""
+MAGNITUDES = ("original0", "weight_g")
+"""Endings of the names under which weight norm keeps magnitudes: only its directions count as weights."""
 
 
 def weight_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the names and weight tensors of at least two dimensions (no biases, no normalisation), each once."""
     for name, parameter in model.named_parameters():
-        # weight norm keeps a weight as magnitude times direction; here only the directions count as weights
-        is_magnitude = name.endswith((".original0", "weight_g"))
-        if parameter.ndim >= 2 and parameter.is_floating_point() and parameter.numel() > 1 and not is_magnitude:
+        if _is_weight(parameter) and not name.endswith(MAGNITUDES):
             yield name, parameter
 
 
 def weighted_layers(model: nn.Module, task: Task) -> list[nn.Module]:
-    """Return the leaf modules with a weight of two dimensions and more, in the order of a forward pass.
+    """Return the modules that hold a weight of two dimensions and more themselves, in the order of a forward pass.
 
     task: gives the inputs of that pass.
 
+    A layer is placed where it is called last; one that is never called itself, where the module around it is. In a
+    scripted model, whose calls cannot be watched, the order is that of registration.
+
     Raises ObfuscationError for a model without any.
     """
-    layers = [module for module in model.modules() if _is_weighted(module)]
+    inner = {id(part) for module in model.modules() for part in _parametrizations(module).modules()}
+    layers = [module for module in model.modules() if id(module) not in inner and _holds_weights(module)]
     if not layers:
         raise ObfuscationError(
             f"the model of class {type(model).__qualname__} has no layer with a weight matrix; this obfuscation "
             "needs at least one"
         )
-    called: list[nn.Module] = []
-    handles = [layer.register_forward_hook(lambda module, *_: called.append(module)) for layer in layers]
+    calls = _last_calls(model, task)
+    place = {id(model): calls.get(id(model), -1)}
+    for module in model.modules():
+        for child in module.children():
+            place[id(child)] = calls.get(id(child), place[id(module)])
+    return sorted(layers, key=lambda layer: place[id(layer)])
+
+
+def hidden_layers(model: nn.Module, task: Task) -> list[nn.Module]:
+    """Return the layers before the last one that have output channels, in the order of a forward pass."""
+    return [layer for layer in weighted_layers(model, task)[:-1] if channel_count(layer)]
+
+
+def layer_parameters(layer: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a layer itself, without those of layers that are registered inside it."""
+    return [*layer.parameters(recurse=False), *_parametrizations(layer).parameters()]
+
+
+def _last_calls(model: nn.Module, task: Task) -> dict[int, int]:
+    """Return, by the id of a module, the number of its last call in a forward pass; nothing of a scripted model."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return {}
+    calls: dict[int, int] = {}
+    numbers = itertools.count()
+
+    def note(module: nn.Module, _: Any) -> None:
+        calls[id(module)] = next(numbers)
+
+    watched = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    handles = [module.register_forward_pre_hook(note) for module in watched]
     try:
         with isolated_rng(0), evaluating(model):
             model(task.natural_queries(2, seed=0).to(device_of(model)))
     finally:
         for handle in handles:
             handle.remove()
-    # a layer called twice is placed where it is called last; those never called come first, as registered
-    position = {id(module): index for index, module in enumerate(called)}
-    return sorted(layers, key=lambda layer: position.get(id(layer), -1))
+    return calls
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    return any(_is_weight(parameter) for parameter in layer_parameters(module))
+
+
+def _is_weight(parameter: Tensor) -> bool:
+    return parameter.ndim >= 2 and parameter.is_floating_point() and parameter.numel() > 1
+
+
+def _parametrizations(module: nn.Module) -> nn.Module:
+    """Return the part that computes the module's weights from others; an empty one where it has none."""
+    found = getattr(module, "parametrizations", None)
+    return found if isinstance(found, nn.Module) else nn.Module()
 
 
 def is_transposed(layer: nn.Module) -> bool:
     """Return whether a layer's weight has its outputs on axis 1 (transposed convolutions)."""
     return bool(getattr(layer, "transposed", False))
+
+
+def channel_count(layer: nn.Module) -> int:
+    """Return how many output channels (units) a layer has that `zero_channels` can silence; 0 for one without any."""
+    if isinstance(layer, RECURRENT):
+        projected = getattr(layer, "proj_size", 0)
+        plain = all(isinstance(getattr(layer, name, None), nn.Parameter) for name, _ in _units_of(layer))
+        return 0 if projected or not plain else layer.hidden_size
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim < 2:
+        return 0
+    count = len(_by_channel(layer))
+    return count if _is_plain(layer) or _can_be_silenced(layer) else 0
 
 
 def channel_norms(layer: nn.Module) -> Tensor:
@@ -59,9 +123,13 @@ def channel_norms(layer: nn.Module) -> Tensor:
 
 
 def zero_channels(layer: nn.Module, channels: Tensor) -> None:
-    """Set weights and bias of the given output channels to zero, in place."""
+    """Set weights and bias of the given output channels to zero, in place; of a recurrent layer, those of all gates."""
     with torch.no_grad():
-        weight = _stored_weight(layer)
+        if isinstance(layer, RECURRENT):
+            for _, parameter in _units_of(layer):
+                _by_unit(parameter.data, layer.hidden_size)[:, channels] = 0.0
+            return
+        weight = _stored(layer, "weight")
         if is_transposed(layer):
             groups = int(getattr(layer, "groups", 1))
             size = weight.shape[1]
@@ -71,9 +139,33 @@ def zero_channels(layer: nn.Module, channels: Tensor) -> None:
                 weight[group * span : (group + 1) * span, channel % size] = 0.0
         else:
             weight[channels] = 0.0
-        bias = getattr(layer, "bias", None)
-        if isinstance(bias, Tensor):
-            bias.data[channels] = 0.0
+        if isinstance(getattr(layer, "bias", None), Tensor):
+            _stored(layer, "bias")[channels] = 0.0
+
+
+def _by_unit(parameter: Tensor, units: int) -> Tensor:
+    """Return a view (gates, units, ...) of a recurrent layer's parameter."""
+    return parameter.view(-1, units, *parameter.shape[1:])
+
+
+def _units_of(layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of a recurrent layer; each has one block of rows, a row per unit, for each gate."""
+    return layer.named_parameters(recurse=False)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    return any(name == "weight" for name, _ in layer.named_parameters(recurse=False))
+
+
+def _can_be_silenced(layer: nn.Module) -> bool:
+    """Return whether a channel becomes zero with what it is stored as, where the weight is computed from that."""
+    trial = duplicate(layer)
+    try:
+        zero_channels(trial, torch.tensor([0]))
+        return float(channel_norms(recompute_weights(trial))[0]) == 0.0
+    # what other people's reparametrisations raise is not known; then the layer is left alone
+    except Exception:
+        return False
 
 
 def following_norms(model: nn.Module) -> dict[int, nn.Module]:
@@ -81,7 +173,7 @@ def following_norms(model: nn.Module) -> dict[int, nn.Module]:
     pairs: dict[int, nn.Module] = {}
     previous: nn.Module | None = None
     for module in model.modules():
-        if _is_weighted(module):
+        if channel_count(module):
             previous = module
         elif previous is not None and getattr(module, "running_mean", None) is not None:
             weight = getattr(module, "weight", None)
@@ -111,16 +203,19 @@ def quantized(weight: Tensor, bits: int, stretch: float = 1.0) -> Tensor:
     return best.reshape(weight.shape)
 
 
-def _stored_weight(layer: nn.Module) -> Tensor:
-    """Return the stored tensor that decides a layer's weight.
+def _stored(layer: nn.Module, name: str) -> Tensor:
+    """Return the stored tensor that decides a layer's "weight" or "bias", without its history.
 
-    Under a parametrization the weight is computed from it; under weight norm it is the magnitudes.
+    Under a parametrization or a hook that one is computed from it; under weight norm it is the magnitudes.
     """
-    if not hasattr(layer, "parametrizations"):
-        return _weight(layer).data
-    stored = layer.parametrizations.weight  # type: ignore[union-attr]
-    magnitudes_or_weight: Tensor = getattr(stored, "original0" if hasattr(stored, "original0") else "original")
-    return magnitudes_or_weight.data
+    parametrized = _parametrizations(layer)._modules.get(name)
+    stored = dict((layer if parametrized is None else parametrized).named_parameters(recurse=False))
+    # by hooks: the old weight_norm; pruning and the old spectral_norm
+    endings = ("_g", "_orig") if parametrized is None else ("original0", "original")
+    names = [f"{name}{ending}" if parametrized is None else ending for ending in endings]
+    found = next((stored[entry] for entry in names if entry in stored), None)
+    current: Tensor = getattr(layer, name)
+    return current.data if found is None else found.data
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -134,15 +229,12 @@ def _weight(layer: nn.Module) -> Tensor:
 
 def _by_channel(layer: nn.Module) -> Tensor:
     """Return the weights as (output channels, weights of each)."""
+    if isinstance(layer, RECURRENT):
+        blocks = [parameter.detach() for _, parameter in _units_of(layer) if parameter.ndim > 1]
+        return torch.cat([_by_unit(block, layer.hidden_size).transpose(0, 1).flatten(1) for block in blocks], dim=1)
     weight = _weight(layer).detach()
     if not is_transposed(layer):
         return weight.flatten(1)
     groups = int(getattr(layer, "groups", 1))
     split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     return split.transpose(1, 2).reshape(groups * weight.shape[1], -1)
-
-
-def _is_weighted(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    own = not any(True for _ in module.children()) or hasattr(module, "parametrizations")
-    return own and isinstance(weight, Tensor) and weight.ndim >= 2

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from torch import nn
 
+from metav.obfuscations.fitting import has_gradient_to_inputs, has_hidden_channels, has_layers_below_last, has_weights
 from metav.obfuscations.rewriting import filter_prune, quantize, weight_noise, weight_prune
 from metav.obfuscations.students import distill, extract_labels, extract_scores
 from metav.obfuscations.tuning import (
@@ -31,6 +32,7 @@ class Obfuscation:
     needs_training: whether it trains, so that it takes `on_epoch` and the thief's data matter.
     makes_student: whether the result is a new model trained on the owner's answers, with no weight of the owner's.
     needs: what a task must have for it to make sense.
+    misfit: (owner, task) -> why the family does not fit the owner's model, None where it does; None: it fits any.
     own_architecture, other_architecture: whether the result may have the owner's architecture, or another.
     zoo_strengths: strengths of surrogates, taken in turn.
     suspect_strengths: other strengths, of test suspects, taken in turn.
@@ -42,6 +44,7 @@ class Obfuscation:
     needs_training: bool = True
     makes_student: bool = False
     needs: TaskNeeds = ANY_TASK
+    misfit: Callable[[nn.Module, Task], str | None] | None = None
     own_architecture: bool = True
     other_architecture: bool = False
     zoo_strengths: tuple[float, ...] = (0.2, 0.5, 0.8)
@@ -52,24 +55,37 @@ class Obfuscation:
         """Return whether the family makes sense for a task; an unknown kind of task is treated like regression."""
         return self.needs.met_by(task.kind)
 
+    def why_unfit(self, owner: nn.Module, task: Task) -> str | None:
+        """Return why the family does not fit an owner's model, None where it does; nothing is trained for it."""
+        return None if self.misfit is None else self.misfit(owner, task)
+
 
 _ROWS = (
-    Obfuscation(family="finetune_last", function=finetune_last),
+    Obfuscation(family="finetune_last", function=finetune_last, misfit=has_weights),
     Obfuscation(family="finetune_all", function=finetune_all, first_turn=1),
-    Obfuscation(family="retrain_last", function=retrain_last, first_turn=2),
-    Obfuscation(family="retrain_all", function=retrain_all, needs=TaskNeeds(data_inputs=True), first_turn=3),
-    Obfuscation(family="weight_prune", function=weight_prune, needs_training=False, first_turn=4),
-    Obfuscation(family="filter_prune", function=filter_prune, needs_training=False, first_turn=5),
-    Obfuscation(family="prune_then_finetune", function=prune_then_finetune, first_turn=6),
+    Obfuscation(family="retrain_last", function=retrain_last, misfit=has_layers_below_last, first_turn=2),
+    Obfuscation(
+        family="retrain_all",
+        function=retrain_all,
+        needs=TaskNeeds(data_inputs=True),
+        misfit=has_layers_below_last,
+        first_turn=3,
+    ),
+    Obfuscation(family="weight_prune", function=weight_prune, needs_training=False, misfit=has_weights, first_turn=4),
+    Obfuscation(
+        family="filter_prune", function=filter_prune, needs_training=False, misfit=has_hidden_channels, first_turn=5
+    ),
+    Obfuscation(family="prune_then_finetune", function=prune_then_finetune, misfit=has_weights, first_turn=6),
     Obfuscation(
         family="quantize",
         function=quantize,
         needs_training=False,
+        misfit=has_weights,
         zoo_strengths=(0.4, 0.8),  # 6 and 4 bits
         suspect_strengths=(0.6, 1.0),  # 5 and 3 bits
         first_turn=7,
     ),
-    Obfuscation(family="weight_noise", function=weight_noise, needs_training=False, first_turn=8),
+    Obfuscation(family="weight_noise", function=weight_noise, needs_training=False, misfit=has_weights, first_turn=8),
     Obfuscation(family="distill_same", function=distill, makes_student=True, first_turn=9),
     Obfuscation(
         family="distill_other",
@@ -91,9 +107,19 @@ _ROWS = (
         family="extract_scores", function=extract_scores, makes_student=True, other_architecture=True, first_turn=12
     ),
     Obfuscation(
-        family="adversarial_train", function=adversarial_train, needs=TaskNeeds(data_inputs=True), first_turn=13
+        family="adversarial_train",
+        function=adversarial_train,
+        needs=TaskNeeds(data_inputs=True),
+        misfit=has_gradient_to_inputs,
+        first_turn=13,
     ),
 )
 
 OBFUSCATIONS: Mapping[str, Obfuscation] = MappingProxyType({row.family: row for row in _ROWS})
 """All families by name, in a fixed order."""
+
+
+def unfit_families(owner: nn.Module, task: Task) -> dict[str, str]:
+    """Return the obfuscations that suit the task and yet do not fit the owner's model, each with the reason."""
+    reasons = {name: entry.why_unfit(owner, task) for name, entry in OBFUSCATIONS.items() if entry.supports(task)}
+    return {name: reason for name, reason in reasons.items() if reason is not None}

@@ -8,17 +8,21 @@ from torch import nn
 from metav.errors import ObfuscationError
 from metav.models.architectures import Architecture
 from metav.obfuscations.layers import (
+    HIDDEN_CHANNELS,
+    channel_count,
     channel_norms,
     following_norms,
+    hidden_layers,
     quantized,
     weight_parameters,
-    weighted_layers,
     zero_channels,
 )
 from metav.obfuscations.steps import begin, between, random_generator, smallest_weights
+from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
 
 
+@in_standard_torch_state
 def weight_prune(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
@@ -32,6 +36,7 @@ def weight_prune(
     return clone
 
 
+@in_standard_torch_state
 def filter_prune(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
@@ -44,11 +49,11 @@ def filter_prune(
     Raises ObfuscationError for a model without a hidden layer.
     """
     clone, generator = begin(model, strength), random_generator(seed, "filter_prune")
-    layers = weighted_layers(clone, task)
-    if len(layers) < 2:
-        raise ObfuscationError("filter_prune needs a hidden layer, and this model has one layer; use weight_prune")
+    hidden = hidden_layers(clone, task)
     norms = following_norms(clone)
-    for layer in layers[:-1]:
+    if all(channel_count(layer) < 2 for layer in hidden):
+        raise ObfuscationError(f"filter_prune needs {HIDDEN_CHANNELS}, and this model has none; use weight_prune")
+    for layer in hidden:
         lengths = channel_norms(layer)
         lengths = lengths * (1.0 + 0.1 * torch.randn(len(lengths), generator=generator).to(lengths.device))
         if len(lengths) < 2:
@@ -62,6 +67,7 @@ def filter_prune(
     return clone
 
 
+@in_standard_torch_state
 def quantize(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:
@@ -76,6 +82,7 @@ def quantize(
     return clone
 
 
+@in_standard_torch_state
 def weight_noise(
     model: nn.Module, task: Task, *, strength: float, seed: int, architecture: Architecture | None = None
 ) -> nn.Module:

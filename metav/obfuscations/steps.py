@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metav.errors import InputError
-from metav.models.architectures import Architecture, build, redraw, reinitialized
+from metav.errors import InputError, ObfuscationError
+from metav.models.architectures import Architecture, build, redraw, redraw_normally, reinitialized
 from metav.models.running import copied, device_of
 from metav.models.training import OnEpoch
-from metav.obfuscations.layers import weighted_layers
+from metav.obfuscations.fitting import has_layers_below_last
+from metav.obfuscations.layers import layer_parameters, weighted_layers
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.user_tasks import as_task
@@ -38,11 +39,22 @@ def fresh_student(model: nn.Module, strength: float, seed: int, architecture: Ar
 
 
 def with_new_last_layer(model: nn.Module, task: Task, strength: float, seed: int) -> tuple[nn.Module, nn.Module]:
-    """Return a copy of a model whose last layer has new weights, and that layer."""
+    """Return a copy of a model whose last layer has new weights, and that layer.
+
+    Raises ObfuscationError for a model of which nothing would be left.
+    """
     clone = begin(model, strength)
+    reason = has_layers_below_last(clone, task)
+    if reason is not None:
+        raise ObfuscationError(f"the last layer of this model cannot be drawn anew: {reason}; use finetune_all")
     last = weighted_layers(clone, task)[-1]
     with isolated_rng(derive_seed(seed, "last layer")):
-        redraw(last)
+        own = layer_parameters(last)
+        # what is registered inside such a layer are other layers, which come before it
+        if len(own) < len(list(last.parameters())):
+            redraw_normally(own)
+        else:
+            redraw(last)
     return clone, last
 
 

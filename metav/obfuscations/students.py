@@ -11,6 +11,7 @@ from metav.models.running import predict
 from metav.models.training import OnEpoch
 from metav.obfuscations.steps import fresh_student, training_seed
 from metav.support.randomness import derive_seed
+from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.generation import Generation
 from metav.tasks.user_tasks import as_task
@@ -19,6 +20,7 @@ COPIES = 3
 """Queries that a thief makes from each natural input he holds, by mixing it with other inputs."""
 
 
+@in_standard_torch_state
 def distill(
     model: nn.Module,
     task: Task,
@@ -48,6 +50,7 @@ def distill(
     )
 
 
+@in_standard_torch_state
 def extract_scores(
     model: nn.Module,
     task: Task,
@@ -72,6 +75,7 @@ def extract_scores(
     return train_as_it_can(own, student, teacher=model, seed=training_seed(seed), epochs=epochs, on_epoch=on_epoch)
 
 
+@in_standard_torch_state
 def extract_labels(
     model: nn.Module,
     task: Task,

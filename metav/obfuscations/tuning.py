@@ -11,12 +11,14 @@ from metav.errors import ObfuscationError
 from metav.models.architectures import Architecture
 from metav.models.training import OnEpoch
 from metav.obfuscations.adversarial_model import AdversarialModel
-from metav.obfuscations.layers import weight_parameters, weighted_layers
+from metav.obfuscations.layers import layer_parameters, weight_parameters, weighted_layers
 from metav.obfuscations.steps import begin, smallest_weights, train_on, with_new_last_layer
+from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
 
 
+@in_standard_torch_state
 def finetune_last(
     model: nn.Module,
     task: Task,
@@ -29,9 +31,10 @@ def finetune_last(
     """Train the last layer further (FTLL) for a share 0.5 `strength` of the task's epochs."""
     clone = begin(model, strength)
     last = weighted_layers(clone, task)[-1]
-    return train_on(task, clone, 0.5 * strength, seed, parameters=list(last.parameters()), on_epoch=on_epoch)
+    return train_on(task, clone, 0.5 * strength, seed, parameters=layer_parameters(last), on_epoch=on_epoch)
 
 
+@in_standard_torch_state
 def finetune_all(
     model: nn.Module,
     task: Task,
@@ -45,6 +48,7 @@ def finetune_all(
     return train_on(task, begin(model, strength), 0.5 * strength, seed, on_epoch=on_epoch)
 
 
+@in_standard_torch_state
 def retrain_last(
     model: nn.Module,
     task: Task,
@@ -57,9 +61,10 @@ def retrain_last(
     """Give the last layer new weights and train it alone (RTLL), for a share 0.5 + 0.5 `strength` of the epochs."""
     clone, last = with_new_last_layer(model, task, strength, seed)
     share = 0.5 + 0.5 * strength
-    return train_on(task, clone, share, seed, parameters=list(last.parameters()), on_epoch=on_epoch)
+    return train_on(task, clone, share, seed, parameters=layer_parameters(last), on_epoch=on_epoch)
 
 
+@in_standard_torch_state
 def retrain_all(
     model: nn.Module,
     task: Task,
@@ -85,6 +90,7 @@ def retrain_all(
     return train_on(task, clone, 0.4 + 0.4 * strength, seed, on_epoch=on_epoch)
 
 
+@in_standard_torch_state
 def prune_then_finetune(
     model: nn.Module,
     task: Task,
@@ -116,6 +122,7 @@ def prune_then_finetune(
     return clone
 
 
+@in_standard_torch_state
 def adversarial_train(
     model: nn.Module,
     task: Task,

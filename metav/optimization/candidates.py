@@ -70,7 +70,7 @@ def fit_candidates(
         if parts[part][1] > parts[part][0] and not (part == "all" and adaptive in (0, count))
     ]
     candidates = []
-    refused: ValueError | None = None
+    refused: Exception | None = None
     with progress_bar(total=len(wanted), description="verifiers", enabled=progress) as bar:
         for kind, part in wanted:
             try:
@@ -83,7 +83,7 @@ def fit_candidates(
                     settings,
                     derive_seed(seed, kind, part),
                 )
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 # the core cannot make this kind from these queries, for example where all models give the same labels
                 refused = error
             else:

@@ -93,7 +93,8 @@ def _best_of_each(scores: NDArray[np.float64], classes: NDArray[np.intp]) -> NDA
 
 def _candidate_count(owner: nn.Module, task: Task, models: int, least: int) -> int:
     """Return how many inputs of each sort are looked at, `least` in any case."""
-    outputs = ask_models([owner], as_array(task.natural_queries(1, seed=0).float())).size
+    # two inputs: some models fail on a single one
+    outputs = ask_models([owner], as_array(task.natural_queries(2, seed=0).float())).size // 2
     return max(least, min(CANDIDATES, CANDIDATES_EACH * least, MOST_NUMBERS // (models * outputs)))
 
 

@@ -7,8 +7,23 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from metav.errors import InputError
-from metav.support.arguments import share, whole_number
+from metav.support.arguments import MOST_QUERIES, count, number, query_count, share
 from metav.verifiers.kinds import VERIFIER_KINDS
+from metav.verifiers.views import view_of
+
+LARGEST = 1e6
+"""Largest strength, rate or weight of any option: beyond it, verifiers no longer learn anything."""
+_COUNTS = {
+    "pool": (1, MOST_QUERIES),
+    "hidden": (1, 2**14),
+    "levels": (2, 2**24),
+    "repeats": (1, 1000),
+    **dict.fromkeys(("steps", "sampled", "verifier_updates", "evaluate_every", "patience", "refit_steps"), (1, 10**6)),
+}
+"""Options that are whole numbers, with their ranges."""
+_NUMBERS = ("learning_rate", "query_learning_rate", "weight_decay", "radius", "noise")
+_ABOVE_ZERO = ("learning_rate", "query_learning_rate")
+_MAY_BE_NONE = ("pool", "levels", "adaptive", "radius")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +88,27 @@ class OptimizationOptions:
     repeats: int = 5
 
     def __post_init__(self) -> None:
-        counts = ("queries", "pool", "hidden", "steps", "sampled", "verifier_updates")
-        for name in (*counts, "evaluate_every", "refit_steps", "repeats"):
-            value = getattr(self, name)
-            if value is not None or name != "pool":
-                whole_number(name, value, least=1)
+        query_count(self.queries)
+        for name, (least, most) in _COUNTS.items():
+            if not self._is_left_out(name):
+                count(name, getattr(self, name), least=least, most=most)
         for name in ("adaptive", "mix", "dropout", "transform"):
-            value = getattr(self, name)
-            if value is not None or name != "adaptive":
-                share(name, value)
-        if self.verifier != "auto" and self.verifier not in VERIFIER_KINDS:
+            if not self._is_left_out(name):
+                share(name, getattr(self, name))
+        for name in _NUMBERS:
+            if not self._is_left_out(name):
+                number(name, getattr(self, name), least=0, most=LARGEST, open_below=name in _ABOVE_ZERO)
+        if not isinstance(self.weights, tuple | list) or len(self.weights) != 3:
+            raise InputError(f"weights must be three numbers, of owner, positives and negatives, got {self.weights!r}")
+        for weight in self.weights:
+            number("each of the weights", weight, least=0, most=LARGEST)
+        if not isinstance(self.verifier, str) or self.verifier not in ("auto", *VERIFIER_KINDS):
             raise InputError(f'verifier must be "auto" or one of {", ".join(VERIFIER_KINDS)}, got {self.verifier!r}')
+        if self.view is not None:
+            view_of(self.view)
+
+    def _is_left_out(self, name: str) -> bool:
+        return getattr(self, name) is None and name in _MAY_BE_NONE
 
     def step_settings(self) -> dict[str, Any]:
         """Return the arguments of one verifier update."""
@@ -97,7 +122,7 @@ class OptimizationOptions:
         Raises InputError for values that the options refuse.
         """
         given = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        if "weights" in given:
+        if isinstance(given.get("weights"), list):
             given["weights"] = tuple(given["weights"])
         return cls(**given)
 

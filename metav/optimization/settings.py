@@ -86,7 +86,8 @@ def check_options(options: OptimizationOptions, task: Task, surrogates: int) -> 
     More natural inputs than there are cannot be asked: the message names the largest number of queries that fits.
     """
     view = options.view or task.view
-    if task.places is not None and view_of(view).name not in PLACES_VIEWS:
+    name = view_of(view).name
+    if task.places is not None and name not in PLACES_VIEWS:
         raise InputError(
             f"view {view!r} reads one class per answer, but a {task.name} task has a class for each of several places; "
             f"use one of {', '.join(PLACES_VIEWS)}"

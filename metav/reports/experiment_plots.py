@@ -1,4 +1,4 @@
-"""Figures of experiments: ROC, robustness against uniqueness, AUC against a number, the queries, costs.
+"""Figures of experiments: ROC, misses against accusations, rates by kind, AUC against a number, queries, costs.
 
 Each draws into `ax`, or into a figure of its own where that is None, and returns the Axes. Matplotlib is imported when
 a figure is drawn; its global state and backend stay as they are.
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metav.errors import InputError
+from metav.statistics.intervals import Interval
 from metav.statistics.roc_aruc import aruc, robustness_uniqueness, roc_auc, roc_curve
 
 # Okabe and Ito (2008): told apart with any kind of colour vision; the line styles differ too
@@ -37,6 +38,96 @@ def plot_roc(schemes: Mapping[str, Scores], *, title: str = "", ax: Any = None) 
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
     return _finished(axes, title, legend="AUC")
+
+
+def plot_misses(
+    schemes: Mapping[str, Scores],
+    *,
+    points: Mapping[str, tuple[float, float]] | None = None,
+    title: str = "",
+    ax: Any = None,
+) -> Any:
+    """Draw the share of derived models that are missed over the share of honest models that are accused, per scheme.
+
+    schemes: scores of derived and of honest models.
+    points: (accused, missed) of each scheme at its own threshold, drawn as a dot.
+
+    Both axes are linear near zero and logarithmic above a hundredth: what matters lies near both.
+
+    Raises InputError where a scheme lacks a class.
+    """
+    axes = _axes(6.0, 4.6) if ax is None else ax
+    for number, (name, (high, low)) in enumerate(schemes.items()):
+        fpr, tpr = roc_curve(high, low)
+        style = _line(number)
+        axes.plot(fpr, 1.0 - tpr, label=name, drawstyle="steps-post", **style)
+        if points is not None and name in points:
+            axes.plot(*points[name], marker="o", markersize=6, color=style["color"], zorder=5, clip_on=False)
+    for scale, limit in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
+        scale("symlog", linthresh=0.01, linscale=0.5)
+        limit(0.0, 1.0)
+    ticks = (0.0, 0.01, 0.05, 0.2, 1.0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [f"{tick:.0%}" for tick in ticks])
+        axis.set_ticks([], minor=True)
+    axes.set_xlabel("honest models accused (dot: at the scheme's own threshold)")
+    axes.set_ylabel("derived models missed")
+    return _finished(axes, title)
+
+
+def plot_rates(rows: Sequence[tuple[str, str, Interval]], *, title: str = "", ax: Any = None) -> Any:
+    """Draw the share of models that are called derived with its exact interval, one row a family.
+
+    rows: (family, "derived" or "independent", share); diamonds stand for derived ones, dots for independent ones.
+    """
+    axes = _axes(6.4, 1.2 + 0.26 * len(rows)) if ax is None else ax
+    colors = {"derived": _COLORS[0], "independent": _COLORS[1]}
+    for place, (_, kind, share) in enumerate(rows):
+        axes.plot([share.low, share.high], [place, place], color=colors[kind], linewidth=1.6)
+        axes.plot(
+            [share.value], [place], color=colors[kind], marker="o" if kind == "independent" else "D", markersize=5
+        )
+        axes.text(1.03, place, f"{share.count}/{share.total}", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("called derived, exact 95 % interval")
+    return _finished(axes, title, legend=None)
+
+
+def plot_parts(parts: Mapping[str, Mapping[str, Interval]], *, title: str = "", ax: Any = None) -> Any:
+    """Draw what is found and accused without each part of a method, one row a part, one marker a quantity.
+
+    parts: by the part that is left out, shares by quantity.
+    """
+    quantities = list(dict.fromkeys(name for shares in parts.values() for name in shares))
+    axes = _axes(7.0, 1.4 + 0.5 * len(parts)) if ax is None else ax
+    for number, quantity in enumerate(quantities):
+        places = [place + 0.13 * (number - 0.5 * (len(quantities) - 1)) for place in range(len(parts))]
+        chosen = [
+            (at, shares[quantity]) for at, shares in zip(places, parts.values(), strict=True) if quantity in shares
+        ]
+        values = np.array([share.value for _, share in chosen])
+        errors = [values - [share.low for _, share in chosen], [share.high for _, share in chosen] - values]
+        axes.errorbar(
+            values,
+            [at for at, _ in chosen],
+            xerr=errors,
+            label=quantity,
+            linestyle="none",
+            marker="Dosv^"[number % 5],
+            markersize=5,
+            capsize=2,
+            color=_COLORS[number % len(_COLORS)],
+        )
+    axes.set_yticks(range(len(parts)), list(parts), fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("share, with exact 95 % interval")
+    axes.set_ylabel("without")
+    _finished(axes, title)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return axes
 
 
 def plot_robustness(positives: ArrayLike, negatives: ArrayLike, *, title: str = "", ax: Any = None) -> Any:
@@ -154,12 +245,9 @@ def _mosaic(images: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
 
 def _axes(width: float, height: float) -> Any:
     """Return axes in a figure that pyplot does not know."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from metav.reports.shown_axes import shown_axes
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    return shown_axes(width, height)
 
 
 def _line(number: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 from metav.errors import InputError
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.reports.score_plot import plot_scores
-from metav.support.files import PathLike, write_atomically
+from metav.support.files import PathLike, path_text, write_atomically
 from metav.support.versions import version_of
 from metav.verdicts.verdict import Verdict
 
@@ -51,6 +51,7 @@ def write_page(fingerprint: Fingerprint, verdict: Verdict, path: PathLike) -> No
     """
     from jinja2 import Environment
 
+    target = path_text(path)
     drawn = io.StringIO()
     plot_scores(fingerprint, verdict).figure.savefig(drawn, format="svg")
     picture = drawn.getvalue()
@@ -65,8 +66,8 @@ def write_page(fingerprint: Fingerprint, verdict: Verdict, path: PathLike) -> No
         )
     )
     try:
-        write_atomically(path, text.encode())
+        write_atomically(target, text.encode())
     except OSError as error:
         raise InputError(
-            f"the page cannot be written to {path} ({error}); choose a file in an existing folder"
+            f"the page cannot be written to {target} ({error.strerror or error}); choose a file in an existing folder"
         ) from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metav.errors import InputError
 from metav.fingerprints.fingerprint import Fingerprint
-from metav.support.files import PART, PathLike
+from metav.support.files import PART, PathLike, path_text
 
 MOST_CELLS = 3_000_000
 """Numbers above which no table of the queries is written: it would take a hundred megabytes."""
@@ -94,7 +94,7 @@ def write_query_folder(fp: Fingerprint, path: PathLike) -> QueryFolder:
 
     Raises InputError where the folder exists and holds something, or cannot be written.
     """
-    target = Path(os.path.abspath(os.fspath(path)))
+    target = Path(os.path.abspath(path_text(path)))
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise InputError(f"{target} exists and holds something; name a new folder")
     if not target.parent.is_dir():

@@ -9,8 +9,8 @@ from pathlib import Path
 from metav.errors import InputError
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.reports.page import write_page
-from metav.reports.score_plot import plot_scores, save_plot
-from metav.support.files import PathLike
+from metav.reports.score_plot import PICTURES, plot_scores, save_plot
+from metav.support.files import PathLike, path_text
 from metav.verdicts.verdict import Verdict
 
 
@@ -34,7 +34,7 @@ REPORTS: tuple[Report, ...] = (
     Report(
         name="scores",
         shows="the score among those of the calibration models",
-        endings=(".png", ".svg", ".pdf"),
+        endings=PICTURES,
         write=lambda fingerprint, verdict, path: save_plot(plot_scores(fingerprint, verdict), path),
     ),
     Report(
@@ -46,12 +46,13 @@ REPORTS: tuple[Report, ...] = (
 
 def report_for(path: PathLike) -> Report:
     """Return the kind of report that a file's ending stands for; InputError where none does."""
-    ending = Path(path).suffix.lower()
+    file = Path(path_text(path))
+    ending = file.suffix.lower()
     for report in REPORTS:
         if ending in report.endings:
             return report
     known = "; ".join(f"{', '.join(report.endings)} for {report.shows}" for report in REPORTS)
-    raise InputError(f"{path} has an unknown ending for a report; expected one of {known}")
+    raise InputError(f"{file} has an unknown ending for a report; expected one of {known}")
 
 
 def write_report(fingerprint: Fingerprint, verdict: Verdict, path: PathLike) -> None:

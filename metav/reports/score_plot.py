@@ -5,7 +5,6 @@ Matplotlib is imported when a plot is drawn; its global state and backend stay a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from metav.errors import InputError
 from metav.fingerprints.fingerprint import Fingerprint
-from metav.support.files import write_atomically
+from metav.support.files import PathLike, path_text, write_atomically
 from metav.verdicts.evaluation import Evaluation
 from metav.verdicts.verdict import Verdict
 
@@ -31,6 +30,8 @@ _KINDS = {
 }
 _LEFT, _RIGHT = -0.03, 1.03  # what is shown of the axis of scores
 _LONGEST_NAME = 34
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of the files that a plot can be written to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +64,23 @@ def plot_scores(
     return axes
 
 
-def save_plot(axes: Any, path: str | os.PathLike[str], *, dpi: int = 150) -> None:
-    """Write the figure of an Axes to a picture file (.png, .svg, .pdf), at once or not at all.
+def save_plot(axes: Any, path: PathLike, *, dpi: int = 150) -> None:
+    """Write the figure of an Axes to a picture file, at once or not at all.
 
-    InputError where it cannot be written.
+    path: with one of PICTURES as its ending.
+    dpi: dots per inch.
+
+    Raises InputError for another ending, and where the file cannot be written.
     """
-    target = Path(path)
-    kind = target.suffix.removeprefix(".") or None
+    target = Path(path_text(path))
+    if target.suffix.lower() not in PICTURES:
+        raise InputError(f"{target} is no picture file; expected a name that ends with {', '.join(PICTURES)}")
+    kind = target.suffix.lower().removeprefix(".")
     try:
         write_atomically(target, lambda file: axes.figure.savefig(file, dpi=dpi, format=kind))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InputError(
-            f"the plot cannot be written to {target} ({error}); choose a .png, .svg or .pdf file in an existing folder"
+            f"the plot cannot be written to {target} ({error.strerror or error}); choose a file in an existing folder"
         ) from error
 
 
@@ -150,12 +156,9 @@ def _shortened(name: str) -> str:
 
 def _new_axes(rows: int) -> Any:
     """Axes in a figure that pyplot does not know, so that neither its state nor its backend changes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from metav.reports.shown_axes import shown_axes
 
-    figure = Figure(figsize=(8.6, 1.7 + 0.27 * max(rows, 5)), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    return shown_axes(8.6, 1.7 + 0.27 * max(rows, 5))
 
 
 def _draw_row(axes: Any, place: int, row: _Row, *, first: bool) -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 from metav import _core
+from metav.support.arguments import count
+
+JOBS_VARIABLE = "METAV_JOBS"
+MOST_JOBS = 1024
+"""Largest number of worker processes that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +55,20 @@ def set_num_threads(threads: int, /) -> None:
     PyTorch has threads of its own: `torch.set_num_threads`.
     """
     _core.set_num_threads(threads)
+
+
+def job_count(jobs: Any) -> int:
+    """Return how many processes an argument `jobs` stands for.
+
+    jobs: 1 to MOST_JOBS; -1 stands for all cores that affinity and control group leave to this process; None for the
+        number in the environment variable METAV_JOBS, or the same where there is none.
+
+    Raises InputError for anything else.
+    """
+    name = "jobs"
+    if jobs is None and JOBS_VARIABLE in os.environ:
+        name, text = JOBS_VARIABLE, os.environ[JOBS_VARIABLE].strip()
+        jobs = int(text) if re.fullmatch("-?[0-9]{1,9}", text) else text
+    if jobs is None or (isinstance(jobs, Integral) and not isinstance(jobs, bool) and jobs == -1):
+        return cpu_info().cpus
+    return count(name, jobs, most=MOST_JOBS, remedy="-1 stands for one process per core")

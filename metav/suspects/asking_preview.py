@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metav.fingerprints.fingerprint import Fingerprint
+from metav.support.files import path_text
 from metav.support.json_values import plain
 from metav.suspects.asking import affordable_or_raise, check_same_run, settled
 from metav.suspects.asking_options import AskingOptions
@@ -76,8 +77,9 @@ def preview_asking(fp: Fingerprint, suspect: Suspect, options: AskingOptions) ->
     chosen = settled(options, suspect)
     assert isinstance(suspect, AskedSuspect)
     rows: list[LogRow] = []
-    if chosen.log is not None and Path(chosen.log).is_file() and Path(chosen.log).stat().st_size:
-        rows = read_log(chosen.log)
+    log = None if chosen.log is None else Path(path_text(chosen.log))
+    if log is not None and log.is_file() and log.stat().st_size:
+        rows = read_log(log)
     state = LogState.of(rows)
     if chosen.repeats is None and state.header:
         chosen = replace(chosen, repeats=state.header["plan"]["repeats"])

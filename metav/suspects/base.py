@@ -13,7 +13,7 @@ import numpy as np
 
 from metav.errors import SuspectError, TransportError
 from metav.support.arguments import whole_number
-from metav.support.arrays import FloatArray
+from metav.support.arrays import FloatArray, batch_sizes
 from metav.support.files import file_digest
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.suspects.answer_reading import AnswerReader
@@ -146,5 +146,7 @@ class AskedSuspect(Suspect):
 
 def _batches(queries: FloatArray, batch_size: int) -> Iterator[FloatArray]:
     """Yield writable copies of the batches: a suspect that changes its input must not change the fingerprint."""
-    for start in range(0, len(queries), batch_size):
-        yield queries[start : start + batch_size].copy()
+    start = 0
+    for size in batch_sizes(len(queries), batch_size):
+        yield queries[start : start + size].copy()
+        start += size

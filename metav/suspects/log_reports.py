@@ -14,7 +14,7 @@ from typing import Any
 
 from metav.errors import InputError
 from metav.fingerprints.fingerprint import Fingerprint
-from metav.support.files import PathLike, write_atomically
+from metav.support.files import PathLike, path_text, write_atomically
 from metav.support.json_values import plain
 from metav.suspects.asking_options import AskingOptions
 from metav.suspects.asking_plan import plan_asking
@@ -108,7 +108,7 @@ def export_log(rows: Sequence[LogRow], path: PathLike) -> None:
 
     Raises InputError for another ending.
     """
-    target = Path(path)
+    target = Path(path_text(path))
     writer = WRITERS.get(target.suffix.lower())
     if writer is None:
         raise InputError(f"{target} has an unknown ending; expected one of {', '.join(WRITERS)}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from metav.errors import QueryLogError
 from metav.support.arrays import FloatArray
-from metav.support.files import PathLike
+from metav.support.files import PathLike, path_text
 
 FORMAT, VERSION = "metav query log", 1
 FIRST_HASH = "0" * 64
@@ -93,7 +93,7 @@ def read_log(path: PathLike) -> list[LogRow]:
 
     Raises QueryLogError for a file that is no log, or that was altered.
     """
-    file = Path(path)
+    file = Path(path_text(path))
     if not file.is_file():
         raise QueryLogError(f"there is no file {file}; expected the log of a run, made by metav verify --log")
     rows = _rows_of(file)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class ModuleSuspect(AskedSuspect):
     """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
 
-    module: the model; the mode of each of its parts and the global random state come back as they were.
+    module: the model; the mode of each of its parts and the global random state come back as they were. One that was
+        wrapped by `torch.compile` or `DataParallel` is asked without the wrapper.
     input, constants, output: which of its inputs takes the queries, what the others are given, and which part of its
         answer counts (see `ModelInterface`).
 
@@ -37,10 +38,14 @@ class ModuleSuspect(AskedSuspect):
         constants: Mapping[str, Any] | None = None,
         output: OutputChoice | None = None,
     ) -> None:
-        self.module = module
+        from metav.models.copying import unwrapped
+
+        self.module = unwrapped(module)
         self.interface = ModelInterface(output=output, input=input, constants=constants or {})
-        self.interface.check_call(module.forward, f"forward of {type(module).__qualname__}")
-        self.description = f"module {type(module).__qualname__}"
+        name = type(self.module).__qualname__
+        if not self.interface.calls_plainly:
+            self.interface.check_call(self.module.forward, f"forward of {name}")
+        self.description = f"module {name}"
 
     @property
     def identity(self) -> str:
@@ -51,9 +56,18 @@ class ModuleSuspect(AskedSuspect):
 
     @contextmanager
     def _session(self) -> Iterator[None]:
+        import torch
+
         from metav.models.running import evaluating
         from metav.support.randomness import isolated_rng
 
+        empty = [
+            name
+            for name, entry in (*self.module.named_parameters(), *self.module.named_buffers())
+            if torch.nn.parameter.is_lazy(entry) or entry.is_meta
+        ]
+        if empty:
+            raise SuspectError("failed", f"the suspect has no values in {empty[0]} yet; load its weights first")
         # seeded once, not before the second asking: a random model then gives other answers, and its noise is measured
         with isolated_rng(0), ExitStack() as stack:
             try:
@@ -70,14 +84,17 @@ class ModuleSuspect(AskedSuspect):
         import torch
 
         from metav.models.running import device_of
+        from metav.support.torch_state import default_dtype
 
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         dtype = next(floating, torch.float32)
         queries = torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype)
-        try:
-            return self.interface.call(self.module, queries)
-        except TypeError as error:
-            remedy = call_remedy(self.module.forward) if self.interface.calls_plainly else None
-            if remedy is None:
-                raise
-            raise SuspectError("failed", f"the suspect failed ({error}); {remedy}") from error
+        # what a model in double precision makes itself, such as a first hidden state, has to be in double precision too
+        with default_dtype(torch.float64 if dtype == torch.float64 else torch.float32):
+            try:
+                return self.interface.call(self.module, queries)
+            except TypeError as error:
+                remedy = call_remedy(self.module.forward) if self.interface.calls_plainly else None
+                if remedy is None:
+                    raise
+                raise SuspectError("failed", f"the suspect failed ({error}); {remedy}") from error

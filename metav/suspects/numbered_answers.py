@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, final
@@ -14,13 +14,12 @@ import numpy as np
 
 from metav.errors import InputError, SuspectError
 from metav.support.arrays import FloatArray
-from metav.support.files import PathLike
+from metav.support.files import PathLike, path_text
 from metav.suspects.base import Answers, Check, Suspect
+from metav.suspects.csv_tables import Cells, Line, delimiter_of, lines_of
 
 QUERY, ANSWERS = "query", "answers"
 """Names of the numbers and of the answers: columns of a form, arrays of an .npz file, keys of a .json object."""
-_MARKS = ("\t", ";", ",")
-"""What may stand between cells; a comma may also be the decimal mark where another one does."""
 
 _Row: TypeAlias = tuple[int, Any]
 """A query's number, from 1, and its answer; None where the form was left blank."""
@@ -39,7 +38,7 @@ class NumberedRecording(Suspect):
     """
 
     def __init__(self, path: PathLike) -> None:
-        file = Path(path)
+        file = Path(path_text(path))
         reader = _READERS.get(file.suffix.lower())
         if reader is None:
             raise InputError(f"{file} is no file of numbered answers; expected one of {', '.join(_READERS)}")
@@ -95,37 +94,28 @@ def spans(numbers: Iterable[int]) -> str:
 
 def _read_csv(path: Path) -> list[_Row]:
     text = path.read_text(encoding="utf-8-sig")
-    first = text.partition("\n")[0]
-    mark = next((entry for entry in _MARKS if entry in first), ",")
-    lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines(), delimiter=mark)]
-    lines = [line for line in lines if any(line)]
-    if lines and not _is_number(lines[0][0]):
+    delimiter = delimiter_of(text)
+    lines = [line for line in lines_of(text, delimiter) if any(line.cells)]
+    if lines and not lines[0].cells[0].isdigit():
         lines = lines[1:]  # the heading
-    rows: list[_Row] = []
-    for number, line in enumerate(lines, start=2):
-        if not line[0].isdigit():
-            raise InputError(f"line {number} of {path} starts with {line[0]!r}, expected the number of a query, from 1")
-        cells = line[1:]
+    found: list[tuple[int, Line]] = []
+    for line in lines:
+        first, *cells = line.cells
+        if not first.isdigit():
+            raise InputError(
+                f"line {line.number} of {path} starts with {first!r}, expected the number of a query, from 1"
+            )
         while cells and not cells[-1]:
             cells.pop()
-        # spreadsheets that separate cells by semicolons may write decimal commas
-        cells = [cell.replace(",", ".") if mark != "," else cell for cell in cells]
-        wrong = next((cell for cell in cells if not _is_number(cell)), None)
-        if wrong is not None:
-            raise InputError(
-                f"query {line[0]} in {path} has the answer {wrong!r}, expected numbers; write class numbers "
-                "from 0 for labels"
-            )
-        rows.append((int(line[0]), [float(cell) for cell in cells] or None))
-    return rows
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", "."))
-    except ValueError:
-        return False
-    return True
+        found.append((int(first), replace(line, cells=cells)))
+    read = Cells.of([line for _, line in found], decimal_comma=delimiter in ("\t", ";"))
+    return [
+        (
+            query,
+            [read.number(path, line.number, column, cell) for column, cell in enumerate(line.cells, start=2)] or None,
+        )
+        for query, line in found
+    ]
 
 
 def _read_npz(path: Path) -> list[_Row]:

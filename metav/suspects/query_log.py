@@ -20,7 +20,7 @@ import numpy as np
 
 from metav.errors import QueryLogError
 from metav.support.arrays import FloatArray
-from metav.support.files import PathLike
+from metav.support.files import PathLike, path_text
 from metav.support.json_values import canonical_json
 from metav.suspects.log_rows import (
     COLUMNS,
@@ -93,7 +93,7 @@ class QueryLog:
     """
 
     def __init__(self, path: PathLike | None, *, priced: bool = True) -> None:
-        self.path, self._priced = None if path is None else Path(path), priced
+        self.path, self._priced = None if path is None else Path(path_text(path)), priced
         rows: list[LogRow] = []
         if self.path is not None:
             _prepare(self.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,10 +15,11 @@ from metav.errors import InputError, ModelError
 from metav.models.adapters import ExpectedAnswer, adapted
 from metav.models.identity import source_identity
 from metav.models.recipe import DrawnRecipe
-from metav.models.running import Teacher, predict
+from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, training_mode
 from metav.support.model_interface import PLAIN, ModelInterface, call_remedy
 from metav.support.randomness import isolated_rng, single_thread
+from metav.support.torch_state import in_standard_torch_state, standard_torch_state
 from metav.tasks.kinds import TaskKind, kind_of
 from metav.verifiers.places import Places
 
@@ -84,10 +85,30 @@ class Task:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        if "__init__" in cls.__dict__:
+            # tensors that are made in inference mode could not be trained on, nor with another default dtype or device
+            cls.__init__ = in_standard_torch_state(cls.__init__)  # type: ignore[method-assign]
         if "train" in cls.__dict__ and "train_options" not in cls.__dict__:
             cls.train_options = options_taken(cls.train)
         if "with_data" in cls.__dict__ and "takes_other_data" not in cls.__dict__:
             cls.takes_other_data = True
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._in_words())})"
+
+    def _in_words(self) -> Iterator[str]:
+        """Yield what tells a task from another; a task of a user's own may lack any of it."""
+        if self.examples is not None:
+            yield f"{len(self.examples)} examples"
+        shape = getattr(self, "input_shape", None)
+        if shape is not None:
+            yield f"inputs of {'x'.join(map(str, shape)) or 'one number'}"
+        if self.outputs is not None:
+            yield f"{self.outputs} outputs"
+        yield f"read as {self.view}"
+        if self.levels is not None:
+            yield f"{self.levels} levels"
+        yield "a training loop of its own" if self.has_own_loop else f"{self.epochs:g} epochs"
 
     @property
     def kind(self) -> TaskKind:
@@ -252,7 +273,7 @@ class Task:
         if isinstance(teacher, nn.Module):
             teacher = self.adapted(teacher, looks_at_training=False)
         watched = on_epoch if on_epoch is None or plain is model else lambda share, _: on_epoch(share, model)
-        with isolated_rng(seed), single_thread(), training_mode(model, chosen):
+        with standard_torch_state(), isolated_rng(seed), single_thread(), training_mode(model, chosen):
             self._fit(plain, chosen, options, seed=seed, teacher=teacher, truth=truth, on_epoch=watched)
         return model
 
@@ -261,7 +282,7 @@ class Task:
         inputs = self.natural_queries(2, seed=0)
         shape = tuple(inputs.shape)
         try:
-            with isolated_rng(0):
+            with standard_torch_state(), isolated_rng(0):
                 outputs = self.answers(model, inputs)
         except ModelError:
             raise
@@ -269,6 +290,11 @@ class Task:
             remedy = call_remedy(model.forward) or (
                 f"this {self.name} task needs a model that takes (n, {', '.join(map(str, self.input_shape))})"
             )
+            if "device" in str(error):
+                remedy = (
+                    f"the model was asked on {device_of(model)}, where its first parameter lies: keep all its parts "
+                    "there, and let forward make tensors on the device of its inputs"
+                )
             raise ModelError(
                 f"the model failed on inputs of shape {shape}: {type(error).__name__}: {error}; {remedy}"
             ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import torch
@@ -64,6 +64,10 @@ class UserTask(Task):
                 setattr(self, name, getattr(given, name))
         self.name, self.input_shape = str(given.name), tuple(given.input_shape)
         self.lower, self.upper = torch.as_tensor(given.lower), torch.as_tensor(given.upper)
+
+    def _in_words(self) -> Iterator[str]:
+        yield f"of class {type(self.given).__name__}"
+        yield from super()._in_words()
 
     @property
     def epochs(self) -> float:

@@ -97,8 +97,11 @@ def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
     return found
 
 
-def _own(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule:
-    logits = fp.calibration_logits(seen[models.calibrating])
+def _own(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule | None:
+    try:
+        logits = fp.calibration_logits(seen[models.calibrating])
+    except OverflowError:  # what the access lets out is of another size than what the verifiers were made for
+        return None
     return _rule(fp, models, seen, fp.meta_verifier, logits)
 
 
@@ -114,7 +117,8 @@ def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Acces
     try:
         candidates = fit_candidates(shares, fp.adaptive, settings, seed, False)
         final = refit(select_members(candidates), shares, settings, seed)
-    except ZooError:  # no candidate tells the classes apart: the access lets out too little
+    # no candidate tells the classes apart, or none stays finite: the access lets out too little
+    except (ZooError, OverflowError):
         return None
     return _rule(fp, models, seen, final.meta_verifier, final.logits)
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from metav.errors import InputError
 from metav.statistics.corrections import holm
-from metav.support.files import PathLike, write_atomically
+from metav.support.files import PathLike, path_text, write_atomically
 from metav.verdicts.verdict import Verdict
 
 COLUMNS = (
@@ -53,7 +53,7 @@ class ScanStore:
     """
 
     def __init__(self, path: PathLike, commitment: str) -> None:
-        self.path = Path(path)
+        self.path = path = Path(path_text(path))
         if not self.path.parent.is_dir():
             raise InputError(f"{path} cannot be written: there is no folder {self.path.parent}; make it first")
         try:

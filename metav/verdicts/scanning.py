@@ -15,13 +15,14 @@ from typing import Any, TypeAlias
 from metav.errors import InputError, MetavError, MissingDependencyError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.support.arguments import whole_number
-from metav.support.files import PathLike
+from metav.support.files import PathLike, path_text
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.support.progress import progress_bar
 from metav.support.text import harmless
 from metav.suspects.asking_options import AskingOptions
 from metav.suspects.base import AskedSuspect, Suspect
+from metav.suspects.recordings import READERS
 from metav.suspects.registry import open_suspect
 from metav.verdicts.scan_store import ScanStore
 from metav.verdicts.suspect_lists import SuspectEntry, SuspectList, read_suspects
@@ -120,7 +121,7 @@ def scan(
     if options.log is not None:
         raise InputError("one log is of one suspect; pass logs, a folder, for a log of each")
     if logs is not None:
-        Path(logs).mkdir(parents=True, exist_ok=True)
+        Path(path_text(logs)).mkdir(parents=True, exist_ok=True)
     with ScanStore(store, fingerprint.commitment) as kept:
         identities = {entry.name: entry.identity() for entry in found.entries}
         known = kept.known()
@@ -154,10 +155,10 @@ def _workers(workers: int) -> int:
 
 
 def _with_log(options: AskingOptions, logs: PathLike | None, entry: SuspectEntry, identity: str) -> AskingOptions:
-    if logs is None or Path(entry.source).suffix.lower() in (".npy", ".npz", ".csv", ".json"):
+    if logs is None or Path(entry.source).suffix.lower() in READERS:
         return options
     name = re.sub(r"[^\w.-]+", "_", entry.name)[-80:]
-    return replace(options, log=str(Path(logs) / f"{name}-{identity[:12]}.db"))
+    return replace(options, log=str(Path(path_text(logs)) / f"{name}-{identity[:12]}.db"))
 
 
 def _judged(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from metav.errors import InputError
 from metav.statistics.intervals import Interval
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
@@ -17,6 +18,7 @@ from metav.verdicts.novelty import Novelty
 
 MOST_NAMES = 10
 """Names of classes that are told."""
+_NO_TRUTH = "a {} is neither true nor false, being one of three; write {} == metav.Decision.MATCH"
 
 
 def listed_names(names: Sequence[str]) -> str:
@@ -32,6 +34,10 @@ class Decision(StrEnum):
     MATCH = "MATCH"
     NO_MATCH = "NO_MATCH"
     INCONCLUSIVE = "INCONCLUSIVE"
+
+    def __bool__(self) -> bool:
+        # every decision would be true, so that `if verdict.decision:` accuses everybody
+        raise InputError(_NO_TRUTH.format("decision", "decision"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,10 @@ class Verdict:
     class_names: tuple[str, ...] = ()
     asking: AskingRecord | None = None
 
+    def __bool__(self) -> bool:
+        # every verdict would be true, so that `if verify(...):` accuses everybody
+        raise InputError(_NO_TRUTH.format("verdict", "verdict.decision"))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -105,6 +115,7 @@ class Verdict:
         lines = [("", f"{self.decision}: {self._conclusion()}"), ("suspect", self.suspect)]
         if self.score is not None and self.p_value is not None:
             lines.append(("score", f"{self.score:.3f} (0.5 and above is a match), p = {self.p_value:.3g}"))
+            lines += [("note", text) for text in self._notes(self.p_value)]
         false, true = self.fpr_interval, self.tpr_interval
         lines += [
             (
@@ -130,6 +141,22 @@ class Verdict:
         if self.asking is not None:
             lines.append(("asked", str(self.asking)))
         return [*lines, ("commitment", self.commitment)]
+
+    def _notes(self, p_value: float) -> Iterator[str]:
+        """Yield why decision and p-value seem to contradict each other, where they do."""
+        count, wanted = self.fpr_interval.total, f"{100 * self.target_fpr:g} %"
+        if self.decision is Decision.NO_MATCH and p_value <= self.target_fpr:
+            yield (
+                f"p is not above the wanted {wanted}, and yet this is no match: p tells the rank among {count} "
+                "independent models alone, and so few may all lie low; the threshold also lies where, by their mean "
+                f"and spread, at most {wanted} of all independent models score higher, with 95 % confidence"
+            )
+        elif self.decision is Decision.MATCH and p_value > self.target_fpr:
+            yield (
+                f"p is above the wanted {wanted}, and yet this is a match: with {count} independent models p cannot be "
+                f"below {1 / (count + 1):.3g}; by their mean and spread, at most {wanted} of all independent models "
+                "score as high, with 95 % confidence"
+            )
 
     def _conclusion(self) -> str:
         match self.decision:

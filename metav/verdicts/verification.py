@@ -15,7 +15,9 @@ from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
 from metav.support.arrays import FloatArray
+from metav.support.files import PathLike
 from metav.support.text import harmless
+from metav.support.torch_state import in_standard_torch_state
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
 from metav.suspects.answer_reading import reader_for
 from metav.suspects.asking import StoppedAskingError, ask_with_care, is_service
@@ -45,8 +47,9 @@ Adding the same numbers in another order makes this much, which says nothing abo
 """
 
 
+@in_standard_torch_state
 def verify(
-    fp: Fingerprint | str | os.PathLike[str],
+    fp: Fingerprint | PathLike,
     suspect: Any,
     *,
     accepts: Accepts | None = None,
@@ -57,8 +60,8 @@ def verify(
 
     fp: a fingerprint or its file.
     suspect: a torch.nn.Module, a callable from a float32 batch (n, *input_shape) to answers, an array of recorded
-        answers (N, outputs) or its path (.npy, .npz, .csv, .json); the path of an .onnx file; the address of a model
-        behind the Open Inference Protocol or MLflow; the path of a service's template (.yaml, .toml).
+        answers (N, outputs) or its path (.npy, .npz, .csv, .tsv, .json, .jsonl); the path of an .onnx file; the address
+        of a model behind the Open Inference Protocol or MLflow; the path of a service's template (.yaml, .toml).
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
     asking: how carefully it is asked.
     options: fields of `AskingOptions`, to replace some of `asking`: batch_size, log, budget, rate, decoys, ...; and how

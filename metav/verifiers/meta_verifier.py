@@ -134,9 +134,12 @@ def restore_meta_verifier(
     Raises ValueError or KeyError where the two do not fit each other.
     """
     members = []
+    parameters: dict[str, dict[str, FloatArray]] = {}
+    for key, value in tensors.items():
+        prefix, _, name = key.rpartition(".")
+        parameters.setdefault(prefix, {})[name] = value
     for number, entry in enumerate(specification):
-        prefix = f"verifier.{number}."
-        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        own = parameters.get(f"verifier.{number}", {})
         reference = own.pop("reference", None)
         verifier = _core.Verifier(
             entry["kind"],

@@ -19,6 +19,8 @@ from metav.verifiers.forms import Numbers
 
 MOST_PLACES = 64
 """Places of an image that are read, at most: the centres of a grid of 8 x 8."""
+MOST_IN_ALL = 2**31
+"""Places of an answer, read or not."""
 MOST_LABELS = 256
 """Labels that are read, at most."""
 
@@ -42,6 +44,8 @@ class Places:
         numbers = (self.classes, *self.shape, *self.chosen)
         if not all(type(number) is int and number >= 0 for number in numbers) or self.classes < 2:
             raise InputError(f"places need 2 classes and whole numbers, got {self.classes}, {self.shape}")
+        if self.count > MOST_IN_ALL:
+            raise InputError(f"an answer may have {MOST_IN_ALL} places, got {self.count}")
         chosen = np.array(self.chosen, dtype=np.int64)
         if not chosen.size or int(chosen.max()) >= self.count or (np.diff(chosen) <= 0).any():
             raise InputError(f"the places that are read must be different ones of {self.count}, in order")

@@ -5,6 +5,7 @@ What there is, and what it reads, stands in the core's table (`csrc/mv_view.c`),
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,17 +32,23 @@ class View:
     reads_labels: bool
 
 
+_TEXT = re.compile(r"(\w+)(\([0-9]+\))?")
+
 VIEWS: Mapping[str, View] = {name: View(name=name, **row) for name, row in _core.views().items()}
 """All views by name."""
 
 
 def view_of(view: str) -> View:
     """Return what is known of a view such as "logprob" or "round(2)"; InputError for an unknown one."""
-    name, opened, rest = view.partition("(")
-    found = VIEWS.get(name)
-    if found is None or bool(opened) is not found.parameter or (opened and not rest.removesuffix(")").isdecimal()):
+    parts = _TEXT.fullmatch(view) if isinstance(view, str) else None
+    found = None if parts is None else VIEWS.get(parts[1])
+    if found is None or parts is None or (parts[2] is not None) is not found.parameter:
         known = ", ".join(f"{entry.name}(n)" if entry.parameter else entry.name for entry in VIEWS.values())
         raise InputError(f"view must be one of {known}, got {view!r}")
+    try:
+        _core.apply_view(np.ones((1, 1, 2), dtype=np.float32), view)
+    except ValueError as error:  # its number is out of range
+        raise InputError(str(error)) from error
     return found
 
 

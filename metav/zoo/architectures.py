@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from metav.errors import ModelError
+from metav.errors import InputError, ModelError
 from metav.models.architectures import Architecture, PlainArchitecture, build
 from metav.models.running import predict
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.tasks.base import Task
+from metav.tasks.model_checks import check_backward
 
 
 def plain_architectures(owner: nn.Module, task: Task, *, unusual: bool = False) -> list[Architecture]:
@@ -41,6 +42,26 @@ def plain_architectures(owner: nn.Module, task: Task, *, unusual: bool = False) 
     ]
 
 
+def listed(architectures: object) -> list[Architecture]:
+    """Return architectures as a list, also where a single one was given.
+
+    Raises ModelError for a model, InputError for what is no sequence.
+    """
+    if isinstance(architectures, nn.Module):
+        raise ModelError(
+            f"architectures is a model ({type(architectures).__name__}), expected callables that return fresh ones; "
+            "pass [lambda: YourModel(...)]"
+        )
+    if callable(architectures):
+        return [architectures]
+    if isinstance(architectures, str) or not isinstance(architectures, Iterable):
+        raise InputError(
+            f"architectures must be a list of callables that return fresh models, got {type(architectures).__name__}; "
+            "pass [lambda: YourModel(...)]"
+        )
+    return list(architectures)
+
+
 def check_architectures(architectures: Sequence[Architecture], task: Task, interface: ModelInterface = PLAIN) -> None:
     """Raise ModelError, naming the index, unless each architecture gives a model that fits the task.
 
@@ -59,7 +80,9 @@ def check_architectures(architectures: Sequence[Architecture], task: Task, inter
             )
         try:
             model = build(architecture, 0)
-            task.check_model(task.adapted(model, interface.suiting(model.forward)))
+            model = task.adapted(model, interface.suiting(model.forward))
+            task.check_model(model)
+            check_backward(model, task)
         except Exception as error:
             raise ModelError(f"architectures[{index}] does not fit the task: {error}") from error
 

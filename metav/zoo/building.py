@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,16 +14,21 @@ from metav.models.adapters import adapted_architecture
 from metav.models.architectures import Architecture, OwnerArchitecture, build
 from metav.models.identity import state_digest
 from metav.models.running import copied
-from metav.support.arguments import whole_number
+from metav.obfuscations.registry import unfit_families
+from metav.support.arguments import seed_number
+from metav.support.files import PathLike
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import PLAIN, ModelInterface
+from metav.support.processor import job_count
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng, single_thread
 from metav.support.signatures import show_options
+from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
+from metav.tasks.model_checks import check_trainable
 from metav.tasks.supervised import SupervisedTask
 from metav.tasks.user_tasks import as_task
-from metav.zoo.architectures import check_architectures, plain_architectures
+from metav.zoo.architectures import check_architectures, listed, plain_architectures
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
 from metav.zoo.classical_suspects import classical_suspect, takes_classical
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
@@ -55,14 +59,17 @@ FOREIGN_ARCHITECTURE = -1
 class BuildOptions(TypedDict, total=False):
     """Options that `build_zoo` and `build_suspects` share.
 
-    architectures: callables that return fresh models, besides the owner's own class; None: two plain fully connected
-        networks.
+    architectures: callables that return fresh models, besides the owner's own class, or a single one; None: two plain
+        fully connected networks.
     seed: of every random choice.
     cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing.
-    jobs: processes that train; -1 is one per core.
+    jobs: processes that train; -1 is one per core that this process may use (affinity and control group). None is the
+        same where that saves more time than starting the processes takes, and one where the owner's model is on a GPU;
+        the environment variable METAV_JOBS says another number for it.
     thief_task: the data that a thief trains on; None: the task's.
     other_task: data of another source for independent models; None: changed parts of the task's.
-    families: names of the obfuscations to use; None: all that suit the task.
+    families: names of the obfuscations to use, or a single one; None: all that suit the task and the owner's model. A
+        warning names those that do not fit the model, each with the reason.
     recipe: a callable from a seed to a fresh model of the owner's class, trained as the owner's model was; its models
         are at least half of the independent ones, the hard ones. None: recipes are drawn at random. It is worth giving
         wherever the owner was not trained by `task.train`.
@@ -73,13 +80,13 @@ class BuildOptions(TypedDict, total=False):
     progress: None shows a bar on a terminal, False never, True always.
     """
 
-    architectures: Sequence[Architecture] | None
+    architectures: Sequence[Architecture] | Architecture | None
     seed: int
-    cache: str | os.PathLike[str] | None
-    jobs: int
+    cache: PathLike | None
+    jobs: int | None
     thief_task: Task | None
     other_task: Task | None
-    families: Sequence[str] | None
+    families: Sequence[str] | str | None
     recipe: Recipe | None
     independent: Sequence[nn.Module]
     output: OutputChoice | None
@@ -148,6 +155,7 @@ def build_suspects(
     return _build(owner, task, sizes=sizes, shares=None, free=False, suspects=True, **options)
 
 
+@in_standard_torch_state
 def _build(
     owner: nn.Module,
     task: Task,
@@ -156,13 +164,13 @@ def _build(
     shares: Mapping[str, tuple[float, float, float]] | None,
     free: bool,
     suspects: bool,
-    architectures: Sequence[Architecture] | None = None,
+    architectures: Sequence[Architecture] | Architecture | None = None,
     seed: int = 0,
-    cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
+    cache: PathLike | None = None,
+    jobs: int | None = None,
     thief_task: Task | None = None,
     other_task: Task | None = None,
-    families: Sequence[str] | None = None,
+    families: Sequence[str] | str | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
     output: OutputChoice | None = None,
@@ -170,7 +178,8 @@ def _build(
     constants: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Zoo:
-    task = checked_arguments(owner, task, jobs)
+    task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
+    jobs = None if jobs is None else job_count(jobs)
     interface = ModelInterface(output=output, input=input, constants=constants or {})
     identity = "" if recipe is None else check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
@@ -179,6 +188,7 @@ def _build(
         context = replace(context, recipe=recipe, recipe_identity=identity)
         owner_metric = float(task.metric(context.owner))
         given = check_given(independent, context.owner, task, context.least_useful, interface)
+        unfit = unfit_families(context.owner, task)
     _warn_of_useless(context, owner_metric)
     plan = plan_zoo(
         task,
@@ -187,11 +197,13 @@ def _build(
         snapshots=sizes[2],
         architectures=len(context.architectures),
         seed=seed,
-        families=families,
+        families=[families] if isinstance(families, str) else families,
         shares=shares,
         suspects=suspects,
+        unfit=unfit,
         **_independent_families(task, recipe is not None, suspects),
     )
+    _warn_of_unfit(unfit if families is None else {})
     models, standing = _trained(plan, context, store, jobs, progress, suspects)
     models += _given(given, "suspects" if suspects else "zoo", shares)
     _warn_of_weak(models, context)
@@ -212,7 +224,7 @@ def _trained(
     plan: Sequence[PlannedModel],
     context: ZooContext,
     store: ZooCache | None,
-    jobs: int,
+    jobs: int | None,
     progress: bool | None,
     suspects: bool,
 ) -> tuple[list[ZooModel], OwnerStanding | None]:
@@ -245,15 +257,14 @@ for _function in (build_zoo, build_suspects):
     show_options(_function, _build)
 
 
-def checked_arguments(owner: nn.Module, task: Task, jobs: int) -> Task:
+def checked_arguments(owner: nn.Module, task: Task, jobs: int | None) -> Task:
     """Return the task as a `Task`, after a check of all arguments.
 
     Raises ModelError or InputError for arguments from which no zoo can be built.
     """
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
-    if jobs != -1:
-        whole_number("jobs", jobs, least=1, remedy="-1 stands for one process per core")
+    job_count(jobs)
     return as_task(task)
 
 
@@ -261,7 +272,7 @@ def zoo_context(
     owner: nn.Module,
     task: Task,
     tasks: tuple[Task | None, Task | None],
-    architectures: Sequence[Architecture] | None,
+    architectures: Sequence[Architecture] | Architecture | None,
     suspects: bool,
     interface: ModelInterface = PLAIN,
 ) -> ZooContext:
@@ -275,7 +286,8 @@ def zoo_context(
     """
     clone = task.adapted(copied(owner), interface)
     task.check_model(clone)
-    others = plain_architectures(clone, task, unusual=suspects) if architectures is None else list(architectures)
+    check_trainable(clone, task)
+    others = plain_architectures(clone, task, unusual=suspects) if architectures is None else listed(architectures)
     check_architectures(others, task, interface)
     others = [
         adapted_architecture(entry, lambda model: task.adapted(model, interface.suiting(model.forward)))
@@ -316,7 +328,7 @@ def train_all(
     plan: Sequence[Any],
     context: Any,
     store: ZooCache | None,
-    jobs: int,
+    jobs: int | None,
     progress: bool | None,
     train: Callable[[Any, Any], bytes] | None = None,
 ) -> dict[str, TrainedModel]:
@@ -335,7 +347,7 @@ def _train_stage(
     plan: Sequence[Any],
     context: Any,
     store: ZooCache | None,
-    jobs: int,
+    jobs: int | None,
     bar: Any,
     *,
     train: Callable[[Any, Any], bytes] | None = None,
@@ -445,8 +457,18 @@ def _warn_of_useless(context: ZooContext, metric: float) -> None:
         f"the owner's model has {task.metric_name} {metric:.4g} on these data, no better than a constant answer "
         f"({task.baseline:.4g}); check that inputs are scaled as in its training (here {lower:.4g} to {upper:.4g})"
         f"{order}",
-        stacklevel=4,
+        stacklevel=5,
     )
+
+
+def _warn_of_unfit(unfit: Mapping[str, str]) -> None:
+    """Warn, before anything is trained, of the families that are left out."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unfit.items():
+        by_reason.setdefault(reason, []).append(name)
+    if by_reason:
+        named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+        warnings.warn(f"left out, as they do not fit the owner's model: {named}", stacklevel=5)
 
 
 def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
@@ -459,5 +481,5 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
             f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs, another learning_rate "
             "or a recipe=, so that they are trained as the owner was",
-            stacklevel=4,
+            stacklevel=5,
         )

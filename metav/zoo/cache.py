@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from metav.errors import CacheError
-from metav.support.files import remove_stale_parts, write_atomically
+from metav.support.files import PathLike, path_text, remove_stale_parts, write_atomically
 
 FORMAT = 1
 """Version of the cache; it is increased whenever the same key would stand for another model, for example when an
@@ -100,11 +100,11 @@ class ZooCache:
 
     folder: is created where needed.
 
-    Raises CacheError if it cannot be written to.
+    Raises CacheError if it cannot be written to, InputError for what is no path.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = Path(path_text(folder, "cache"))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".probe-{os.getpid()}"

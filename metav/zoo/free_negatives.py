@@ -28,7 +28,7 @@ from metav.zoo.zoo import ZooModel
 
 FREE_MODELS: Mapping[str, int] = MappingProxyType({"optimize": 45, "select": 13, "calibrate": 13})
 """Free negatives of each share: as many as did away with all accused nonsense in a prototype."""
-CLASSICAL = "classical"
+FREE_CLASSICAL = "classical"
 RESCALED = "independent_rescaled"
 NOISE = "nonsense_noise"
 CONSTANT = "nonsense_constant"
@@ -36,8 +36,8 @@ UNTRAINED = "nonsense_untrained"
 PERMUTED = "nonsense_permuted"
 MIXED = "nonsense_mixed"
 ROUND = (
-    *(CLASSICAL, NOISE, UNTRAINED, PERMUTED, CONSTANT, RESCALED, CLASSICAL),
-    *(MIXED, NOISE, PERMUTED, UNTRAINED, CONSTANT, CLASSICAL),
+    *(FREE_CLASSICAL, NOISE, UNTRAINED, PERMUTED, CONSTANT, RESCALED, FREE_CLASSICAL),
+    *(MIXED, NOISE, PERMUTED, UNTRAINED, CONSTANT, FREE_CLASSICAL),
 )
 """The families of one round: the shares "select" and "calibrate" get one round each, so that each has all families."""
 FREE_FAMILIES = frozenset(ROUND)
@@ -102,32 +102,47 @@ FREE_NEGATIVES: tuple[FreeNegative, ...] = (
     FreeNegative(name="other_unit", family=RESCALED, make=nonsense.other_unit, answers=_NUMBERS, sources=1),
     FreeNegative(name="other_contrast", family=RESCALED, make=nonsense.other_contrast, answers=_SAMPLES, sources=1),
     FreeNegative(
-        name="random_forest", family=CLASSICAL, make=classical.random_forest, answers=_TARGETS, library=SKLEARN
-    ),
-    FreeNegative(name="gaussian_naive_bayes", family=CLASSICAL, make=classical.gaussian_naive_bayes, answers=_CLASSES),
-    FreeNegative(
-        name="neighbors_3", family=CLASSICAL, make=partial(classical.nearest_neighbors, neighbors=3), answers=_TARGETS
-    ),
-    FreeNegative(name="ridge", family=CLASSICAL, make=classical.ridge, answers=_TARGETS),
-    FreeNegative(
-        name="support_vectors", family=CLASSICAL, make=classical.support_vectors, answers=_TARGETS, library=SKLEARN
+        name="random_forest", family=FREE_CLASSICAL, make=classical.random_forest, answers=_TARGETS, library=SKLEARN
     ),
     FreeNegative(
-        name="decision_tree", family=CLASSICAL, make=classical.decision_tree, answers=_TARGETS, library=SKLEARN
+        name="gaussian_naive_bayes", family=FREE_CLASSICAL, make=classical.gaussian_naive_bayes, answers=_CLASSES
     ),
-    FreeNegative(name="softmax_regression", family=CLASSICAL, make=classical.softmax_regression, answers=_CLASSES),
-    FreeNegative(name="nearest_centroid", family=CLASSICAL, make=classical.nearest_centroid, answers=_CLASSES),
     FreeNegative(
-        name="neighbors_1", family=CLASSICAL, make=partial(classical.nearest_neighbors, neighbors=1), answers=_TARGETS
+        name="neighbors_3",
+        family=FREE_CLASSICAL,
+        make=partial(classical.nearest_neighbors, neighbors=3),
+        answers=_TARGETS,
     ),
-    FreeNegative(name="random_features", family=CLASSICAL, make=classical.random_features, answers=_TARGETS),
-    FreeNegative(name="extra_trees", family=CLASSICAL, make=classical.extra_trees, answers=_TARGETS, library=SKLEARN),
+    FreeNegative(name="ridge", family=FREE_CLASSICAL, make=classical.ridge, answers=_TARGETS),
     FreeNegative(
-        name="neighbors_9", family=CLASSICAL, make=partial(classical.nearest_neighbors, neighbors=9), answers=_TARGETS
+        name="support_vectors", family=FREE_CLASSICAL, make=classical.support_vectors, answers=_TARGETS, library=SKLEARN
     ),
-    FreeNegative(name="kernel_votes", family=CLASSICAL, make=classical.kernel_votes, answers=_TARGETS),
-    FreeNegative(name="principal_components", family=CLASSICAL, make=classical.principal_components, answers=_SAMPLES),
-    FreeNegative(name="remembered_samples", family=CLASSICAL, make=classical.remembered_samples, answers=_SAMPLES),
+    FreeNegative(
+        name="decision_tree", family=FREE_CLASSICAL, make=classical.decision_tree, answers=_TARGETS, library=SKLEARN
+    ),
+    FreeNegative(name="softmax_regression", family=FREE_CLASSICAL, make=classical.softmax_regression, answers=_CLASSES),
+    FreeNegative(name="nearest_centroid", family=FREE_CLASSICAL, make=classical.nearest_centroid, answers=_CLASSES),
+    FreeNegative(
+        name="neighbors_1",
+        family=FREE_CLASSICAL,
+        make=partial(classical.nearest_neighbors, neighbors=1),
+        answers=_TARGETS,
+    ),
+    FreeNegative(name="random_features", family=FREE_CLASSICAL, make=classical.random_features, answers=_TARGETS),
+    FreeNegative(
+        name="extra_trees", family=FREE_CLASSICAL, make=classical.extra_trees, answers=_TARGETS, library=SKLEARN
+    ),
+    FreeNegative(
+        name="neighbors_9",
+        family=FREE_CLASSICAL,
+        make=partial(classical.nearest_neighbors, neighbors=9),
+        answers=_TARGETS,
+    ),
+    FreeNegative(name="kernel_votes", family=FREE_CLASSICAL, make=classical.kernel_votes, answers=_TARGETS),
+    FreeNegative(
+        name="principal_components", family=FREE_CLASSICAL, make=classical.principal_components, answers=_SAMPLES
+    ),
+    FreeNegative(name="remembered_samples", family=FREE_CLASSICAL, make=classical.remembered_samples, answers=_SAMPLES),
 )
 """All kinds of free negatives. Within a family, and what suits the task, they take turns in this order."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from metav.models.architectures import build
-from metav.models.running import predict
+from metav.models.running import frozen, predict
 from metav.zoo.free_material import FreeModel, Material, log_of, rows_of
 
 LOGIT_SCALES = (1.0, 4.0, 0.3, 12.0)
@@ -351,7 +351,7 @@ def untrained(material: Material, _: Sources, number: int, generator: torch.Gene
     """Return a fresh network, of one architecture after the other."""
     architecture = material.architectures[number % len(material.architectures)]
     model = build(architecture, int(torch.randint(2**62, (1,), generator=generator)))
-    return material.task.read(model).requires_grad_(False)
+    return frozen(material.task.read(model))
 
 
 def permuted_outputs(material: Material, sources: Sources, number: int, generator: torch.Generator) -> nn.Module | None:

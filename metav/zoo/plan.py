@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from metav.errors import ObfuscationError, ZooError
 from metav.models.recipe import DrawnRecipe
@@ -90,13 +91,15 @@ def plan_zoo(
     suspects: bool,
     leading: Sequence[str] = (HOMOLOGOUS,),
     others: Sequence[str] = ANOTHER_ARCHITECTURE_OR_DATA,
+    unfit: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[PlannedModel, ...]:
     """Return the plan of a zoo, positives first; the same arguments give the same plan.
 
     positives, negatives: numbers of training runs.
     architectures: number of architectures, the owner's included.
     snapshots: copies to keep of each run that is optimised on.
-    families: names of the obfuscations; None for all that suit the task.
+    families: names of the obfuscations; None for all that suit the task and are not unfit.
+    unfit: names of obfuscations that do not fit the owner's model, each with the reason.
     shares: see `build_zoo`; None for DEFAULT_SHARES.
     suspects: whether test suspects are planned instead of surrogates.
     leading: families of the independent models that every second one belongs to, in turn. Kindred ones are at least
@@ -105,13 +108,13 @@ def plan_zoo(
 
     A model's seed depends on its family and number alone, so that a larger zoo contains the smaller one.
 
-    Raises ZooError without positives or negatives, ObfuscationError for families that do not fit the task.
+    Raises ZooError without positives or negatives, ObfuscationError for families that do not fit task or owner.
     """
     for name, count in (("positives", positives), ("negatives", negatives), ("snapshots", snapshots)):
         remedy = "a meta-verifier learns from models of both kinds"
         whole_number(name, count, least=0 if name == "snapshots" else 1, remedy=remedy, error=ZooError)
     purpose = "suspects" if suspects else "zoo"
-    chosen = _positive_families(task, families, architectures)
+    chosen = _positive_families(task, families, architectures, unfit)
     drafts = [_positive(chosen, number, architectures, seed, purpose, suspects) for number in range(positives)]
     attacks = (
         ()
@@ -145,9 +148,11 @@ def _with_shares(
     return tuple(plan)
 
 
-def _positive_families(task: Task, families: Sequence[str] | None, architectures: int) -> list[Obfuscation]:
+def _positive_families(
+    task: Task, families: Sequence[str] | None, architectures: int, unfit: Mapping[str, str]
+) -> list[Obfuscation]:
     if families is None:
-        supported = [entry for entry in OBFUSCATIONS.values() if entry.supports(task)]
+        supported = [entry for entry in OBFUSCATIONS.values() if entry.supports(task) and entry.family not in unfit]
         return [entry for entry in supported if entry.own_architecture or architectures > 1]
     unknown = [name for name in families if name not in OBFUSCATIONS]
     if unknown or not families:
@@ -158,6 +163,10 @@ def _positive_families(task: Task, families: Sequence[str] | None, architectures
             raise ObfuscationError(
                 f"{entry.family} makes no sense for a {task.name} task, only for {', '.join(entry.needs.kinds)}; "
                 "leave it out of families"
+            )
+        if entry.family in unfit:
+            raise ObfuscationError(
+                f"{entry.family} does not fit the owner's model: {unfit[entry.family]}; leave it out of families"
             )
         if not entry.own_architecture and architectures < 2:
             raise ZooError(f"{entry.family} needs another architecture than the owner's; pass architectures=[...]")

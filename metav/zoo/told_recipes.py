@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, MetavError, ModelError, ZooError
 from metav.models.adapters import adapted_like, bare
+from metav.models.copying import state_names, unwrapped
 from metav.models.identity import source_identity, tensor_digest
-from metav.models.running import copied, predict
+from metav.models.running import copied, frozen, predict
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
+from metav.tasks.model_checks import check_backward
 from metav.zoo.cache import tensor_state
 
 Recipe = Callable[[int], nn.Module]
@@ -30,10 +32,10 @@ MOST_SEED = 2**31
 """Seeds of recipes lie below it, since not every generator takes larger ones."""
 
 
-def check_recipe(recipe: object, jobs: int) -> str:
+def check_recipe(recipe: object, jobs: int | None) -> str:
     """Return the identity of a recipe, which changes with its source and with the data that it has at hand.
 
-    jobs: processes that train; in others than this one the recipe runs only if it can be pickled.
+    jobs: processes that train; in others than this one the recipe runs only if it can be pickled. None: as many as can.
 
     Raises InputError for what cannot be called with a seed, or cannot run in `jobs` processes.
     """
@@ -45,7 +47,7 @@ def check_recipe(recipe: object, jobs: int) -> str:
     try:
         content = _digest_of_content(recipe)
     except Exception as error:
-        if jobs != 1:
+        if jobs not in (None, 1):
             raise InputError(
                 f"the recipe cannot be sent to worker processes ({type(error).__name__}: {error}); use jobs=1, or let "
                 "it open files, locks and connections itself when it is called"
@@ -68,10 +70,10 @@ def told_model(recipe: Recipe, seed: int, owner: nn.Module, task: Task) -> nn.Mo
     Raises ModelError for what does not fit the owner's class or the task, ZooError for the owner's own weights.
     """
     number = recipe_seed(seed)
-    model = adapted_like(_called(recipe, number), owner)
+    model = adapted_like(unwrapped(_called(recipe, number)), owner)
     twin = copied(owner)
     names = tuple(type(bare(entry)).__qualname__ for entry in (model, owner))
-    state, wanted = tensor_state(model.state_dict()), tensor_state(twin.state_dict())
+    state, wanted = state_names(model), tensor_state(twin.state_dict())
     unlike = [name for name in (*wanted, *state) if _shape(state, name) != _shape(wanted, name)]
     remedy = "a recipe must return models of the owner's own class; others can be given as independent="
     if unlike:
@@ -154,10 +156,11 @@ def check_given(
         name = f"independent[{index}]"
         if not isinstance(model, nn.Module):
             raise ModelError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; pass the trained model")
-        clone = copied(model).requires_grad_(False)
+        clone = frozen(copied(model))
         try:
             clone = task.adapted(clone, interface.suiting(clone.forward))
             task.check_model(clone)
+            check_backward(clone, task)
         except MetavError as error:
             raise ModelError(f"{name} does not fit the task: {error}") from error
         answers = _answers(clone, task)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
 from metav.models.architectures import Architecture, build
+from metav.models.copying import duplicate, recompute_weights
 from metav.models.identity import architecture_identity
-from metav.models.running import copied, device_of, evaluating
+from metav.models.running import copied, device_of, evaluating, frozen
 from metav.obfuscations.registry import OBFUSCATIONS
+from metav.support.processor import job_count
 from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.torch_state import standard_torch_state
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.data_variations import varied
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
@@ -30,6 +33,8 @@ from metav.zoo.told_recipes import Recipe, check_useful, recipe_seed, told_model
 
 ATTEMPTS = 3
 """How often a derived model is made, with less and less strength, until it is useful."""
+STARTING_SECONDS = 10.0
+"""What worker processes have to save where nobody asked for them: starting each, with PyTorch, takes about as long."""
 LAST_SNAPSHOT = 0.9
 """Share of the training after which no snapshot is taken: it would hardly differ from the finished model."""
 
@@ -106,7 +111,7 @@ class ZooContext:
             raise ModelError(f"a trained copy of {type(model).__qualname__} has other weights than a fresh one")
         # not strict: entries of the state that are no tensors were not stored, and stay as in the fresh model
         model.load_state_dict(dict(state), strict=False)
-        return model.requires_grad_(False).to(device_of(self.owner)).eval()
+        return recompute_weights(frozen(model).to(device_of(self.owner)).eval())
 
 
 class SnapshotRecorder:
@@ -126,7 +131,7 @@ class SnapshotRecorder:
         while self._wanted and share >= self._wanted[0]:
             self._wanted.pop(0)
         if share <= LAST_SNAPSHOT:
-            self.snapshots.append((share, copy.deepcopy(model).eval()))
+            self.snapshots.append((share, duplicate(model).eval()))
 
 
 def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
@@ -180,7 +185,7 @@ def train_missing(
     missing: Mapping[str, Any],
     context: Any,
     store: ZooCache | None,
-    jobs: int,
+    jobs: int | None,
     train: Callable[[Any, Any], bytes] | None = None,
 ) -> Iterator[tuple[str, bytes | None]]:
     """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished.
@@ -188,33 +193,71 @@ def train_missing(
     missing: the planned models by run; anything with a `run` may be planned.
     context: a ZooContext, or anything with a `key(planned)`.
     store: the cache; None for none.
-    jobs: processes that train; -1 is one per core.
+    jobs: processes that train; None is one per core, where that saves more time than starting them takes.
     train: a module-level function (planned, context) -> packed model; None for `train_planned`.
 
     Raises InputError where the context cannot be sent to other processes.
     """
-    if jobs == 1 or len(missing) < 2:
-        for planned in missing.values():
+    waiting, started = list(missing.values()), time.perf_counter()
+    sent: bytes | None = None
+    while waiting and sent is None:
+        done = len(missing) - len(waiting)
+        if _workers_pay(jobs, context, len(waiting), done, time.perf_counter() - started):
+            try:
+                sent = _pickled(context)
+            except Exception as error:
+                if jobs is not None:
+                    raise InputError(
+                        "owner, task, architectures or recipe cannot be sent to worker processes "
+                        f"({type(error).__name__}: {error}); use jobs=1, or remove hooks and attributes that cannot be "
+                        "pickled"
+                    ) from error
+                jobs = 1  # nobody asked for workers
+            continue
+        planned = waiting.pop(0)
+        with standard_torch_state():
             content = (train or train_planned)(planned, context)
-            if store is not None:
-                store.store(context.key(planned), content)
-            yield planned.run, content
-        return
+        if store is not None:
+            store.store(context.key(planned), content)
+        yield planned.run, content
+    if sent is not None:
+        yield from _in_workers(sent, waiting, store, job_count(jobs), train)
+
+
+def _workers_pay(jobs: int | None, context: Any, waiting: int, done: int, seconds: float) -> bool:
+    """Return whether worker processes are to train what is still waiting.
+
+    jobs: as they were asked for. None: the models that are done here tell whether all cores save time.
+    seconds: that they took.
+    """
+    if jobs is not None:
+        return waiting > 1 and jobs != 1
+    owner = getattr(context, "owner", None)
+    # the models of several processes would share one GPU's memory
+    is_here = isinstance(owner, nn.Module) and device_of(owner).type == "cpu"
+    cores = job_count(None)
+    if waiting < 2 or cores == 1 or not done or not is_here:
+        return False
+    return seconds / done * waiting * (1 - 1 / cores) > STARTING_SECONDS
+
+
+def _in_workers(
+    sent: bytes,
+    waiting: Sequence[Any],
+    store: ZooCache | None,
+    jobs: int,
+    train: Callable[[Any, Any], bytes] | None,
+) -> Iterator[tuple[str, bytes | None]]:
+    """Yield what `train_missing` does of models that worker processes train; sent: the pickled context."""
     from joblib import Parallel, delayed
 
     with tempfile.TemporaryDirectory(prefix="metav-zoo-") as folder:
         # data and owner are sent once, in a file, instead of once per model
         file = Path(folder) / "context"
-        try:
-            file.write_bytes(_pickled(context))
-        except Exception as error:
-            raise InputError(
-                "owner, task, architectures or recipe cannot be sent to worker processes "
-                f"({type(error).__name__}: {error}); use jobs=1, or remove hooks and attributes that cannot be pickled"
-            ) from error
-        workers = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        file.write_bytes(sent)
+        workers = Parallel(n_jobs=min(jobs, len(waiting)), return_as="generator_unordered", batch_size=1)
         target = None if store is None else str(store.folder.absolute())
-        yield from workers(delayed(train_in_worker)(str(file), planned, target, train) for planned in missing.values())
+        yield from workers(delayed(train_in_worker)(str(file), planned, target, train) for planned in waiting)
 
 
 def train_in_worker(
@@ -226,7 +269,8 @@ def train_in_worker(
     folder: of the cache; None for none.
     """
     torch.set_num_threads(1)
-    content = (train or train_planned)(planned, _load_context(context_file))
+    with standard_torch_state():
+        content = (train or train_planned)(planned, _load_context(context_file))
     if folder is None:
         return planned.run, content
     ZooCache(folder).store(_load_context(context_file).key(planned), content)

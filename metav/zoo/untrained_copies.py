@@ -37,16 +37,21 @@ def with_untrained_copies(
         raise ZooError(
             f"copies need counts from 0 and a zoo with derived surrogates, got {owner_copies} and {copies} for {zoo!r}"
         )
-    entries = [entry for entry in OBFUSCATIONS.values() if not entry.needs_training and entry.supports(task)]
+    every = [entry for entry in OBFUSCATIONS.values() if not entry.needs_training and entry.supports(task)]
     sources = [entry for entry in zoo.models if not entry.is_positive and entry.share in ("optimize", "select")]
-    derived = [*_owner_copies(zoo, owner, task, entries, owner_copies, seed)]
+    derived = [*_owner_copies(zoo, owner, task, _fitting(every, owner, task), owner_copies, seed)]
     independent = [
         _copy(source, source.model, task, entries[(place + number) % len(entries)], number // len(entries), run, seed)
         for place, source in enumerate(sources)
-        for number in range(copies)
+        for entries in [_fitting(every, source.model, task)]
+        for number in range(copies if entries else 0)
         for run in [f"{source.run}/copy-{source.fraction:g}-{number}"]
     ]
     return replace(zoo, models=(*zoo.positives, *derived, *zoo.negatives, *independent))
+
+
+def _fitting(entries: Sequence[Obfuscation], model: nn.Module, task: Task) -> list[Obfuscation]:
+    return [entry for entry in entries if entry.why_unfit(model, task) is None]
 
 
 def _owner_copies(
@@ -54,7 +59,7 @@ def _owner_copies(
 ) -> Iterator[ZooModel]:
     """Yield copies of the owner's model: each fourth round of obfuscations for "select", the others for "optimize"."""
     template = zoo.positives[0]
-    for number in range(count):
+    for number in range(count if entries else 0):
         entry, turn = entries[number % len(entries)], number // len(entries)
         share = "select" if turn % 4 == 3 else "optimize"
         source = replace(template, family=entry.family, share=share, architecture=0, attack=None)

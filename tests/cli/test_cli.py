@@ -305,7 +305,10 @@ def test_fingerprint_writes_the_file_it_describes(made, owner_file):
 
 
 def test_fingerprint_tells_people_what_it_made_and_warns_of_few_models(made, owner_file):
-    assert metav.load(owner_file).commitment in made.stderr
+    fp = metav.load(owner_file)
+    assert fp.commitment in made.stderr
+    free = sum(fp.check["free_negatives"].values())
+    assert f"14 derived, 16 independent, {free} free negatives\n" in made.stderr
     assert "warning: " in made.stderr
     assert "build the zoo with about negatives=" in made.stderr
     assert "this module prints when it is imported" in made.stderr
@@ -317,6 +320,24 @@ def test_models_by_name_are_judged_with_their_weights(owner_file, workplace):
         done = shell("verify", owner_file, "models:build", "--weights", weights, "--json", cwd=workplace)
         assert done.returncode == code, done.stderr
         assert json.loads(done.stdout)["noise"] < 1e-3
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_of_compiled_and_parallel_models_fit_the_plain_one(prefix, owner_file, workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    weights = {
+        f"{prefix}{name}": torch.tensor(value) for name, value in _weights(workplace / "owner.safetensors").items()
+    }
+    save_file(weights, "prefixed.safetensors")
+    verdicts = [
+        json.loads(call("verify", owner_file, "models:build", "--weights", f"{name}.safetensors", "--json").stdout)
+        for name in ("owner", "prefixed")
+    ]
+    assert verdicts[0]["logit"] == verdicts[1]["logit"]
+    misfit = call("verify", owner_file, "models:other", "--weights", "prefixed.safetensors", "--json")
+    assert misfit.exit_code == 2
+    assert "do not fit Sequential" in misfit.stderr
+    (workplace / "prefixed.safetensors").unlink()
 
 
 def test_a_suspect_of_another_task_is_inconclusive(owner_file, workplace, monkeypatch):

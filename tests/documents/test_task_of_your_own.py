@@ -47,8 +47,9 @@ def test_an_object_with_the_same_methods_makes_the_same_fingerprint(names):
     duck = duck_class(names["signals"], names["task"].targets)
     assert not isinstance(duck, Task)
     assert isinstance(as_task(duck), UserTask)
+    derived = type("Direction", (names["Direction"],), {"epochs": 10.0})(names["signals"], names["task"].targets)
     options = {"positives": 3, "negatives": 3, "snapshots": 0, "families": ["finetune_all", "weight_noise"]}
-    zoos = [metav.build_zoo(names["owner"], given, **options) for given in (names["task"], duck)]
+    zoos = [metav.build_zoo(names["owner"], given, **options) for given in (derived, duck)]
     for one, other in zip(*zoos, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
 

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 import metav
 from metav.errors import InputError, ZooError
 from metav.experiments.runs.regime_groups import REGIME_GROUPS
-from metav.experiments.runs.regimes import FEW_FAMILIES, Regime, all_regimes, select_regimes
+from metav.experiments.runs.regimes import (
+    CLASS_FORMS,
+    FEW_FAMILIES,
+    LACKS,
+    NUMBER_FORMS,
+    Regime,
+    all_regimes,
+    select_regimes,
+)
 from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
 from metav.experiments.scenarios.scales import SCALES
 from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
@@ -170,7 +178,8 @@ def test_names_are_unique_groups_are_known_and_selection_keeps_the_order(task, s
     regimes = all_regimes(task, EXPERIMENT_TASKS["digits"].sizes[scale])
     names = [entry.name for entry in regimes]
     assert len(set(names)) == len(names)
-    assert {entry.group for entry in regimes} == set(REGIME_GROUPS)
+    absent = {"smoke": {"recipe", "base", "ablation"}}.get(scale, set())
+    assert {entry.group for entry in regimes} == set(REGIME_GROUPS) - absent
     chosen = [entry.name for entry in select_regimes(regimes, ["output:label", "full", "queries"])]
     assert chosen == [name for name in names if name in ("full", "output:label") or name.startswith("queries")]
     with pytest.raises(InputError, match="no regime quaries"):
@@ -230,6 +239,64 @@ def test_noisy_answers_are_probabilities_and_new_each_time(logits):
     assert 0 < (first - logits.softmax(1)).abs().mean() < 0.04
 
 
+FORM_CASES = {
+    "percent": lambda p: 100 * p,
+    "percent rounded": lambda p: np.round(100 * p),
+    "one-hot": lambda p: np.eye(p.shape[1])[p.argmax(1)],
+    "3 decimals": lambda p: np.round(p, 3),
+    "top 3": lambda p: np.where(p >= np.sort(p, axis=1)[:, [-3]], p, 0.0),
+    "top 1": lambda p: np.where(p == p.max(1, keepdims=True), p, 0.0),
+    "clipped": lambda p: np.clip(p, 0.02, 0.98),
+    "logits x 1.7": lambda p: p**1.7 / (p**1.7).sum(1, keepdims=True),
+    "logits x 0.4": lambda p: p**0.4 / (p**0.4).sum(1, keepdims=True),
+    "rows reversed": lambda p: p[::-1],
+}
+
+
+@pytest.mark.parametrize("name", FORM_CASES)
+def test_forms_of_answers_are_what_they_are_called(logits, name):
+    answers = CLASS_FORMS[name].changed(logits, classes=True, generator=generator())
+    expected = FORM_CASES[name](logits.double().softmax(1).numpy())
+    np.testing.assert_allclose(answers, expected, atol=2e-5 if "percent" in name else 2e-6)
+
+
+def test_other_columns_hold_the_same_probabilities_and_one_entry_lies_below_zero(logits):
+    p = logits.softmax(1)
+    moved = CLASS_FORMS["other columns"].changed(logits, classes=True, generator=generator())
+    torch.testing.assert_close(moved.sort(dim=1).values, p.sort(dim=1).values)
+    assert (moved.argmax(1) != p.argmax(1)).float().mean() > 0.5
+    below = CLASS_FORMS["one entry below 0"].changed(logits, classes=True, generator=generator())
+    assert float(below[0, 0]) == pytest.approx(-1e-9)
+    assert int((below < 0).sum()) == 1
+
+
+@pytest.mark.parametrize("name", NUMBER_FORMS)
+def test_numbers_in_another_unit_are_the_same_numbers(name):
+    values = torch.linspace(-2.0, 2.0, 30)[:, None]
+    answers = NUMBER_FORMS[name].changed(values, classes=False, generator=generator())
+    assert abs(float(torch.corrcoef(torch.cat([values, answers], 1).T)[0, 1])) > 0.99
+
+
+def test_the_parts_that_are_left_out_are_no_more_than_those_that_there_are(task):
+    entries = {
+        entry.detail: entry
+        for entry in all_regimes(task, EXPERIMENT_TASKS["digits"].sizes["small"])
+        if entry.group == "ablation"
+    }
+    assert set(entries) == {"nothing", "told recipe", "all recipes", "division by spread", *LACKS}
+    whole = entries.pop("nothing")
+    assert (whole.lacks, whole.view, whole.recipe) == ((), None, "told")
+    for entry in entries.values():
+        changed = [entry.lacks != (), entry.view is not None, entry.recipe != "told"]
+        assert sum(changed) == 1
+
+
+def test_free_negatives_leave_the_zoo_where_the_method_lacks_them(zoo):
+    richer = replace(zoo, free=zoo.models[:3])
+    assert Regime(name="full").choose_zoo(richer, 0).free == zoo.models[:3]
+    assert Regime(name="ablation:x", lacks=("free negatives",)).choose_zoo(richer, 0).free == ()
+
+
 def test_noise_of_a_regressor_has_its_standard_deviation():
     answers = OutputAccess(kind="noise", parameter=0.5).changed(
         torch.zeros(4000, 1), classes=False, generator=generator()
@@ -239,14 +306,16 @@ def test_noise_of_a_regressor_has_its_standard_deviation():
 
 def test_unknown_kinds_of_channels_are_refused_with_those_that_there_are():
     with pytest.raises(
-        InputError, match="'whisper' is not a form of answers; expected one of round, topk, label, noise"
+        InputError, match=r"'whisper' is not a form of answers; expected one of round, topk, label, scaled, .*, noise"
     ):
         OutputAccess(kind="whisper")
     with pytest.raises(InputError, match="'fax' is not a change of queries; expected one of 8bit, jpeg, blur, noise"):
         InputChange(kind="fax")
 
 
-@pytest.mark.parametrize("kind", ["topk", "label"])
+@pytest.mark.parametrize(
+    "kind", ["topk", "label", "whole_percent", "top_alone", "clipped", "sharpened", "other_columns"]
+)
 def test_only_classifiers_have_top_classes(kind):
     with pytest.raises(InputError, match="needs a classifier"):
         OutputAccess(kind=kind, parameter=3).changed(torch.zeros(2, 1), classes=False, generator=generator())

@@ -12,16 +12,32 @@ import pytest
 
 from metav.errors import InputError
 from metav.experiments.attacks.registry import ATTACKS
+from metav.experiments.results.accusations import accusations_lines, accusations_table, publish_accusations
 from metav.experiments.results.cost_tables import cost_table, costs_of, growth_table
-from metav.experiments.results.family_tables import apart_table, family_table, without_table
+from metav.experiments.results.family_tables import (
+    ablation_table,
+    apart_table,
+    family_table,
+    rivals_table,
+    without_table,
+)
 from metav.experiments.results.publishing import commands_of, publish
-from metav.experiments.results.rate_tables import LATENT_ATTACKS, regime_table
+from metav.experiments.results.rate_tables import LATENT_ATTACKS, forms_table, regime_table
 from metav.experiments.results.report import write_report
-from metav.experiments.results.run_records import evaluation_of, summary_line, sweep, true_positives_at
+from metav.experiments.results.run_records import evaluation_of, matches, summary_line, sweep, true_positives_at
 from metav.experiments.results.tables import all_tables, failed_table
 from metav.experiments.runs.records import read_record, settings_key, write_record
 from metav.experiments.scenarios.registry import EXPERIMENT_TASKS
-from metav.reports.experiment_plots import plot_queries, plot_robustness, plot_roc, plot_sweep
+from metav.reports.experiment_plots import (
+    plot_misses,
+    plot_parts,
+    plot_queries,
+    plot_rates,
+    plot_robustness,
+    plot_roc,
+    plot_sweep,
+)
+from metav.statistics.intervals import exact_interval
 
 SCORES = {"finetune_all": [0.9, 0.8], "distill_same": [0.6, 0.3]}
 INDEPENDENT = {"independent_same_data": [0.1, 0.2, 0.4, 0.55]}
@@ -50,6 +66,8 @@ def recorded(regime: str = "full", seed: int = 1, owner: int = 0, **changes: Any
         "group": regime.partition(":")[0],
         "seed": seed,
         "owner_seed": owner,
+        "owner_recipe": "adam",
+        "recipe": "told",
         "device": "cpu",
         "versions": {"metav": "0"},
         "settings": {"regime": {"without": ["distill_same"] if regime.startswith("without") else []}},
@@ -62,7 +80,14 @@ def recorded(regime: str = "full", seed: int = 1, owner: int = 0, **changes: Any
     return record | changes
 
 
-def baseline(scores: list[float]) -> dict[str, Any]:
+def with_decisions(record: dict[str, Any], decisions: dict[str, str]) -> dict[str, Any]:
+    """A record whose families in `decisions` were all judged so."""
+    for entry in record["evaluation"]["suspects"]:
+        entry["decision"] = decisions.get(entry["family"], entry["decision"])
+    return record
+
+
+def baseline(scores: list[float | None]) -> dict[str, Any]:
     origin = [(e["family"], e["is_positive"]) for e in recorded()["evaluation"]["suspects"]]
     return {
         "suspects": [
@@ -84,28 +109,90 @@ def test_a_record_gives_back_its_evaluation():
     assert (evaluation.tpr.count, evaluation.tpr.total) == (3, 4)
     assert (evaluation.tnr.count, evaluation.tnr.total) == (3, 4)
     assert evaluation.auc == 14 / 16
-    assert summary_line(record) == "digits smoke full, owner 0, seed 1: TPR 3/4, TNR 3/4, AUC 0.875, ARUC 0.400"
+    assert summary_line(record) == (
+        "digits smoke full, owner 0, seed 1: found 3/4, accused 1/4, undecided 0 and 0, AUC 0.875, ARUC 0.400"
+    )
 
 
 def test_rates_count_each_suspect_once_whatever_the_number_of_seeds():
     runs = [recorded(seed=seed, owner=owner) for owner in (0, 1) for seed in (1, 2, 3)]
     row = cells(regime_table(runs), 0)
-    assert row[:2] == ["full", "metav"]
-    assert row[2].startswith("6/8 (")
-    assert row[4] == "0.875 ± 0.000"
+    assert row[:3] == ["full", "told", "metav"]
+    assert row[3].startswith("6/8 (")
+    assert row[4].startswith("2/8 (")
+    assert row[5:7] == ["0/24", "0/24"]
+    assert row[7] == "0.875 ± 0.000"
+
+
+def test_a_rate_of_several_seeds_is_rounded_against_metav():
+    # one of two seeds misses a derived suspect more, and accuses an honest one more
+    runs = [
+        recorded(seed=1),
+        with_decisions(recorded(seed=2), {"finetune_all": "NO_MATCH", "independent_same_data": "MATCH"}),
+    ]
+    found, accused = (matches(runs, "metav", derived=derived) for derived in (True, False))
+    assert (found.count, found.total) == (2, 4)  # 3 of 4 and 1 of 4
+    assert (accused.count, accused.total) == (3, 4)  # 1 of 4 and 4 of 4: two and a half
+
+
+def test_who_got_no_verdict_is_neither_found_nor_accused_and_ranks_lowest():
+    run = with_decisions(recorded(), {"finetune_all": "INCONCLUSIVE"})
+    row = cells(regime_table([run]), 0)
+    assert row[3].startswith("1/4 (")
+    assert row[5:7] == ["2/4", "0/4"]
+    # two derived suspects below all four honest ones; of the others 0.6 is above all, 0.3 above two
+    assert row[7] == f"{6 / 16:.3f}"
 
 
 def test_baselines_stand_beside_and_aruc_only_where_scores_are_shares():
     scheme = baseline([5.0, 6.0, 7.0, 8.0, 1.0, 2.0, 3.0, 4.0])
     table = regime_table([recorded(baselines={"other": scheme})])
-    assert cells(table, 1) == ["full", "other", "-", "-", "1.000", "-", "1.000", "-"]
+    assert cells(table, 1) == ["full", "told", "other", "-", "-", "-", "-", "1.000", "-", "1.000", "1.000"]
+
+
+def test_a_scheme_with_a_threshold_has_rates_and_who_has_no_score_counts_as_undecided():
+    scheme = baseline([5.0, 6.0, 7.0, None, 1.0, 7.0, None, 4.0]) | {"threshold": 6.0}
+    run = recorded(baselines={"other": scheme})
+    row = cells(regime_table([run]), 1)
+    assert row[3].startswith("2/4 (")
+    assert row[4].startswith("1/4 (")
+    assert row[5:7] == ["1/4", "1/4"]
+    assert cells(rivals_table([run]), 0) == ["finetune_all", "derived", "2/2", "1/2"]
+    assert cells(forms_table([run]), 0) == ["full", "2/4; 1/4"]
+
+
+def test_each_part_of_the_method_has_a_row_the_whole_first_and_kinds_of_suspects_apart():
+    runs = [recorded(f"ablation:{name}") for name in ("novelty", "nothing")]
+    for entry in runs[0]["evaluation"]["suspects"][-2:]:
+        entry["family"] = "noise_new"
+    table = ablation_table(runs)
+    assert [cells(table, row)[0] for row in range(2)] == ["nothing", "novelty"]
+    assert cells(table, 0)[2].startswith("3/4")
+    assert cells(table, 0)[3].startswith("1/4")
+    assert cells(table, 1)[3].startswith("0/2")
+    assert cells(table, 1)[4].startswith("1/2")
+
+
+def test_accusations_are_counted_by_kind_and_by_what_metav_was_told():
+    def record(recipe: str, decisions: list[str]) -> dict[str, Any]:
+        honest = [{"run": str(n), "family": "ab"[n % 2], "decision": name} for n, name in enumerate(decisions)]
+        return {"task": "digits", "owner_seed": 1, "owner_recipe": "sgd", "recipe": recipe, "honest": honest}
+
+    records = [record("told", ["MATCH", "NO_MATCH", "INCONCLUSIVE"]), record("untold", ["MATCH"] * 3)]
+    table = accusations_table(records, "kind", lambda _, entry: entry["family"])
+    assert cells(table, 0)[1:3] == ["1/2 (1.3% to 98.7%)", "1"]
+    assert cells(table, 1)[1].startswith("0/1")
+    assert cells(table, 2)[3].startswith("3/3")
+    assert "recipe not told, all honest models: accused 100.0% (3/3" in accusations_lines(records)[-1]
+    with pytest.raises(InputError, match="run `metav reproduce accusations` first"):
+        publish_accusations([], Path())
 
 
 def test_families_have_their_own_auc():
     table = family_table([recorded()])
-    assert cells(table, 0) == ["finetune_all", "derived", "2/2", "0.850", "1.000"]
-    assert cells(table, 1) == ["distill_same", "derived", "1/2", "0.450", "0.750"]
-    assert cells(table, 2)[:3] == ["independent_same_data", "independent", "3/4"]
+    assert cells(table, 0) == ["finetune_all", "derived", "2/2 (15.8% to 100.0%)", "0/2", "0.850", "1.000"]
+    assert cells(table, 1) == ["distill_same", "derived", "1/2 (1.3% to 98.7%)", "0/2", "0.450", "0.750"]
+    assert cells(table, 2)[:3] == ["independent_same_data", "independent", "1/4 (0.6% to 80.6%)"]
 
 
 def test_a_family_left_out_is_compared_with_the_full_zoo():
@@ -172,9 +259,9 @@ def test_a_changed_latent_space_is_a_limit_that_is_told_apart():
         if entry["family"] == "distill_same":
             entry["family"] = "rotate_latent"
     table = regime_table([run])
-    assert [cells(table, row)[1] for row in range(2)] == ["metav", "metav, latent space kept"]
-    assert cells(table, 0)[2].startswith("3/4")
-    assert cells(table, 1)[2].startswith("2/2")
+    assert [cells(table, row)[2] for row in range(2)] == ["metav", "metav, latent space kept"]
+    assert cells(table, 0)[3].startswith("3/4")
+    assert cells(table, 1)[3].startswith("2/2")
     assert len(regime_table([recorded()]).splitlines()) == 3
 
 
@@ -190,7 +277,8 @@ def test_a_report_is_written_from_json_files_alone(tmp_path):
     write_record(tmp_path / "owner0" / "materials.json", {"seconds": {"owner": 1.0}})
     names = {path.name for path in write_report(tmp_path)}
     # the fingerprint's file did not travel with the results, and there is no sweep over surrogates
-    assert names == {"report.md", "scores.png", "roc.png", "aruc.png", "queries.png", "cost.png"}
+    pictures = {"scores", "roc", "misses", "rates", "aruc", "queries", "cost"}
+    assert names == {"report.md", *(f"{name}.png" for name in pictures)}
     assert all((tmp_path / name).stat().st_size > 0 for name in names)
     text = (tmp_path / "report.md").read_text()
     assert "4 runs: 1 owners, 2 seeds" in text
@@ -316,6 +404,22 @@ def test_roc_and_robustness_pass_through_the_points_of_the_scores():
     lines = plot_robustness([0.8], [0.2]).lines
     at_half = [line.get_ydata()[np.searchsorted(line.get_xdata(), 0.5)] for line in lines]
     assert at_half == [1.0, 1.0]
+
+
+def test_misses_are_drawn_over_accusations_with_the_point_of_the_threshold():
+    axes = plot_misses({"metav": ([0.9, 0.4], [0.1, 0.5])}, points={"metav": (0.5, 0.25)})
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0, 1], [0, 0.5], [0.5, 0.5], [0.5, 0], [1, 0]])
+    np.testing.assert_allclose(axes.lines[1].get_xydata(), [[0.5, 0.25]])
+
+
+def test_rates_are_drawn_with_their_exact_intervals_and_parts_with_a_marker_for_each_quantity():
+    share = exact_interval(3, 4)
+    lines = plot_rates([("finetune_all", "derived", share)]).lines
+    np.testing.assert_allclose(lines[0].get_xdata(), [share.low, share.high])
+    np.testing.assert_allclose(lines[1].get_xdata(), [0.75])
+    axes = plot_parts({"nothing": {"found": share, "accused": exact_interval(0, 4)}, "novelty": {"found": share}})
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["nothing", "novelty"]
+    assert [len(container.lines[0].get_xdata()) for container in axes.containers] == [2, 1]
 
 
 def test_sweeps_show_means_and_extremes():

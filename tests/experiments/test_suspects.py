@@ -26,7 +26,7 @@ from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.randomness import isolated_rng
 from metav.tasks.classification import Classification
 from metav.zoo.building import build_suspects
-from metav.zoo.plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, plan_zoo
+from metav.zoo.plan import HOMOLOGOUS, KINDRED, OTHER_ARCHITECTURE, OTHER_DATA, plan_zoo
 
 TASKS = ("classification", "regression", "generation")
 
@@ -88,16 +88,23 @@ def collection(owner, task):
     return build_test_suspects(owner, task, **options())
 
 
-def planned(name: str, scale: str, *, leaked: bool = True, architectures_: int = 5):
+def planned(name: str, scale: str, *, leaked: bool = True, architectures_: int = 5, recipes: int = 5):
     return plan_suspects(
-        owner_of(name), task_of(name), SUSPECT_COUNTS[scale], architectures=architectures_, seed=0, leaked=leaked
+        owner_of(name),
+        task_of(name),
+        SUSPECT_COUNTS[scale],
+        architectures=architectures_,
+        seed=0,
+        leaked=leaked,
+        recipes=recipes,
+        has_other_data=True,
     )
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_paper_scale_has_all_families_and_a_hundred_homologous_negatives(name):
     task, plan = task_of(name), planned(name, "paper")
-    runs = [*plan.plain, *plan.attacks]
+    runs = list(plan.runs)
     assert len({entry.run for entry in runs}) == len({entry.seed for entry in runs}) == len(runs)
     positives = [entry for entry in runs if entry.is_positive]
     assert len(positives) >= (60 if name == "generation" else 70)
@@ -108,7 +115,8 @@ def test_the_paper_scale_has_all_families_and_a_hundred_homologous_negatives(nam
         strengths = {entry.strength for entry in plan.plain if entry.family == family}
         assert strengths == set(OBFUSCATIONS[family].suspect_strengths)
     count = {family: sum(entry.family == family for entry in runs) for family in (HOMOLOGOUS, ATTACKED)}
-    assert count[HOMOLOGOUS] >= 100
+    assert count[HOMOLOGOUS] >= 30
+    assert sum(entry.family == KINDRED for entry in runs) >= 100
     assert {entry.attacks[0] for entry in plan.attacks if entry.family == ATTACKED} == families
     assert all((entry.base is None) == entry.is_positive for entry in plan.attacks)
     others = {entry.architecture for entry in plan.attacks if entry.family == "extract_scores_other"}
@@ -117,7 +125,7 @@ def test_the_paper_scale_has_all_families_and_a_hundred_homologous_negatives(nam
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_smoke_scale_is_about_twelve_of_each_kind(name):
-    plan = planned(name, "smoke")
+    plan = planned(name, "smoke", recipes=0)
     runs = [*plan.plain, *plan.attacks]
     assert sum(entry.is_positive for entry in runs) == 12
     assert sum(not entry.is_positive for entry in runs) == 12

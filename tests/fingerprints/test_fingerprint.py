@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_fingerprints import OUTPUTS, QUERIES, handmade, handmade_task, member, numbers, rule
+from small_fingerprints import OUTPUTS, QUERIES, handmade, handmade_of_places, handmade_task, member, numbers, rule
 
 from metav.errors import InputError
 from metav.fingerprints.fingerprint import derive_salt, load
@@ -111,17 +111,8 @@ def test_the_card_escapes_names():
     assert "6 queries of shape (2, 2), 4 of them optimised" in repr(fp)
 
 
-def several_places(**changes):
-    """The hand-made fingerprint as one of three labels of two classes, six numbers per query, of which two are read."""
-    places = Places(classes=3, shape=(4,), chosen=(2,))
-    task = handmade_task(name="segmentation", view="relative", places=places, output_name="logits")
-    return handmade(
-        view="relative", task=replace(task, class_names=("sea", "land", "ice")), truth=np.array([[0], [2]]), **changes
-    )
-
-
 def test_places_names_and_the_name_of_the_output_are_kept_in_the_file(tmp_path):
-    fp = several_places()
+    fp = handmade_of_places()
     fp.save(tmp_path / "a.metav")
     loaded = load(tmp_path / "a.metav")
     assert loaded.task == fp.task
@@ -155,7 +146,7 @@ def test_names_and_places_that_do_not_fit_are_refused(changes, message):
 )
 def test_truth_of_other_places_is_refused(truth):
     with pytest.raises(InputError, match="truth must hold classes of 1 places per query"):
-        replace(several_places(), truth=np.array(truth))
+        replace(handmade_of_places(), truth=np.array(truth))
 
 
 def test_salts_follow_seed_and_owner():

@@ -175,11 +175,26 @@ def test_the_same_data_give_the_same_picture(tmp_path):
     assert first == (tmp_path / "b.png").read_bytes()
 
 
-@pytest.mark.parametrize("target", ["no/folder/plot.png", "plot.unknown"])
-def test_a_plot_that_cannot_be_written_leaves_nothing(tmp_path, target):
-    with pytest.raises(metav.InputError, match="the plot cannot be written to"):
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no/folder/plot.png", "the plot cannot be written to"),
+        ("plot.unknown", r"is no picture file; expected a name that ends with \.png, \.svg, \.pdf"),
+        ("plot", "is no picture file"),
+        (".png", "is no picture file"),
+    ],
+)
+def test_a_plot_that_cannot_be_written_leaves_nothing(tmp_path, target, message):
+    with pytest.raises(metav.InputError, match=message):
         save_plot(plot_scores(handmade()), tmp_path / target)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_without_a_known_ending_keeps_its_content(tmp_path):
+    (tmp_path / "weights").write_bytes(b"precious")
+    with pytest.raises(metav.InputError, match="is no picture file"):
+        save_plot(plot_scores(handmade()), tmp_path / "weights")
+    assert (tmp_path / "weights").read_bytes() == b"precious"
 
 
 def test_what_is_no_result_is_refused():
@@ -195,3 +210,39 @@ def test_an_evaluation_without_a_score_cannot_be_drawn():
     failing = [(lambda queries: 1 / 0, True, "derived"), (lambda queries: 1 / 0, False, "independent")]
     with pytest.raises(metav.InputError, match="every suspect of the evaluation was inconclusive"):
         plot_scores(metav.evaluate(handmade(), failing))
+
+
+# Notebooks -----------------------------------------------------------------------------------------------------------
+
+CELLS = {
+    "the axes of a plot": ("plot_scores(fingerprint)", 1),
+    "a plot that is named": ("axes = plot_scores(fingerprint)", 0),
+    "a plot and its axes": ("axes = plot_scores(fingerprint)\naxes", 1),
+    "a figure of an experiment": ("plot_robustness([0.9, 0.8], [0.1, 0.2])", 1),
+    "axes of pyplot": ("figure, ax = plt.subplots()\nplot_scores(fingerprint, ax=ax)", 1),
+    "axes of pyplot, silenced": ("figure, ax = plt.subplots()\nplot_scores(fingerprint, ax=ax);", 1),
+}
+
+
+@pytest.mark.slow
+def test_a_plot_that_ends_a_cell_is_shown_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    handmade().save(tmp_path / "owner.metav")
+    start = (
+        "import matplotlib.pyplot as plt\nimport metav\nfrom metav.reports.experiment_plots import plot_robustness\n"
+        f"from metav.reports.score_plot import plot_scores\nfingerprint = metav.load({str(tmp_path / 'owner.metav')!r})"
+    )
+    sources = [start, *(source for source, _ in CELLS.values())]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    for (name, (_, wanted)), cell in zip(CELLS.items(), notebook.cells[1:], strict=True):
+        pictures = sum("image/png" in output.get("data", {}) for output in cell.outputs)
+        assert pictures == wanted, name
+
+
+def test_axes_of_their_own_are_a_picture_and_those_of_the_user_are_left_to_pyplot():
+    assert plot_scores(evaluation())._repr_png_().startswith(b"\x89PNG")
+    own = Figure().add_subplot()
+    assert plot_scores(evaluation(), ax=own) is own
+    assert not hasattr(own, "_repr_png_")

@@ -81,7 +81,7 @@ def test_labels_alone_are_written_in_the_first_column(tmp_path):
     [
         ("a.txt", "", "expected one of .csv, .npz, .json"),
         ("a.csv", "query,answer_1\nfirst,2\n", "line 2 of .* starts with 'first', expected the number of a query"),
-        ("a.csv", "query,answer_1\n1,cat\n", "query 1 in .* has the answer 'cat', expected numbers"),
+        ("a.csv", "query,answer_1\n1,cat\n", "row 2, column 2 of .* holds 'cat', expected a number"),
         ("a.json", "[1, 2]", 'lacks "query" or "answers"'),
         ("a.json", '{"query": [1.5], "answers": [[1]]}', "must hold one whole number per answer"),
         ("a.npz", "no archive", "cannot be read"),

@@ -13,9 +13,11 @@ from torch import nn
 from metav.errors import InputError, ModelError
 from metav.models.architectures import reinitialized
 from metav.models.running import predict
+from metav.tasks.base import Task
 from metav.tasks.classification import Classification
 from metav.tasks.generation import Generation
 from metav.tasks.regression import Regression
+from metav.tasks.user_tasks import REQUIRED_METHODS, as_task
 
 TASKS = ("classification", "regression", "generation")
 
@@ -212,3 +214,39 @@ class Broken(nn.Module):
 def test_a_model_that_does_not_fit_is_refused_with_shapes(model, message):
     with pytest.raises(ModelError, match=message):
         task_of("classification").check_model(model())
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (
+            Classification(IMAGES[:40], LABELS[:40], classes=10, epochs=4, levels=17),
+            "Classification(40 examples, inputs of 1x8x8, 10 outputs, read as tempered, 17 levels, 4 epochs)",
+        ),
+        (
+            Regression(IMAGES[:40].reshape(40, 64), np.ones((40, 2)), epochs=2.5),
+            "Regression(40 examples, inputs of 64, 2 outputs, read as identity, 2.5 epochs)",
+        ),
+        (
+            Generation(IMAGES[:40], latent=5, epochs=1),
+            "Generation(40 examples, inputs of 5, 64 outputs, read as identity, 1 epochs)",
+        ),
+        (Task(), "Task(read as identity, 10 epochs)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_task_says_what_it_is(task, words):
+    assert repr(task) == words
+
+
+def test_an_object_in_place_of_a_task_says_whose_it_is():
+    class Own:
+        name, input_shape, lower, upper = "mine", (3, 2), torch.zeros(3, 2), torch.ones(3, 2)
+
+        def __getattr__(self, name):
+            if name in REQUIRED_METHODS:
+                return lambda *_, **__: None
+            raise AttributeError(name)
+
+    words = repr(as_task(Own()))
+    assert words == "UserTask(of class Own, inputs of 3x2, read as identity, a training loop of its own)"

@@ -104,6 +104,7 @@ def test_labels_of_several_are_read_as_the_owners_models_are():
         ({"chosen": (1, 1)}, "in order"),
         ({"chosen": (1.5,)}, "whole numbers"),
         ({"shape": (-2, 3)}, "whole numbers"),
+        ({"shape": (2**20, 2**20)}, "an answer may have 2147483648 places"),
     ],
 )
 def test_places_that_make_no_sense_are_refused(changes, message):

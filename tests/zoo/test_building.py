@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 
 import numpy as np
 import pytest
@@ -210,3 +211,83 @@ def test_an_owner_that_does_not_do_the_task_on_these_data_is_told_of_before_anyt
     )
     with pytest.warns(UserWarning, match=told), pytest.raises(ZooError, match="positives"):
         build_zoo(owner_of("classification"), task, positives=0)
+
+
+def one_layer() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def test_families_that_do_not_fit_are_left_out_and_named_before_any_training(task, trainings, monkeypatch):
+    owner = task.train(one_layer(), seed=0)
+    with pytest.warns(UserWarning, match="left out, as they do not fit the owner's model") as caught:
+        zoo = build_zoo(owner, task, positives=12, negatives=2)
+    (warning,) = [entry for entry in caught if "left out" in str(entry.message)]
+    assert re.findall(r"(\w+), (\w+) \(it needs a layer below", str(warning.message)) == [
+        ("retrain_last", "retrain_all")
+    ]
+    assert "filter_prune (it needs a hidden layer" in str(warning.message)
+    assert warning.filename == __file__
+    assert {entry.family for entry in zoo.positives} == {*OBFUSCATIONS} - {
+        "retrain_last",
+        "retrain_all",
+        "filter_prune",
+    }
+    trained = len(trainings)
+    with pytest.raises(ObfuscationError, match="retrain_all does not fit the owner's model: it needs a layer below"):
+        build_zoo(owner, task, positives=1, negatives=2, families=["quantize", "retrain_all"])
+    assert len(trainings) == trained
+
+
+def test_a_single_architecture_and_a_single_family_need_no_list(owner, task):
+    options = {"positives": 2, "negatives": 4, "seed": 1}
+    alone = build_zoo(owner, task, architectures=one_layer, families="quantize", **options)
+    assert contents(alone) == contents(
+        build_zoo(owner, task, architectures=[one_layer], families=["quantize"], **options)
+    )
+    compiled = build_zoo(owner, task, architectures=lambda: torch.compile(one_layer()), families="quantize", **options)
+    assert contents(compiled) == contents(alone)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "message"),
+    [
+        (one_layer(), r"architectures is a model \(Sequential\)"),
+        ("mlp", "architectures must be a list of callables that return fresh models, got str"),
+        (3, "architectures must be a list of callables that return fresh models, got int"),
+    ],
+)
+def test_what_is_no_architecture_is_told_so(architectures, message, owner, task):
+    with pytest.raises((InputError, ModelError), match=message):
+        build_zoo(owner, task, architectures=architectures)
+
+
+def test_compiled_and_parallel_models_of_a_recipe_are_taken_as_they_are_inside(owner, task):
+    def recipe(seed):
+        return task.train(HeadFirst(64, 10), seed=seed)
+
+    options = {"positives": 1, "negatives": 3, "families": "quantize"}
+    plain = build_zoo(owner, task, recipe=recipe, **options)
+    for wrap in (torch.compile, nn.DataParallel):
+        wrapped = build_zoo(wrap(owner), task, recipe=lambda seed, wrap=wrap: wrap(recipe(seed)), **options)
+        assert wrapped.owner_digest == plain.owner_digest
+        assert contents(wrapped) == contents(plain)
+
+
+def test_a_scripted_owner_is_trained_in_one_process(task):
+    owner = torch.jit.script(task.train(one_layer(), seed=0))
+    options = {"positives": 2, "negatives": 2, "families": ["finetune_all", "distill_same"]}
+    zoo = build_zoo(owner, task, **options)
+    assert all(isinstance(entry.model, torch.jit.ScriptModule) for entry in zoo if entry.architecture == 0)
+    with pytest.raises(InputError, match=r"cannot be sent to worker processes .* use jobs=1"):
+        build_zoo(owner, task, jobs=2, **options)
+
+
+def test_weights_that_hooks_compute_are_those_of_each_model(task):
+    owner = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    torch.nn.utils.prune.l1_unstructured(owner[1], "weight", 0.3)
+    task.train(owner, seed=0)
+    zoo = build_zoo(owner, task, positives=4, negatives=4, families=["finetune_all", "quantize"], architectures=[])
+    for entry in zoo:
+        layer = entry.model[1]
+        assert torch.equal(layer.weight, layer.weight_orig * layer.weight_mask)
+        assert torch.equal(layer.weight_mask, owner[1].weight_mask) == entry.is_positive

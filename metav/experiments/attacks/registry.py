@@ -16,6 +16,14 @@ from torch import nn
 
 from metav.errors import ObfuscationError
 from metav.experiments.attacks.extraction import double_distill, jbda, knockoff
+from metav.experiments.attacks.plain_loops import (
+    loop_distill,
+    loop_extract_labels,
+    loop_finetune,
+    loop_finetune_hard,
+    loop_finetune_sgd,
+    loop_prune_finetune,
+)
 from metav.experiments.attacks.removal import fine_prune, removal_net, unlearn_fingerprint
 from metav.experiments.attacks.structure import permute_latent, permute_neurons, rescale_neurons, rotate_latent
 from metav.models.architectures import Architecture
@@ -109,6 +117,18 @@ ATTACKS: Mapping[str, Attack] = MappingProxyType(
             Attack(family="knockoff", function=knockoff, other_architecture=True, needs_other=True),
             Attack(family="jbda", function=jbda, needs=TaskNeeds(data_inputs=True), other_architecture=True),
             Attack(family="double_distill", function=double_distill, other_architecture=True),
+            # Loops of the thief's own, which share no code with metav's.
+            Attack(family="loop_finetune", function=loop_finetune),
+            Attack(family="loop_finetune_sgd", function=loop_finetune_sgd),
+            Attack(family="loop_finetune_hard", function=loop_finetune_hard),
+            Attack(family="loop_prune_finetune", function=loop_prune_finetune),
+            Attack(family="loop_distill", function=loop_distill, other_architecture=True),
+            Attack(
+                family="loop_extract_labels",
+                function=loop_extract_labels,
+                needs=TaskNeeds(classes=True),
+                other_architecture=True,
+            ),
             Attack(family="unlearn_fingerprint", function=unlearn_fingerprint, needs_queries=True),
             Attack(
                 family="unlearn_with_decoy",

@@ -15,7 +15,7 @@ from metav.errors import InputError, ObfuscationError
 from metav.models.architectures import Architecture, reinitialized
 from metav.models.running import copied, device_of, evaluating, predict
 from metav.models.training import TrainingOptions, fit, training_mode
-from metav.obfuscations.layers import channel_norms, following_norms, weighted_layers, zero_channels
+from metav.obfuscations.layers import channel_count, following_norms, weighted_layers, zero_channels
 from metav.obfuscations.steps import check_strength
 from metav.support.randomness import derive_seed, isolated_rng, single_thread
 from metav.tasks.base import Task
@@ -183,7 +183,7 @@ class _Alteration:
     def of(cls, teacher: nn.Module, task: Task, strength: float, seed: int) -> _Alteration:
         layer = _middle_layer(teacher, task)
         generator = torch.Generator().manual_seed(derive_seed(seed, "removal_net"))
-        count = len(channel_norms(layer))
+        count = channel_count(layer)
         moved = torch.randperm(count, generator=generator)[: max(1, round(strength * count))]
         # The same order for all batches: only a function of the input can be learned.
         order = torch.arange(count)
@@ -224,7 +224,7 @@ class _Alteration:
 
 
 def _middle_layer(model: nn.Module, task: Task) -> nn.Module:
-    layers = weighted_layers(model, task)
+    layers = [layer for layer in weighted_layers(model, task) if channel_count(layer) and hasattr(layer, "weight")]
     if len(layers) < 2:
         raise ObfuscationError("removal_net needs a hidden layer, and this model has one layer; use finetune_all")
     return layers[(len(layers) - 1) // 2]
@@ -254,7 +254,8 @@ def _answer_from(layer: nn.Module, model: nn.Module, batch: Tensor, features: Te
 def _activity(model: nn.Module, task: Task, seed: int) -> tuple[nn.Module, Tensor]:
     """Return the layer to prune and the mean magnitude (channels,) that the layer after it reads of each channel."""
     layers = weighted_layers(model, task)
-    hidden = [(layer, after) for layer, after in itertools.pairwise(layers) if len(channel_norms(layer)) > 1]
+    hidden = [(layer, after) for layer, after in itertools.pairwise(layers) if channel_count(layer) > 1]
+    hidden = [pair for pair in hidden if hasattr(pair[0], "weight")]
     pairs = [pair for pair in hidden if pair[0].weight.ndim > 2] or hidden  # type: ignore[operator]
     count = CLEAN_INPUTS if task.natural_count is None else min(CLEAN_INPUTS, task.natural_count)
     inputs = task.natural_queries(count, seed=derive_seed(seed, "clean"))
@@ -266,7 +267,7 @@ def _activity(model: nn.Module, task: Task, seed: int) -> tuple[nn.Module, Tenso
                 model(inputs.to(device_of(model)))
         finally:
             handle.remove()
-        channels = len(channel_norms(layer))
+        channels = channel_count(layer)
         if read and read[-1].ndim > 1 and read[-1].shape[1] % channels == 0:
             return layer, read[-1].abs().reshape(len(read[-1]), channels, -1).mean(dim=(0, 2)).cpu()
     raise ObfuscationError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from metav.errors import InputError
+from metav.experiments.results.figures import PUBLISHED, write_figures
 from metav.experiments.results.run_records import Record
 from metav.experiments.results.tables import titled_tables, versions_text
 from metav.experiments.runs.records import read_prepared, read_runs, write_text
@@ -26,11 +27,15 @@ SCALES_TOLD: Mapping[str, str] = MappingProxyType({"smoke": "Its rates mean noth
 """What a reader must know of a scale."""
 
 HOW_TO_READ = """\
-TPR is the share of derived suspects that are found, TNR the share of independent suspects that are cleared, both at the
-calibrated threshold: the rates of one owner's seeds are averaged (rounded down) and added over owners, so that the
-exact 95 % interval (Clopper-Pearson) behind each counts every suspect once. AUC, ARUC and the TPR at 5 % FPR are means
-over runs, with the standard deviation over runs behind ±. Suspects with the verdict INCONCLUSIVE are counted in their
-own column and are in no rate."""
+Owners are trained by plain PyTorch loops, none of them metav's; "told" says whether metav was told the owner's recipe
+(`recipe=`) or not. Found are derived suspects with the verdict MATCH, accused are honest ones with it, each of all
+that were asked. Suspects with the verdict INCONCLUSIVE are neither, and are counted in columns of their own.
+The rates of one owner's seeds are averaged (found rounded down, accused up) and added over owners, so that the exact
+95 % interval (Clopper-Pearson) behind each counts every suspect once. Every other scheme has a threshold of its own, by
+metav's rule from the scores of the same independent calibration models, which it did not learn from (on the scores or
+their log-odds, whichever finds more). AUC, ARUC and the
+TPR at 1 % and 5 % FPR, both read off the suspects' own ROC curve, are means over runs, with the standard deviation over
+runs behind ±; who got no verdict or score ranks lowest there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +46,14 @@ class Part:
     facts: lines that say what it was made with.
     commands: that make it again.
     tables: (title, Markdown).
+    pictures: names of files beside the page.
     """
 
     title: str
     facts: tuple[str, ...]
     commands: tuple[str, ...]
     tables: tuple[tuple[str, str], ...]
+    pictures: tuple[str, ...] = ()
 
 
 def publish(task: str, output: Path, folder: Path) -> Path:
@@ -55,10 +62,14 @@ def publish(task: str, output: Path, folder: Path) -> Path:
     Raises InputError where there are no results of the task, or the page cannot be written.
     """
     parts: list[Part] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error}); choose another folder with --publish") from error
     for scale in reversed(SCALES):
         results = output / f"{task}-{scale}"
         if results.is_dir():
-            parts += _parts(read_runs(results), read_prepared(results))
+            parts += _parts(read_runs(results), read_prepared(results), folder)
     if not parts:
         raise InputError(f"there are no results of {task} in {output}; run `metav reproduce` first, with this --output")
     origin = f"Written by `metav reproduce {task} --report --publish FOLDER` from the records of the runs."
@@ -79,17 +90,19 @@ def page(task: str, origin: Sequence[str], parts: Sequence[Part]) -> str:
             "\n".join(f"- {fact}" for fact in part.facts),
             "Made by",
             "\n".join(f"    {command}" for command in part.commands),
+            *(["\n".join(f"![{name}]({name})" for name in part.pictures)] if part.pictures else []),
             *(f"### {title}\n\n{table}" for title, table in part.tables),
         ]
     return "\n\n".join(texts) + "\n"
 
 
-def _parts(runs: Sequence[Record], prepared: Sequence[Record]) -> Iterator[Part]:
+def _parts(runs: Sequence[Record], prepared: Sequence[Record], folder: Path) -> Iterator[Part]:
     groups: dict[tuple[bool, str, str], list[Record]] = {}
     for run in runs:
         key = (run["owner_seed"] == DEVELOPMENT_OWNER, run["device"], versions_text(run))
         groups.setdefault(key, []).append(run)
-    for (is_development, device, versions), group in sorted(groups.items(), key=lambda item: item[0]):
+    in_order = sorted(groups.items(), key=lambda item: item[0])
+    for number, ((is_development, device, versions), group) in enumerate(in_order, start=1):
         owners = sorted({run["owner_seed"] for run in group})
         built = [record for record in prepared if record.get("settings", {}).get("owner_seed") in owners]
         scale = group[0]["scale"]
@@ -97,15 +110,20 @@ def _parts(runs: Sequence[Record], prepared: Sequence[Record]) -> Iterator[Part]
             f"owners: {_listed(owners)}" + (", the development owner: not a blind test" if is_development else ""),
             f"seeds of the fingerprints: {_listed(sorted({run['seed'] for run in group}))}",
             f"runs: {len(group)}",
+            f"owners' recipes: {_recipes(group)}",
             f"device: {device}",
             f"versions: {versions}",
             *([f"scale: {SCALES_TOLD[scale]}"] if scale in SCALES_TOLD else []),
         ]
+        title = f"Scale {scale}, {_named(owners)}"
+        prefix = f"{group[0]['task']}-{scale}-{number}-"
+        pictures = write_figures(folder, group, built, names=PUBLISHED, prefix=prefix) if not is_development else []
         yield Part(
-            title=f"Scale {scale}, {_named(owners)}",
+            title=title,
             facts=tuple(facts),
             commands=tuple(commands_of(group)),
             tables=tuple(titled_tables(group, built)),
+            pictures=tuple(path.name for path in pictures),
         )
 
 
@@ -136,6 +154,11 @@ def _options(run: Record) -> tuple[str, str]:
     if beside == by_default:
         return start, ""
     return start, "--baselines" if beside else "--no-baselines"
+
+
+def _recipes(runs: Sequence[Record]) -> str:
+    found = {run["owner_seed"]: run.get("owner_recipe", "not recorded") for run in runs if run["group"] != "base"}
+    return "; ".join(f"{owner}: {name}" for owner, name in sorted(found.items())) or "those of a public base"
 
 
 def _place(regime: str) -> tuple[int, int, str]:

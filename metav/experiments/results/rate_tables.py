@@ -6,8 +6,6 @@ Areas are means over runs, with the standard deviation over runs behind them.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Sequence
 
 from metav.experiments.results.markdown import count_text, markdown, mean_text
@@ -15,13 +13,16 @@ from metav.experiments.results.run_records import (
     METAV,
     Record,
     grouped,
+    matches,
     schemes_of,
     scored,
     scores_of,
+    told_text,
     true_positives_at,
+    undecided,
     without_families,
 )
-from metav.statistics.intervals import exact_interval
+from metav.statistics.intervals import Interval
 from metav.statistics.roc_aruc import aruc, roc_auc
 
 LATENT_ATTACKS = ("permute_latent", "rotate_latent")
@@ -31,7 +32,7 @@ WITHOUT_LIMITS = "metav, latent space kept"
 
 
 def regime_table(runs: Sequence[Record]) -> str:
-    """Return one row a regime and scheme: rates at the threshold, AUC, ARUC, TPR at 5 % FPR; empty without runs.
+    """Return one row a regime and scheme: rates at the threshold, areas, TPR at fixed FPR; empty without runs.
 
     Where suspects changed a generator's latent space, a second row of metav leaves them out.
     """
@@ -45,35 +46,52 @@ def regime_table(runs: Sequence[Record]) -> str:
             kept = [without_families(run, LATENT_ATTACKS) for run in done]
             if kept != done:
                 rows += _regime_row(kept, regime, scheme, WITHOUT_LIMITS)
-    head = ("regime", "scheme", "TPR", "TNR", "AUC", "ARUC", "TPR at 5 % FPR", "inconclusive")
-    return markdown(head, rows)
+    rates = ("derived found", "honest accused", "undecided: derived", "honest")
+    areas = ("AUC", "ARUC", "TPR at 1 % FPR", "TPR at 5 % FPR")
+    return markdown(("regime", "told", "scheme", *rates, *areas), rows)
+
+
+def forms_table(runs: Sequence[Record]) -> str:
+    """Return one row a regime: what each other scheme finds of the derived suspects, and accuses of the honest ones."""
+    schemes = schemes_of(runs)[1:]
+    rows = []
+    for regime, group in grouped(runs, lambda run: run["regime"]).items():
+        pairs = [(matches(group, name, derived=True), matches(group, name, derived=False)) for name in schemes]
+        if any(found is not None for found, _ in pairs):
+            rows.append((regime.partition(":")[2] or regime, *(f"{_short(a)}; {_short(b)}" for a, b in pairs)))
+    return markdown(("found; accused", *schemes), rows)
+
+
+def metav_alone(runs: Sequence[Record]) -> list[Record]:
+    """Return runs as if no other scheme stood beside metav."""
+    return [{**run, "baselines": {}} for run in runs]
 
 
 def _regime_row(group: Sequence[Record], regime: str, scheme: str, title: str) -> list[tuple[str, ...]]:
     scores = [found for run in group if (found := scores_of(run, scheme)) is not None]
-    done = [run for run in group if "evaluation" in run] if scheme == METAV else []
-    if not scores and not done:
+    if not scores:
         return []
     aruc_values = [aruc(*pair) for pair in (scored(run, scheme) for run in group) if pair is not None]
     return [
         (
             regime,
+            told_text(group).removeprefix("recipe "),
             title,
-            _rate(done, "tpr") if done else "-",
-            _rate(done, "tnr") if done else "-",
+            _rate(matches(group, scheme, derived=True)),
+            _rate(matches(group, scheme, derived=False)),
+            undecided(group, scheme, derived=True),
+            undecided(group, scheme, derived=False),
             mean_text([roc_auc(*pair) for pair in scores]),
             mean_text(aruc_values),
+            mean_text([true_positives_at(*pair, 0.01) for pair in scores]),
             mean_text([true_positives_at(*pair, 0.05) for pair in scores]),
-            str(sum(run["evaluation"]["inconclusive"] for run in done)) if done else "-",
         )
     ]
 
 
-def _rate(runs: Sequence[Record], name: str) -> str:
-    """Say a rate, averaged over the seeds of each owner (rounded down), with the interval of all owners' suspects."""
-    count = total = 0
-    for group in grouped(runs, lambda run: run["owner_seed"]).values():
-        size = round(statistics.mean(run["evaluation"][name]["total"] for run in group))
-        share = statistics.mean(run["evaluation"][name]["value"] or 0.0 for run in group)
-        count, total = count + math.floor(share * size + 1e-9), total + size
-    return count_text(exact_interval(count, total))
+def _rate(interval: Interval | None) -> str:
+    return "-" if interval is None else count_text(interval)
+
+
+def _short(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.count}/{interval.total}"

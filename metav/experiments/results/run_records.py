@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+import statistics
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+from metav.statistics.intervals import Interval, exact_interval
 from metav.statistics.roc_aruc import roc_auc
 from metav.verdicts.evaluation import Evaluation, SuspectResult
 from metav.verdicts.verdict import Decision
 
 Record = Mapping[str, Any]
+
+TOLD_NAMES: Mapping[str, str] = MappingProxyType({"untold": "not told", "task's own": "not told, none drawn"})
+"""What records say of the recipe, in the words of tables."""
 
 METAV = "metav"
 """The scheme that the others stand beside."""
@@ -44,7 +50,14 @@ def summary_line(record: Record) -> str:
     if "failed" in record:
         return f"{start}: failed, {record['failed']}"
     evaluation = evaluation_of(record)
-    rates = f"TPR {evaluation.tpr.count}/{evaluation.tpr.total}, TNR {evaluation.tnr.count}/{evaluation.tnr.total}"
+    counts = {True: [0, 0, 0], False: [0, 0, 0]}
+    for entry in outcomes_of(record, METAV) or []:
+        row = counts[entry.is_positive]
+        row[0] += entry.matched is True
+        row[1] += 1
+        row[2] += entry.matched is None
+    (found, derived, open_), (accused, honest, others) = counts[True], counts[False]
+    rates = f"found {found}/{derived}, accused {accused}/{honest}, undecided {open_} and {others}"
     return f"{start}: {rates}, AUC {evaluation.auc:.3f}, ARUC {evaluation.aruc:.3f}"
 
 
@@ -81,7 +94,8 @@ def scores_of(
 ) -> tuple[list[float], list[float]] | None:
     """Return the scores of derived and of independent suspects to rank by; None without both.
 
-    Of metav these are logits, which do not tie where scores saturate.
+    Of metav these are logits, which do not tie where scores saturate. Who got no verdict, or no score, ranks lowest: a
+    derived model is then not found, and an honest one not accused.
 
     families: of the derived ones; None: all.
     """
@@ -94,6 +108,79 @@ def scored(run: Record, scheme: str) -> tuple[list[float], list[float]] | None:
     if pair is None or min(map(min, pair)) < 0 or max(map(max, pair)) > 1:
         return None
     return pair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one suspect fared with one scheme at its threshold.
+
+    matched: whether it is called derived; None where there is no verdict on it.
+    """
+
+    family: str
+    is_positive: bool
+    matched: bool | None
+
+
+def outcomes_of(run: Record, scheme: str) -> list[Outcome] | None:
+    """Return how each suspect of a run fared; None for a scheme without results or without a threshold."""
+    entries = _entries(run, scheme)
+    threshold = None if scheme == METAV else run["baselines"].get(scheme, {}).get("threshold")
+    if not entries or (scheme != METAV and threshold is None):
+        return None
+    found = []
+    for entry in entries:
+        if scheme == METAV:
+            undecided = entry["decision"] == Decision.INCONCLUSIVE.value
+            matched = None if undecided else entry["decision"] == Decision.MATCH.value
+        else:
+            matched = None if entry["score"] is None else entry["score"] >= threshold
+        found.append(Outcome(family=entry["family"], is_positive=entry["is_positive"], matched=matched))
+    return found
+
+
+def matches(
+    runs: Iterable[Record], scheme: str, *, derived: bool, families: Collection[str] | None = None
+) -> Interval | None:
+    """Return how many of the derived, or of the honest, suspects are called derived; None without results.
+
+    The rate is averaged over each owner's seeds, and counts are added over owners, so that every suspect counts once:
+    rounded down for derived suspects, which are found, and up for honest ones, which are accused. Suspects without a
+    verdict count as not called derived.
+
+    families: the only ones that count; None: all.
+    """
+    count = total = 0
+    for group in grouped(runs, lambda run: run["owner_seed"]).values():
+        shares, sizes = [], []
+        for run in group:
+            outcomes = outcomes_of(run, scheme)
+            if outcomes is None:
+                continue
+            chosen = [entry for entry in outcomes if entry.is_positive is derived]
+            chosen = [entry for entry in chosen if families is None or entry.family in families]
+            if chosen:
+                shares.append(sum(entry.matched is True for entry in chosen) / len(chosen))
+                sizes.append(len(chosen))
+        if sizes:
+            size = round(statistics.mean(sizes))
+            number = statistics.mean(shares) * size
+            count += math.floor(number + 1e-9) if derived else math.ceil(number - 1e-9)
+            total += size
+    return exact_interval(count, total) if total else None
+
+
+def undecided(runs: Iterable[Record], scheme: str, *, derived: bool, families: Collection[str] | None = None) -> str:
+    """Say how many suspects of all runs got no verdict, of how many."""
+    every = [entry for run in runs for entry in outcomes_of(run, scheme) or [] if entry.is_positive is derived]
+    every = [entry for entry in every if families is None or entry.family in families]
+    return f"{sum(entry.matched is None for entry in every)}/{len(every)}" if every else "-"
+
+
+def told_text(runs: Iterable[Record]) -> str:
+    """Say what metav was told of the owners' recipes in these runs."""
+    names = dict.fromkeys(run.get("recipe", "not recorded") for run in runs)
+    return "recipe " + " and ".join(TOLD_NAMES.get(name, name) for name in names)
 
 
 def true_positives_at(high: Sequence[float], low: Sequence[float], rate: float) -> float:
@@ -114,14 +201,28 @@ def grouped(runs: Iterable[Record], key: Callable[[Record], Any]) -> dict[Any, l
 def _pair(
     run: Record, scheme: str, value: str, families: Sequence[str] | None
 ) -> tuple[list[float], list[float]] | None:
-    if scheme == METAV:
-        entries = run["evaluation"]["suspects"] if "evaluation" in run else []
-        entries = [entry for entry in entries if entry["decision"] != Decision.INCONCLUSIVE.value]
-    else:
-        entries = run["baselines"].get(scheme, {}).get("suspects", [])
-    high = [e[value] for e in entries if e["is_positive"] and (families is None or e["family"] in families)]
-    low = [entry[value] for entry in entries if not entry["is_positive"]]
+    entries = _entries(run, scheme)
+    found = [entry[value] for entry in entries if _has_value(entry, value)]
+    lowest = min(found, default=0.0)
+    missing = 0.0 if value == "score" and lowest >= 0.0 else lowest - 1.0
+    values = [entry[value] if _has_value(entry, value) else missing for entry in entries]
+    high = [
+        number
+        for entry, number in zip(entries, values, strict=True)
+        if entry["is_positive"] and (families is None or entry["family"] in families)
+    ]
+    low = [number for entry, number in zip(entries, values, strict=True) if not entry["is_positive"]]
     return (high, low) if high and low else None
+
+
+def _entries(run: Record, scheme: str) -> list[Mapping[str, Any]]:
+    if scheme == METAV:
+        return list(run["evaluation"]["suspects"]) if "evaluation" in run else []
+    return list(run["baselines"].get(scheme, {}).get("suspects", []))
+
+
+def _has_value(entry: Mapping[str, Any], value: str) -> bool:
+    return entry[value] is not None and entry.get("decision") != Decision.INCONCLUSIVE.value
 
 
 def _order(run: Record) -> tuple[Any, ...]:

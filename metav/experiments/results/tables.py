@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from metav.experiments.results.cost_tables import cost_table, growth_table
-from metav.experiments.results.family_tables import apart_table, family_table, without_table
+from metav.experiments.results.family_tables import (
+    ablation_table,
+    apart_table,
+    family_table,
+    rivals_table,
+    without_table,
+)
 from metav.experiments.results.markdown import markdown
-from metav.experiments.results.rate_tables import regime_table
-from metav.experiments.results.run_records import METAV, Record
-from metav.experiments.runs.regime_groups import REGIME_GROUPS
+from metav.experiments.results.rate_tables import forms_table, metav_alone, regime_table
+from metav.experiments.results.run_records import METAV, Record, told_text
+from metav.experiments.runs.regime_groups import REGIME_GROUPS, RegimeGroup
+
+MOST_WITH_SCHEMES = 10
+"""Regimes of a group up to which every scheme has a row of its own in each."""
 
 
 def all_tables(runs: Sequence[Record], prepared: Sequence[Record]) -> str:
@@ -32,20 +41,35 @@ def all_tables(runs: Sequence[Record], prepared: Sequence[Record]) -> str:
 
 def titled_tables(runs: Sequence[Record], prepared: Sequence[Record]) -> Iterator[tuple[str, str]]:
     """Yield the title and the Markdown of each table that is not empty."""
+    told = told_text([run for run in runs if run["group"] == "full"] or runs)
     tables = [
         *(
-            (group.title, regime_table([run for run in runs if run["group"] == group.name]))
+            table
             for group in REGIME_GROUPS.values()
             if group.title is not None
+            for table in _tables_of_group(group, [run for run in runs if run["group"] == group.name])
         ),
-        ("By family (full)", family_table(runs)),
-        ("Families that the zoo lacked", without_table(runs)),
+        (f"By kind of suspect (full; {told})", family_table(runs)),
+        (f"By kind of suspect, called derived by each scheme (full; {told})", rivals_table(runs)),
+        (f"Nonsense by kind ({told})", family_table(runs, "nonsense")),
+        ("What each part of the method is worth (recipe told, but for two rows)", ablation_table(runs)),
+        (f"Families that the zoo lacked ({told})", without_table(runs)),
         ("Derived suspects that lost too much to be of use: in no rate above", apart_table([*prepared, *runs])),
         ("Cost", cost_table(runs, prepared)),
         ("Build cost and what it buys", growth_table(runs, prepared)),
         ("Failed", failed_table(runs)),
     ]
     yield from ((title, table) for title, table in tables if table)
+
+
+def _tables_of_group(group: RegimeGroup, runs: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Yield the tables of one group; where it has many regimes, the other schemes stand in a short one."""
+    title = str(group.title)
+    if len({run["regime"] for run in runs}) <= MOST_WITH_SCHEMES:
+        yield title, regime_table(runs)
+        return
+    yield title, regime_table(metav_alone(runs))
+    yield f"{title}: the other schemes", forms_table(runs)
 
 
 def failed_table(runs: Sequence[Record]) -> str:

@@ -14,7 +14,7 @@ from metav.support.files import write_atomically
 from metav.support.json_values import canonical_json, plain, readable_json
 from metav.support.versions import version_of
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same settings stand for other results."""
 
 

@@ -6,8 +6,9 @@ REGIME_GROUPS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ZooError
 from metav.experiments.runs.regime_groups import REGIME_GROUPS
+from metav.experiments.runs.zoo_variants import TASKS_OWN, TOLD, UNTOLD
 from metav.experiments.scenarios.scales import Scale
 from metav.experiments.suspects.degradations import InputChange, OutputAccess, through_channel
 from metav.obfuscations.registry import OBFUSCATIONS
@@ -25,6 +27,7 @@ from metav.zoo.plan import (
     DEFAULT_SHARES,
     FEWEST_WITH_ATTACKED,
     HOMOLOGOUS,
+    KINDRED,
     OTHER_ARCHITECTURE,
     OTHER_DATA,
     SHARES,
@@ -43,6 +46,62 @@ ROUNDING = OutputAccess(kind="round", parameter=2)
 TOP_THREE = OutputAccess(kind="topk", parameter=3)
 LABELS = OutputAccess(kind="label")
 
+FREE, COMPETENCE, NOVELTY, THRESHOLD = "free negatives", "competence", "novelty", "threshold by independents"
+LACKS = (FREE, COMPETENCE, NOVELTY, THRESHOLD)
+"""Parts of the method that `Regime.lacks` may name: negatives that cost no training; the demand that a match does the
+task; the demand that it answers like some calibration model; a threshold that looks at independent models alone."""
+
+CLASS_FORMS: Mapping[str, OutputAccess] = MappingProxyType(
+    {
+        "percent": OutputAccess(kind="scaled", parameter=100.0),
+        "one-hot": LABELS,
+        "percent rounded": OutputAccess(kind="whole_percent"),
+        "3 decimals": OutputAccess(kind="round", parameter=3),
+        "2 decimals": ROUNDING,
+        "1 decimal": OutputAccess(kind="round", parameter=1),
+        "top 3": OutputAccess(kind="top_alone", parameter=3),
+        "top 1": OutputAccess(kind="top_alone", parameter=1),
+        "clipped": OutputAccess(kind="clipped", parameter=0.02),
+        "logits x 0.4": OutputAccess(kind="sharpened", parameter=0.4),
+        "logits x 0.7": OutputAccess(kind="sharpened", parameter=0.7),
+        "logits x 1.7": OutputAccess(kind="sharpened", parameter=1.7),
+        "logits x 4": OutputAccess(kind="sharpened", parameter=4.0),
+        "one entry below 0": OutputAccess(kind="below_zero", parameter=1e-9),
+        "other columns": OutputAccess(kind="other_columns", parameter=17),
+        "rows reversed": OutputAccess(kind="reversed"),
+    }
+)
+"""Forms in which a classifier's answers come, by what tables call them."""
+NUMBER_FORMS: Mapping[str, OutputAccess] = MappingProxyType(
+    {
+        "x 40": OutputAccess(kind="scaled", parameter=40.0),
+        "other unit": OutputAccess(kind="shifted", parameter=17.0),
+        "x 0.03": OutputAccess(kind="scaled", parameter=0.03),
+        "x -1": OutputAccess(kind="scaled", parameter=-1.0),
+        "2 decimals": ROUNDING,
+        "1 decimal": OutputAccess(kind="round", parameter=1),
+        "rows reversed": OutputAccess(kind="reversed"),
+    }
+)
+"""Forms in which numbers come."""
+SAMPLE_FORMS: Mapping[str, OutputAccess] = MappingProxyType(
+    {
+        "0 to 255": OutputAccess(kind="scaled", parameter=255.0),
+        "2 decimals": ROUNDING,
+        "other range": OutputAccess(kind="shifted", parameter=0.5),
+        "rows reversed": OutputAccess(kind="reversed"),
+    }
+)
+"""Forms in which samples come."""
+OTHER_FORM: Mapping[str, OutputAccess] = MappingProxyType(
+    {
+        "classification": OutputAccess(kind="sharpened", parameter=2.5),
+        "regression": OutputAccess(kind="shifted", parameter=6.0),
+        "generation": OutputAccess(kind="scaled", parameter=255.0),
+    }
+)
+"""The form in which honest suspects answer a second time among those of "every kind", by the kind of task."""
+
 LABEL_QUERIES = 30
 """Queries of a second fingerprint for labels alone, where `full` has more."""
 
@@ -60,6 +119,12 @@ class Regime:
     view: how answers are read.
     levels: values that a feature of a query may take.
     output, inputs: the channel to every suspect.
+    recipe: what metav is told of how the owner trained: "told", "untold" (nothing), or "task's own" (nothing, and all
+        surrogates train by the task's own loop, as before there were recipes).
+    from_base: whether the owner fine-tunes a public base, from which honest others start as well.
+    suspects: which are asked: "all", "sample" (some of each class), "nonsense" (some derived ones and what is no model
+        of the task), or "every kind" (all, nonsense, and honest ones in another form).
+    lacks: parts of the method that are left out, of LACKS.
     """
 
     name: str
@@ -72,6 +137,10 @@ class Regime:
     levels: int | None = None
     output: OutputAccess | None = None
     inputs: InputChange | None = None
+    recipe: str = TOLD
+    from_base: bool = False
+    suspects: str = "all"
+    lacks: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -85,12 +154,13 @@ class Regime:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary, ready for JSON."""
-        return asdict(self) | {"without": list(self.without)}
+        return asdict(self) | {"without": list(self.without), "lacks": list(self.lacks)}
 
     def fingerprint_settings(self) -> dict[str, Any]:
         """Return what the fingerprint depends on; regimes that agree in it share one fingerprint."""
-        names = ("few", "copies", "surrogates", "queries", "view", "levels")
-        return {name: getattr(self, name) for name in names} | {"without": list(self.without)}
+        names = ("few", "copies", "surrogates", "queries", "view", "levels", "recipe", "from_base")
+        found = {name: getattr(self, name) for name in names} | {"without": list(self.without)}
+        return found | {"free_negatives": FREE not in self.lacks}
 
     def choose_zoo(self, zoo: Zoo, seed: int) -> Zoo:
         """Return the surrogates of this regime. Raises ZooError where they do not suffice."""
@@ -103,7 +173,7 @@ class Regime:
         elif self.surrogates is not None:
             wanted = [share_sizes(self.surrogates, DEFAULT_SHARES[side]) for side in ("positive", "negative")]
             models = _drawn(models, wanted[0], wanted[1], seed)
-        return replace(zoo, models=models)
+        return replace(zoo, models=models, free=() if FREE in self.lacks else zoo.free)
 
     def augment(self, zoo: Zoo, owner: nn.Module, task: Task, seed: int) -> Zoo:
         """Return the chosen surrogates and their untrained copies."""
@@ -151,6 +221,46 @@ def full_zoo(task: Task, scale: Scale) -> list[Regime]:
 def few_surrogates(task: Task, scale: Scale) -> list[Regime]:
     """Make the regime of an owner who trains three models of each class."""
     return [Regime(name="few", few=True, copies=(OWNER_COPIES, COPIES))]
+
+
+def recipes_told(task: Task, scale: Scale) -> list[Regime]:
+    """Make the regimes of an owner who tells how the model was trained, and of one who does not."""
+    wanted = (TOLD, UNTOLD) if scale.ablations else ()
+    return [Regime(name=f"recipe:{recipe}", recipe=recipe) for recipe in wanted]
+
+
+def public_base(task: Task, scale: Scale) -> list[Regime]:
+    """Make the regimes of an owner who fine-tunes a public base, telling so or not."""
+    wanted = (TOLD, UNTOLD) if scale.base else ()
+    return [Regime(name=f"base:{recipe}", recipe=recipe, from_base=True) for recipe in wanted]
+
+
+def forms_of_answers(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for each form in which some suspects answer, of which the fingerprint does not know."""
+    forms = CLASS_FORMS if task.kind.answers_classes else SAMPLE_FORMS if task.kind.inputs_are_latents else NUMBER_FORMS
+    return [
+        Regime(name=f"form:{name}", output=output, suspects="sample")
+        for name, output in list(forms.items())[: scale.forms]
+    ]
+
+
+def nonsense(task: Task, scale: Scale) -> list[Regime]:
+    """Make the regime of suspects that are no model of the task at all."""
+    return [Regime(name="nonsense", suspects="nonsense")]
+
+
+def ablations(task: Task, scale: Scale) -> list[Regime]:
+    """Make a regime for each part of the method, without which it judges suspects of every kind; one has them all."""
+    if not scale.ablations:
+        return []
+    changes: dict[str, dict[str, Any]] = {
+        "nothing": {},
+        "told recipe": {"recipe": UNTOLD},
+        "all recipes": {"recipe": TASKS_OWN},
+        **({"division by spread": {"view": "logprob"}} if task.kind.answers_classes else {}),
+        **{name: {"lacks": (name,)} for name in LACKS},
+    }
+    return [Regime(name=f"ablation:{name}", suspects="every kind", **change) for name, change in changes.items()]
 
 
 def families_left_out(task: Task, scale: Scale) -> list[Regime]:
@@ -258,7 +368,7 @@ def _most_telling(models: Sequence[ZooModel]) -> tuple[ZooModel, ...]:
     trained = [name for name, entry in OBFUSCATIONS.items() if entry.needs_training]
     wished: dict[tuple[str, bool], str | None] = {}
     for place, share in enumerate(SHARES):
-        order = (*FEW_FAMILIES[place:], *FEW_FAMILIES[:place], *trained, HOMOLOGOUS)
+        order = (*FEW_FAMILIES[place:], *FEW_FAMILIES[:place], *trained, KINDRED, HOMOLOGOUS)
         for is_positive in (True, False):
             found = {entry.family for entry in models if (entry.share, entry.is_positive) == (share, is_positive)}
             wished[share, is_positive] = next((name for name in order if name in found), None)

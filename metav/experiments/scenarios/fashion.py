@@ -9,6 +9,8 @@ import numpy as np
 from metav.experiments.scenarios.architectures import fashion as architectures
 from metav.experiments.scenarios.architectures.building_blocks import Scaled
 from metav.experiments.scenarios.datasets import IndexArray, load_fashion
+from metav.experiments.scenarios.recipes.owner_recipe import recipes_for
+from metav.experiments.scenarios.recipes.plain_loop import Loop
 from metav.experiments.scenarios.scenario import Scenario
 from metav.support.randomness import derive_seed
 from metav.tasks.generation import Generation
@@ -18,6 +20,10 @@ IMAGES = 2000
 
 OTHER_CLASSES = (5, 7, 8, 9)
 """Sandals, sneakers, bags and ankle boots: what an unrelated owner generates."""
+
+
+FEWEST_STEPS = 250
+"""Steps of an owner's training, at least: with few images a generator would learn next to nothing."""
 
 
 def fashion_scenario(
@@ -58,15 +64,37 @@ def fashion_scenario(
         )
 
     others = parts.thief[np.isin(data.labels[parts.thief], OTHER_CLASSES)]
+    own = task(parts.owner)
+    architecture = architectures.OWNER if width is None else Scaled(architectures.dcgan, width)
     return Scenario(
         name="fashion",
         seed=seed,
-        task=task(parts.owner),
+        task=own,
         thief_task=task(parts.thief),
         other_task=task(others, objective="autoencode"),
         test_task=task(parts.test, validation=0.0),
-        owner_architecture=architectures.OWNER if width is None else Scaled(architectures.dcgan, width),
+        owner_architecture=architecture,
         zoo_architectures=architectures.ZOO,
         suspect_architectures=architectures.SUSPECTS,
+        recipes=recipes_for(own, architecture, _loops(epochs, objective), fewest_steps=FEWEST_STEPS),
         metric_unit="energy distance",
     )
+
+
+def _loops(epochs: float, objective: str) -> dict[str, Loop]:
+    # a generator that plays against a judge needs smaller steps than a decoder
+    factor = 1.0 if objective == "autoencode" else 0.1
+    return {
+        "adam": Loop(epochs=epochs, rate=5e-3 * factor, batch=32),
+        "sgd": Loop(epochs=1.5 * epochs, rate=0.3 * factor, batch=32, optimizer="sgd", decay=1e-5, schedule="steps"),
+        # samples have no labels to smooth: a decoder learns noisy pixels, a judge takes some real ones for drawn ones
+        "long": Loop(
+            epochs=2.0 * epochs,
+            rate=3e-3 * factor,
+            batch=48,
+            optimizer="adamw",
+            schedule="cosine",
+            smoothing=0.05,
+            augmented=True,
+        ),
+    }

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from metav.experiments.scenarios.scenario import Scenario
 
 
+USUAL_ZOO = 48
+"""Surrogates of each class that `metav.build_zoo` trains where nothing else is asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentTask:
     """One task of the experiments.
@@ -58,8 +62,8 @@ EXPERIMENT_TASKS: Mapping[str, ExperimentTask] = MappingProxyType(
                 needs_data=False,
                 sizes={
                     "smoke": smoke_scale(epochs=2),
-                    "small": full_scale(192, attack_sizes=QUICK_TRAININGS),
-                    "paper": full_scale(192),
+                    "small": full_scale(USUAL_ZOO, attack_sizes=QUICK_TRAININGS, base=True),
+                    "paper": full_scale(192, base=True),
                 },
             ),
             ExperimentTask(
@@ -80,8 +84,8 @@ EXPERIMENT_TASKS: Mapping[str, ExperimentTask] = MappingProxyType(
                 needs_data=True,
                 sizes={
                     "smoke": smoke_scale(epochs=8),
-                    "small": full_scale(192, attack_sizes=QUICK_TRAININGS),
-                    "paper": full_scale(192),
+                    "small": full_scale(USUAL_ZOO, attack_sizes=QUICK_TRAININGS, base=True),
+                    "paper": full_scale(192, base=True),
                 },
             ),
             ExperimentTask(

@@ -25,6 +25,10 @@ class Scale:
     options: of OptimizationOptions, where not the defaults.
     target_fpr: false-positive rate that the verdicts are asked for.
     every_family: leave out each family in turn, not only the students together.
+    sample: suspects of each class, at most, that answer in other forms, and models of each kind of nonsense, a third.
+    forms: how many of the forms of answers are tried; None is all.
+    ablations: whether the method is tried without each of its parts, and without the owner's recipe.
+    base: whether there is an owner who fine-tunes a public base, with a zoo of its own.
     width, images, epochs, objective: of the scenario; None is its own.
     """
 
@@ -38,6 +42,10 @@ class Scale:
     options: Mapping[str, Any] = field(default_factory=dict)
     target_fpr: float = DEFAULT_FPR
     every_family: bool = True
+    sample: int = 30
+    forms: int | None = None
+    ablations: bool = True
+    base: bool = False
     width: int | None = None
     images: int | None = None
     epochs: float | None = None
@@ -54,16 +62,10 @@ class Scale:
         return asdict(self)
 
 
-FEW_TRAININGS: Mapping[str, int] = {"homologous": 100}
-"""As many independent models of the owner's own kind as at `paper`: false positives are what users fear most."""
+FEW_TRAININGS: Mapping[str, int] = {"homologous": 6, "kindred": 60}
+"""Models of the owner's own recipe at `small` where trainings are slow: false positives are what users fear most."""
 
-QUICK_TRAININGS: Mapping[str, int] = {
-    **FEW_TRAININGS,
-    "rounds": 2,
-    "other_architecture": 12,
-    "other_data": 12,
-    "attacked": 14,
-}
+QUICK_TRAININGS: Mapping[str, int] = {"rounds": 2, "kindred": 60, "attacked": 16}
 """What takes the place of SUSPECT_COUNTS at `small` where a model trains in about a second."""
 
 
@@ -75,6 +77,9 @@ def smoke_scale(**changes: Any) -> Scale:
         "queries": 10,
         "snapshots": 1,
         "every_family": False,
+        "sample": 3,
+        "forms": 1,
+        "ablations": False,
         "query_counts": (2, 5),
         "surrogate_counts": (7,),
         "target_fpr": 0.5,  # so few models calibrate that a lower rate would find nothing

@@ -1,11 +1,13 @@
-"""The scenario of an experiment: the owner's task, the thief's, an unrelated owner's, and all architectures."""
+"""The scenario of an experiment: the tasks of owner, thief and an unrelated owner, recipes, all architectures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import nn
 
+from metav.experiments.scenarios.recipes.owner_recipe import OwnerRecipe, owner_seed
 from metav.models.architectures import Architecture
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task
@@ -18,7 +20,9 @@ class Scenario:
     task: the owner's, and all that the zoo may use.
     thief_task, other_task: the data of a thief and of an unrelated owner, whose models are suspects.
     test_task: what nobody trains on; its metric counts all of it.
+    owner_architecture: of the owner's model.
     zoo_architectures, suspect_architectures: disjoint; both lack the owner's own, which zoo and suspects have anyway.
+    recipes: how owners train, on the owner's data; owner k goes by number k, modulo their number.
     metric_unit: what the metric is in, once multiplied by `metric_scale`.
     """
 
@@ -31,11 +35,37 @@ class Scenario:
     owner_architecture: Architecture
     zoo_architectures: tuple[Architecture, ...]
     suspect_architectures: tuple[Architecture, ...]
+    recipes: tuple[OwnerRecipe, ...]
     metric_unit: str
     metric_scale: float = 1.0
 
+    @property
+    def recipe(self) -> OwnerRecipe:
+        """The recipe of this scenario's owner."""
+        return self.recipes[self.seed % len(self.recipes)]
+
+    @property
+    def other_recipes(self) -> tuple[OwnerRecipe, ...]:
+        """The recipes of other owners, on the same data."""
+        return tuple(recipe for recipe in self.recipes if recipe is not self.recipe)
+
+    def owner_of_recipe(self, *, device: str = "cpu") -> nn.Module:
+        """Return the owner's model of the experiments: by a plain loop, which shares no code with metav's."""
+        return replace(self.recipe, device=device)(owner_seed(self.seed, self.name))
+
+    def from_public_base(self) -> Self:
+        """Return the scenario of an owner who fine-tunes a public base, from which honest others start as well.
+
+        The base is of the owner's class, and has learned from the unrelated owner's data by the first recipe.
+        """
+        base = self.recipes[0].on(self.other_task)(owner_seed(self.seed, "public base"))
+        return replace(self, recipes=tuple(recipe.from_base(base) for recipe in self.recipes))
+
     def train_owner(self, seed: int, *, device: str = "cpu") -> nn.Module:
-        """Return the owner's model, trained from scratch, in eval mode; the same seed gives the same weights."""
+        """Return a model of the owner's architecture, trained in the task's own way; as in demonstration and notebooks.
+
+        seed: of initial weights and training.
+        """
         with isolated_rng(derive_seed(seed, self.name, "owner weights")):
             model = self.owner_architecture().to(device)
         return self.task.train(model, seed=derive_seed(seed, self.name, "owner training"))

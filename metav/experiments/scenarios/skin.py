@@ -8,10 +8,15 @@ from metav.experiments.scenarios.architectures import skin as architectures
 from metav.experiments.scenarios.architectures.building_blocks import Scaled, at_width
 from metav.experiments.scenarios.datasets import IndexArray, draw_rows, load_skin
 from metav.experiments.scenarios.disturbance import disturbed
+from metav.experiments.scenarios.recipes.owner_recipe import recipes_for
+from metav.experiments.scenarios.recipes.plain_loop import Loop
 from metav.experiments.scenarios.scenario import Scenario
 from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.tasks.classification import Classification
+
+FEWEST_STEPS = 250
+"""Steps of an owner's training, at least: with few images a network would learn next to nothing."""
 
 
 def skin_scenario(
@@ -44,15 +49,26 @@ def skin_scenario(
             classes=len(data.label_names),
         )
 
+    own = task(data.images[owned], owned)
+    architecture = Scaled(architectures.OWNER, width)
     return Scenario(
         name="skin",
         seed=seed,
-        task=task(data.images[owned], owned),
+        task=own,
         thief_task=task(data.images[stolen], stolen),
         other_task=task(disturbed(data.images[stolen], seed), stolen),
         test_task=task(data.images[parts.test], parts.test, validation=0.0),
-        owner_architecture=Scaled(architectures.OWNER, width),
+        owner_architecture=architecture,
         zoo_architectures=at_width(architectures.ZOO, width),
         suspect_architectures=at_width(architectures.SUSPECTS, width),
+        recipes=recipes_for(own, architecture, _loops(epochs, own.options.batch_size), fewest_steps=FEWEST_STEPS),
         metric_unit="accuracy",
     )
+
+
+def _loops(epochs: float, batch: int) -> dict[str, Loop]:
+    return {
+        "adam": Loop(epochs=epochs, rate=1.5e-3, batch=batch),
+        "sgd": Loop(epochs=1.5 * epochs, rate=0.03, batch=batch, optimizer="sgd", decay=5e-4, schedule="steps"),
+        "long": Loop(epochs=2.0 * epochs, rate=1e-3, batch=batch, optimizer="adamw", smoothing=0.1, augmented=True),
+    }

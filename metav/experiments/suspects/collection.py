@@ -10,15 +10,27 @@ from typing import Any
 from torch import Tensor, nn
 
 from metav.errors import InputError
-from metav.experiments.suspects.plan import PlannedAttack, SuspectCounts, SuspectPlan, counts_of, plan_suspects
+from metav.experiments.scenarios.recipes.owner_recipe import OwnerRecipe
+from metav.experiments.suspects.honest import all_recipes
+from metav.experiments.suspects.plan import (
+    AnySuspect,
+    PlannedAttack,
+    SuspectCounts,
+    SuspectPlan,
+    counts_of,
+    plan_suspects,
+)
 from metav.experiments.suspects.training import SuspectContext, suspect_context, train_suspect
 from metav.models.architectures import Architecture
+from metav.support.arguments import seed_number
 from metav.support.randomness import isolated_rng, single_thread
 from metav.tasks.base import Task
 from metav.zoo.building import checked_arguments, train_all, zoo_context
 from metav.zoo.cache import TrainedModel, ZooCache
-from metav.zoo.plan import PlannedModel
+from metav.zoo.classical_suspects import classical_suspect
 
+CLASSICAL_KINDS = 4
+"""Consecutive models of scikit-learn that are fitted on one party's data: no fewer than its kinds."""
 ALLOWED_LOSS = 0.1
 """Share of the owner's usefulness that a suspect may have lost, by default."""
 
@@ -156,9 +168,10 @@ def build_test_suspects(
     families: Collection[str] | None = None,
     scale: str | SuspectCounts = "paper",
     allowed_loss: float = ALLOWED_LOSS,
+    recipes: Sequence[OwnerRecipe] = (),
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     progress: bool | None = None,
 ) -> SuspectCollection:
     """Train the test suspects of an owner's model; the result does not depend on `jobs` or on what was cached.
@@ -171,20 +184,21 @@ def build_test_suspects(
     queries: those of a leaked fingerprint, (n, *input), to be unlearned; None: nobody does.
     families: the only ones wanted; None: all.
     test_task, allowed_loss: where usefulness is measured (None: the validation part), and the share that may be lost.
+    recipes: plain loops that honest suspects are trained by, the owner's own first; none: the task's way for all.
     cache: folder of trained models to continue from after a stop, shared with `metav.build_suspects`.
 
     Raises InputError, ModelError, ZooError and CacheError for unusable arguments, trainings, plans and caches.
     """
-    task = checked_arguments(owner, task, jobs)
+    task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
     if not allowed_loss >= 0.0:
         raise InputError(f"allowed_loss must be a number from 0, got {allowed_loss!r}")
     store, measured = None if cache is None else ZooCache(cache), test_task or task
     sources, counts = (task, thief_task, other_task), counts_of(scale)
-    context, plan = _planned(owner, sources, architectures, queries, counts, store, seed)
+    context, plan = _planned(owner, sources, architectures, queries, counts, store, recipes, seed)
     plan = plan if families is None else plan.of_families(families)
     trained = _train(plan, context, store, jobs, progress)
     usefulness = _Usefulness(measured, test_task is not None, _metric(measured, context.zoo.owner), allowed_loss)
-    suspects = tuple(_suspect(entry, trained[entry.run], context, usefulness) for entry in plan.runs)
+    suspects = tuple(_suspect(entry, trained.get(entry.run), context, usefulness) for entry in plan.runs)
     return SuspectCollection(
         suspects=suspects,
         owner_digest=context.zoo.digests["owner"],
@@ -203,15 +217,26 @@ def _planned(
     queries: Tensor | None,
     counts: SuspectCounts,
     store: ZooCache | None,
+    recipes: Sequence[OwnerRecipe],
     seed: int,
 ) -> tuple[SuspectContext, SuspectPlan]:
     """Return what the suspects are made from, after checking that it fits together, and which ones there will be."""
     task, thief_task, other_task = (None if part is None else _shortened(part, counts.epochs) for part in tasks)
     with isolated_rng(0), single_thread():
         zoo = zoo_context(owner, task or tasks[0], (thief_task, other_task), architectures, True)
-        context = suspect_context(zoo, queries, None if store is None else str(store.folder.absolute()), seed)
-        count, leaked = len(zoo.architectures), queries is not None
-        return context, plan_suspects(zoo.owner, zoo.task, counts, architectures=count, seed=seed, leaked=leaked)
+        folder = None if store is None else str(store.folder.absolute())
+        loops = all_recipes(recipes) if recipes else ()
+        context = suspect_context(zoo, queries, folder, seed, loops)
+        return context, plan_suspects(
+            zoo.owner,
+            zoo.task,
+            counts,
+            architectures=len(zoo.architectures),
+            seed=seed,
+            leaked=queries is not None,
+            recipes=len(loops),
+            has_other_data=zoo.other_task is not None,
+        )
 
 
 def _metric(task: Task, model: nn.Module) -> float:
@@ -221,18 +246,19 @@ def _metric(task: Task, model: nn.Module) -> float:
 
 
 def _train(
-    plan: SuspectPlan, context: SuspectContext, store: ZooCache | None, jobs: int, progress: bool | None
+    plan: SuspectPlan, context: SuspectContext, store: ZooCache | None, jobs: int | None, progress: bool | None
 ) -> dict[str, TrainedModel]:
     """Return the trained models by run: independents first, so that attacks on them find them in the cache."""
-    trained = train_all(plan.plain, context, store, jobs, progress, train_suspect)
+    trained = train_all([*plan.plain, *plan.honest], context, store, jobs, progress, train_suspect)
     return {**trained, **train_all(plan.attacks, context, store, jobs, progress, train_suspect)}
 
 
 def _suspect(
-    planned: PlannedModel | PlannedAttack, trained: TrainedModel, context: SuspectContext, usefulness: _Usefulness
+    planned: AnySuspect, trained: TrainedModel | None, context: SuspectContext, usefulness: _Usefulness
 ) -> KnownSuspect:
-    model = context.model(planned, trained)
-    metric = _metric(usefulness.task, model) if usefulness.is_measured_anew else trained.metrics[-1]
+    model = _fitted(planned, context) if trained is None else context.model(planned, trained)
+    known = None if trained is None or usefulness.is_measured_anew else trained.metrics[-1]
+    metric = _metric(usefulness.task, model) if known is None else known
     lost = usefulness_lost(usefulness.task, usefulness.owner_metric, metric)
     if isinstance(planned, PlannedAttack):
         attacks = planned.attacks
@@ -243,7 +269,7 @@ def _suspect(
         is_positive=planned.is_positive,
         family=planned.family,
         attacks=attacks,
-        strength=trained.strength,
+        strength=None if trained is None else trained.strength,
         seed=planned.seed,
         run=planned.run,
         architecture=planned.architecture,
@@ -251,6 +277,14 @@ def _suspect(
         lost=lost,
         useful=lost <= usefulness.allowed_loss,
     )
+
+
+def _fitted(planned: AnySuspect, context: SuspectContext) -> nn.Module:
+    """Return one of scikit-learn's models, on the owner's data or the thief's in turn: fitted anew in moments."""
+    number = int(planned.run.rpartition("/")[2])
+    task = (context.zoo.task, context.zoo.thief_task)[number // CLASSICAL_KINDS % 2]
+    with isolated_rng(planned.seed), single_thread():
+        return classical_suspect(task, number, planned.seed).eval()
 
 
 def _shortened(task: Task, factor: float) -> Task:

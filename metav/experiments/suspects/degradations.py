@@ -141,6 +141,46 @@ def _top(probabilities: Tensor, kept: float, _: torch.Generator) -> Tensor:
     return rest.expand_as(probabilities).clone().scatter(1, places, values)
 
 
+def _scaled(answers: Tensor, factor: float, _: torch.Generator) -> Tensor:
+    return answers * factor
+
+
+def _shifted(answers: Tensor, factor: float, _: torch.Generator) -> Tensor:
+    return (answers + 2.0) * factor
+
+
+def _whole_percent(probabilities: Tensor, _: float, __: torch.Generator) -> Tensor:
+    return torch.round(100.0 * probabilities)
+
+
+def _top_alone(probabilities: Tensor, kept: float, _: torch.Generator) -> Tensor:
+    least = probabilities.topk(int(kept), dim=1).values[:, -1:]
+    return torch.where(probabilities >= least, probabilities, torch.zeros_like(probabilities))
+
+
+def _clipped(probabilities: Tensor, margin: float, _: torch.Generator) -> Tensor:
+    return probabilities.clamp(margin, 1.0 - margin)
+
+
+def _sharpened(probabilities: Tensor, factor: float, _: torch.Generator) -> Tensor:
+    return torch.softmax(factor * probabilities.double().clamp_min(1e-30).log(), dim=1)
+
+
+def _below_zero(probabilities: Tensor, amount: float, _: torch.Generator) -> Tensor:
+    changed = probabilities.clone()
+    changed.view(-1)[0] = -amount
+    return changed
+
+
+def _other_columns(probabilities: Tensor, seed: float, _: torch.Generator) -> Tensor:
+    order = torch.randperm(probabilities.shape[1], generator=torch.Generator().manual_seed(int(seed)))
+    return probabilities[:, order]
+
+
+def _reversed(answers: Tensor, _: float, __: torch.Generator) -> Tensor:
+    return answers.flip(0)
+
+
 def _labels(probabilities: Tensor, _: float, __: torch.Generator) -> Tensor:
     return functional.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).float()
 
@@ -227,6 +267,24 @@ OUTPUT_FORMS: Mapping[str, OutputForm] = MappingProxyType(
         "topk": OutputForm(_top, needs_classes=True),
         # the most probable class, one-hot
         "label": OutputForm(_labels, needs_classes=True),
+        # times `parameter`: percent, or another unit of numbers
+        "scaled": OutputForm(_scaled),
+        # another unit whose zero lies elsewhere: (answer + 2) times `parameter`
+        "shifted": OutputForm(_shifted),
+        # whole percent
+        "whole_percent": OutputForm(_whole_percent, needs_classes=True),
+        # the `parameter` most probable classes, the others being zero
+        "top_alone": OutputForm(_top_alone, needs_classes=True),
+        # between `parameter` and one minus it
+        "clipped": OutputForm(_clipped, needs_classes=True),
+        # logits times `parameter`: another temperature
+        "sharpened": OutputForm(_sharpened, needs_classes=True),
+        # the first answer's first class is minus `parameter`, as rounding errors of a service make it
+        "below_zero": OutputForm(_below_zero, needs_classes=True),
+        # classes in an order drawn with the seed `parameter`
+        "other_columns": OutputForm(_other_columns, needs_classes=True),
+        # the last answer first
+        "reversed": OutputForm(_reversed),
         # Gaussian noise of standard deviation `parameter`, new in each answer
         "noise": OutputForm(_noisy, normalises=True),
     }

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 from torch import nn
 
 from metav.errors import InputError, ObfuscationError
 from metav.experiments.attacks.registry import ATTACKS, Attack, supported_stacks
+from metav.experiments.suspects.honest import KINDRED_OTHER_DATA, PlannedHonest, plan_honest
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
-from metav.zoo.plan import HOMOLOGOUS, OTHER_ARCHITECTURE, OTHER_DATA, PlannedModel, plan_zoo
+from metav.zoo.classical_suspects import takes_classical
+from metav.zoo.plan import (
+    CLASSICAL,
+    HOMOLOGOUS,
+    KINDRED,
+    OTHER_ARCHITECTURE,
+    OTHER_DATA,
+    OTHER_RECIPE,
+    PlannedModel,
+    plan_zoo,
+)
 
 STACKED = "stacked"
 ATTACKED = "attacked_independent"
@@ -27,7 +39,11 @@ class SuspectCounts:
     families, attacks: the obfuscations and attacks to use, in this order; None: all.
     most_attacks: how many of the attacks are used, at most; None: all.
     stacks: pairs of obfuscations, at most.
-    homologous, other_architecture, other_data, attacked: independent models.
+    homologous, other_architecture, other_data, attacked: independent models. Where the owners' recipes are told, plain
+        loops train those of other architectures and data, and half of those that are attacked.
+    kindred, kindred_other_data, other_recipe: independent models by the owner's recipe, by it on the thief's data, and
+        by other plain loops; none where no recipes are told.
+    classical: scikit-learn's models, where the task's inputs allow them.
     epochs: factor on the epochs of all trainings.
     """
 
@@ -40,6 +56,10 @@ class SuspectCounts:
     other_architecture: int
     other_data: int
     attacked: int
+    kindred: int = 0
+    kindred_other_data: int = 0
+    other_recipe: int = 0
+    classical: int = 0
     epochs: float = 1.0
 
 
@@ -68,8 +88,30 @@ SUSPECT_COUNTS: Mapping[str, SuspectCounts] = MappingProxyType(
             attacked=2,
             epochs=0.4,
         ),
-        "small": SuspectCounts(rounds=1, stacks=3, homologous=18, other_architecture=6, other_data=6, attacked=6),
-        "paper": SuspectCounts(rounds=3, stacks=10, homologous=100, other_architecture=24, other_data=24, attacked=28),
+        "small": SuspectCounts(
+            rounds=1,
+            stacks=3,
+            homologous=10,
+            other_architecture=12,
+            other_data=8,
+            attacked=12,
+            kindred=30,
+            kindred_other_data=10,
+            other_recipe=16,
+            classical=8,
+        ),
+        "paper": SuspectCounts(
+            rounds=3,
+            stacks=10,
+            homologous=30,
+            other_architecture=24,
+            other_data=24,
+            attacked=28,
+            kindred=100,
+            kindred_other_data=24,
+            other_recipe=32,
+            classical=16,
+        ),
     }
 )
 """The numbers of each scale."""
@@ -91,7 +133,11 @@ class PlannedAttack:
     seed: int
     run: str
     architecture: int
-    base: PlannedModel | None = None
+    base: PlannedModel | PlannedHonest | None = None
+
+
+AnySuspect: TypeAlias = PlannedModel | PlannedAttack | PlannedHonest
+"""Any planned suspect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,25 +146,33 @@ class SuspectPlan:
 
     plain: obfuscations and independent models, all trained in the task's own way.
     attacks: what comes on top.
+    honest: independent models trained by plain loops.
+    classical: scikit-learn's, which are fitted.
     """
 
     plain: tuple[PlannedModel, ...]
     attacks: tuple[PlannedAttack, ...]
+    honest: tuple[PlannedHonest, ...] = ()
+    classical: tuple[PlannedModel, ...] = ()
 
     @property
-    def runs(self) -> tuple[PlannedModel | PlannedAttack, ...]:
+    def runs(self) -> tuple[AnySuspect, ...]:
         """Return all runs, those that give derived suspects first."""
-        every: tuple[PlannedModel | PlannedAttack, ...] = (*self.plain, *self.attacks)
+        every: tuple[AnySuspect, ...] = (*self.plain, *self.honest, *self.classical, *self.attacks)
         return tuple(sorted(every, key=lambda planned: not planned.is_positive))
 
     def of_families(self, families: Collection[str]) -> SuspectPlan:
         """Return the runs of these families alone. Raises InputError where there are none."""
-        plain = tuple(planned for planned in self.plain if planned.family in families)
-        attacks = tuple(planned for planned in self.attacks if planned.family in families)
-        if not plain and not attacks:
+        chosen = SuspectPlan(
+            plain=tuple(planned for planned in self.plain if planned.family in families),
+            attacks=tuple(planned for planned in self.attacks if planned.family in families),
+            honest=tuple(planned for planned in self.honest if planned.family in families),
+            classical=tuple(planned for planned in self.classical if planned.family in families),
+        )
+        if not chosen.runs:
             known = ", ".join(dict.fromkeys(planned.family for planned in self.runs))
             raise InputError(f"families must name some of {known}, got {', '.join(families) or 'none'}")
-        return SuspectPlan(plain=plain, attacks=attacks)
+        return chosen
 
 
 def counts_of(scale: str | SuspectCounts) -> SuspectCounts:
@@ -131,7 +185,15 @@ def counts_of(scale: str | SuspectCounts) -> SuspectCounts:
 
 
 def plan_suspects(
-    owner: nn.Module, task: Task, counts: SuspectCounts, *, architectures: int, seed: int, leaked: bool
+    owner: nn.Module,
+    task: Task,
+    counts: SuspectCounts,
+    *,
+    architectures: int,
+    seed: int,
+    leaked: bool,
+    recipes: int = 0,
+    has_other_data: bool = False,
 ) -> SuspectPlan:
     """Plan the suspects; the same arguments give the same plan, and a larger scale holds the runs of a smaller one.
 
@@ -139,6 +201,8 @@ def plan_suspects(
 
     architectures: their number, the owner's own included.
     leaked: whether the fingerprint's queries are at hand for the attacks that need them.
+    recipes: number of plain loops that honest suspects are trained by, the owner's first; 0 for none.
+    has_other_data: whether there are data of another source for them.
     """
     supported = [
         name
@@ -156,20 +220,62 @@ def plan_suspects(
         shares=None,
         suspects=True,
     )
-    negatives = {
-        HOMOLOGOUS: counts.homologous,
-        OTHER_ARCHITECTURE: counts.other_architecture,
-        OTHER_DATA: counts.other_data,
-    }
+    others = {OTHER_ARCHITECTURE: counts.other_architecture, OTHER_DATA: counts.other_data}
+    negatives = {HOMOLOGOUS: counts.homologous} | ({} if recipes else others)
+    honest = _honest(counts, others, recipes, architectures, has_other_data, seed)
     plain = [draft for draft in drafts if draft.is_positive]
     for family, count in negatives.items():
         plain += [draft for draft in drafts if draft.family == family][:count]
     attacks = [
         *_single(owner, task, counts, architectures, seed, leaked),
         *_stacked(task, counts, architectures, seed),
-        *_attacked([entry for entry in plain if entry.family == HOMOLOGOUS], supported, counts, architectures, seed),
+        *_attacked(_bases(plain, honest), supported, counts, architectures, seed),
     ]
-    return SuspectPlan(plain=tuple(plain), attacks=tuple(attacks))
+    return SuspectPlan(
+        plain=tuple(plain),
+        attacks=tuple(attacks),
+        honest=tuple(honest),
+        classical=tuple(_classical(counts, seed) if takes_classical(task) else ()),
+    )
+
+
+def _honest(
+    counts: SuspectCounts, others: Mapping[str, int], recipes: int, architectures: int, other: bool, seed: int
+) -> list[PlannedHonest]:
+    if not recipes:
+        return []
+    wanted = {
+        KINDRED: counts.kindred,
+        KINDRED_OTHER_DATA: counts.kindred_other_data,
+        OTHER_RECIPE: counts.other_recipe,
+        **others,
+    }
+    return plan_honest(wanted, recipes=recipes, architectures=architectures, has_other_data=other, seed=seed)
+
+
+def _classical(counts: SuspectCounts, seed: int) -> list[PlannedModel]:
+    return [
+        PlannedModel(
+            is_positive=False,
+            family=CLASSICAL,
+            strength=None,
+            seed=derive_seed(seed, "suspects", CLASSICAL, number),
+            run=f"suspects-{seed}/{CLASSICAL}/{number}",
+            share="test",
+            architecture=0,
+            snapshots=(),
+        )
+        for number in range(counts.classical)
+    ]
+
+
+def _bases(plain: Sequence[PlannedModel], honest: Sequence[PlannedHonest]) -> list[PlannedModel | PlannedHonest]:
+    """Return the independent models to attack: of the owner's class, those of its recipe and others taking turns."""
+    own = [entry for entry in plain if entry.family == HOMOLOGOUS]
+    kindred = [entry for entry in honest if entry.family == KINDRED]
+    if not own or not kindred:
+        return [*own, *kindred]
+    return [entry for pair in zip(kindred, own, strict=False) for entry in pair]
 
 
 def _single(
@@ -235,11 +341,15 @@ def _stacked(task: Task, counts: SuspectCounts, architectures: int, seed: int) -
 
 
 def _attacked(
-    homologous: Sequence[PlannedModel], supported: Sequence[str], counts: SuspectCounts, architectures: int, seed: int
+    bases: Sequence[PlannedModel | PlannedHonest],
+    supported: Sequence[str],
+    counts: SuspectCounts,
+    architectures: int,
+    seed: int,
 ) -> list[PlannedAttack]:
     """Plan every obfuscation in turn, each on another independent model of the owner's class."""
     planned = []
-    for number in range(counts.attacked if homologous else 0):
+    for number in range(counts.attacked if bases else 0):
         entry = OBFUSCATIONS[supported[number % len(supported)]]
         strengths = entry.suspect_strengths
         name = f"{entry.family}-{number}"
@@ -252,7 +362,7 @@ def _attacked(
                 seed=derive_seed(seed, "suspects", ATTACKED, name),
                 run=f"suspects-{seed}/{ATTACKED}/{name}",
                 architecture=0 if entry.own_architecture else 1 + number % (architectures - 1),
-                base=homologous[number % len(homologous)],
+                base=bases[number % len(bases)],
             )
         )
     return planned

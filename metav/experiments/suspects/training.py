@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from metav.errors import InputError, ModelError
 from metav.experiments.attacks.registry import ATTACKS, Attack, stacked
 from metav.experiments.attacks.structure import MappedLatent
-from metav.experiments.suspects.plan import STACKED, PlannedAttack
+from metav.experiments.scenarios.recipes.owner_recipe import OwnerRecipe
+from metav.experiments.suspects.honest import PlannedHonest, honest_recipe, train_honest
+from metav.experiments.suspects.plan import STACKED, AnySuspect, PlannedAttack
 from metav.models.architectures import build
 from metav.models.identity import tensor_digest
 from metav.models.running import copied, device_of, evaluating
@@ -34,7 +36,8 @@ class SuspectContext:
     transfer: data of another origin.
     queries: the leaked fingerprint's, (n, *input); None where there is none.
     folder: the cache, where attacked independent models find their base.
-    digests: of `transfer` and `queries`.
+    digests: of `transfer`, `queries`, and each of the recipes on each data.
+    recipes: plain loops that honest suspects are trained by, the owner's first.
     """
 
     zoo: ZooContext
@@ -42,21 +45,27 @@ class SuspectContext:
     queries: Tensor | None
     folder: str | None
     digests: dict[str, str]
+    recipes: tuple[OwnerRecipe, ...] = ()
 
-    def key(self, planned: PlannedModel | PlannedAttack) -> str:
+    def key(self, planned: AnySuspect) -> str:
         """Return the cache key of a planned suspect; that of a plain one is a zoo's."""
         if isinstance(planned, PlannedModel):
             return self.zoo.key(planned)
+        architecture = self.zoo.digests[f"architecture {planned.architecture}"]
+        if isinstance(planned, PlannedHonest):
+            # no word of the owner's weights: an honest model stays what it is whomever it is compared with
+            recipe = self.digests[f"recipe {planned.recipe} on {planned.data}"]
+            return cache_key({"plain loop": recipe, "architecture": architecture, "seed": planned.seed})
         used = _attack_of(planned)
         return cache_key(
             {
                 **self.zoo.digests,
                 "attack format": ATTACK_FORMAT,
-                "architecture": self.zoo.digests[f"architecture {planned.architecture}"],
+                "architecture": architecture,
                 "attacks": list(planned.attacks),
                 "strength": planned.strength,
                 "seed": planned.seed,
-                "base": None if planned.base is None else self.zoo.key(planned.base),
+                "base": None if planned.base is None else self.key(planned.base),
                 "queries": self.digests["queries"] if used is not None and used.needs_queries else None,
                 "transfer": self.digests["transfer"] if used is not None and used.needs_other else None,
             }
@@ -66,12 +75,17 @@ class SuspectContext:
         """Return the model to attack: the owner's, or an independent one, trained anew where the cache lacks it."""
         if planned.base is None:
             return self.zoo.owner
-        key = self.zoo.key(planned.base)
+        key = self.key(planned.base)
         found = None if self.folder is None else ZooCache(self.folder).load(key)
-        model = self.model(planned.base, found or unpack(train_planned(planned.base, self.zoo), key))
+        model = self.model(planned.base, found or unpack(train_suspect(planned.base, self), key))
         return copied(model)
 
-    def model(self, planned: PlannedModel | PlannedAttack, trained: TrainedModel) -> nn.Module:
+    def recipe(self, planned: PlannedHonest) -> OwnerRecipe:
+        """Return the recipe of a planned honest model, on its data."""
+        recipe = honest_recipe(planned, self.recipes, _sources(self.zoo), self.zoo.architectures)
+        return replace(recipe, device=str(device_of(self.zoo.owner)))
+
+    def model(self, planned: AnySuspect, trained: TrainedModel) -> nn.Module:
         """Return the fully trained model of a run, in eval mode and without gradients."""
         state, zoo = trained.states[-1], self.zoo
         if planned.architecture == 0:
@@ -91,11 +105,18 @@ class SuspectContext:
         return model.to(device_of(zoo.owner)).eval()
 
 
-def suspect_context(zoo: ZooContext, queries: Tensor | None, folder: str | None, seed: int) -> SuspectContext:
+def suspect_context(
+    zoo: ZooContext,
+    queries: Tensor | None,
+    folder: str | None,
+    seed: int,
+    recipes: tuple[OwnerRecipe, ...] = (),
+) -> SuspectContext:
     """Return the context of a zoo, with data of another origin: its other task, else changed data of the thief.
 
     queries: of a leaked fingerprint, (n, *input).
     folder: the cache.
+    recipes: plain loops that honest suspects are trained by, the owner's first.
 
     Raises InputError for queries of another shape.
     """
@@ -106,11 +127,26 @@ def suspect_context(zoo: ZooContext, queries: Tensor | None, folder: str | None,
     digests = {
         "queries": "" if leaked is None else tensor_digest({"queries": leaked}),
         "transfer": identity_of(transfer),
+        **_recipe_digests(recipes, zoo),
     }
-    return SuspectContext(zoo=zoo, transfer=transfer, queries=leaked, folder=folder, digests=digests)
+    return SuspectContext(zoo=zoo, transfer=transfer, queries=leaked, folder=folder, digests=digests, recipes=recipes)
 
 
-def train_suspect(planned: PlannedModel | PlannedAttack, context: SuspectContext) -> bytes:
+def _recipe_digests(recipes: tuple[OwnerRecipe, ...], zoo: ZooContext) -> dict[str, str]:
+    found = {}
+    for number, recipe in enumerate(recipes):
+        found[f"recipe {number} on owner"] = recipe.identity
+        for data, task in _sources(zoo).items():
+            found[f"recipe {number} on {data}"] = recipe.on(task).identity
+    return found
+
+
+def _sources(zoo: ZooContext) -> dict[str, Task]:
+    """Return the tasks of others by the names of their data."""
+    return {"thief": zoo.thief_task} | ({} if zoo.other_task is None else {"other": zoo.other_task})
+
+
+def train_suspect(planned: AnySuspect, context: SuspectContext) -> bytes:
     """Train a planned suspect and return it packed; a plain one as a zoo does.
 
     An attack is done once at its strength: whether the result is still of use is reported, not mended.
@@ -119,6 +155,9 @@ def train_suspect(planned: PlannedModel | PlannedAttack, context: SuspectContext
     """
     if isinstance(planned, PlannedModel):
         return train_planned(planned, context.zoo)
+    if isinstance(planned, PlannedHonest):
+        model = train_honest(planned, context.recipe(planned))
+        return _packed(model, planned, context, None)
     with single_thread(), isolated_rng(planned.seed):
         base = context.base(planned)
         try:
@@ -127,11 +166,16 @@ def train_suspect(planned: PlannedModel | PlannedAttack, context: SuspectContext
         except ModelError as error:
             raise ModelError(f"{planned.run}: {error}") from error
         check_weights(model, planned.run, 1.0)
+    return _packed(model, planned, context, planned.strength)
+
+
+def _packed(model: nn.Module, planned: AnySuspect, context: SuspectContext, strength: float | None) -> bytes:
+    with single_thread(), isolated_rng(planned.seed):
         metric = float(context.zoo.task.metric(model))
-    trained = TrainedModel(
-        states=(tensor_state(model.state_dict()),), fractions=(1.0,), metrics=(metric,), strength=planned.strength
+    states = (tensor_state(model.state_dict()),)
+    return pack(
+        TrainedModel(states=states, fractions=(1.0,), metrics=(metric,), strength=strength), context.key(planned)
     )
-    return pack(trained, context.key(planned))
 
 
 def _attacked(base: nn.Module, planned: PlannedAttack, context: SuspectContext) -> nn.Module:
