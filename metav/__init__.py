@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     )
     from metav.fingerprinting import fingerprint
     from metav.fingerprints.fingerprint import Fingerprint, load
+    from metav.models.adapters import adapt_model
     from metav.optimization.options import OptimizationOptions
     from metav.support.processor import CpuInfo, cpu_info, get_num_threads, set_num_threads
     from metav.suspects.asking_options import AskingOptions
     from metav.tasks.base import Task
     from metav.tasks.classification import Classification
     from metav.tasks.generation import Generation
+    from metav.tasks.multi_label import MultiLabelClassification
     from metav.tasks.regression import Regression
+    from metav.tasks.segmentation import Segmentation
     from metav.verdicts.evaluation import Evaluation, evaluate
     from metav.verdicts.scanning import scan
     from metav.verdicts.verdict import Decision, Verdict
@@ -51,10 +54,12 @@ __all__ = [
     "MetavError",
     "MissingDependencyError",
     "ModelError",
+    "MultiLabelClassification",
     "ObfuscationError",
     "OptimizationOptions",
     "QueryLogError",
     "Regression",
+    "Segmentation",
     "SuspectError",
     "Task",
     "TransportError",
@@ -62,6 +67,7 @@ __all__ = [
     "Zoo",
     "ZooError",
     "__version__",
+    "adapt_model",
     "build_suspects",
     "build_zoo",
     "cpu_info",
@@ -85,6 +91,9 @@ _HOMES = {
     "metav.tasks.classification": "Classification",
     "metav.tasks.regression": "Regression",
     "metav.tasks.generation": "Generation",
+    "metav.tasks.multi_label": "MultiLabelClassification",
+    "metav.tasks.segmentation": "Segmentation",
+    "metav.models.adapters": "adapt_model",
     "metav.zoo.zoo": "Zoo",
     "metav.zoo.building": "build_suspects build_zoo",
     "metav.optimization.options": "OptimizationOptions",

@@ -15,15 +15,19 @@ from torch import nn
 
 from metav.errors import InputError, ModelError, ZooError
 from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification, derive_salt
+from metav.models.adapters import output_name
 from metav.models.architectures import Architecture
 from metav.models.identity import state_digest
 from metav.models.running import copied, frozen
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
+from metav.optimization.settings import check_options
 from metav.statistics.calibration import DEFAULT_FPR
 from metav.support.arguments import query_count, seed_number
 from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface
 from metav.support.processor import job_count
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.support.torch_state import in_standard_torch_state
@@ -31,8 +35,7 @@ from metav.support.versions import version_of
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_differentiable
 from metav.tasks.user_tasks import as_task
-from metav.verifiers.views import view_of
-from metav.zoo.building import build_zoo
+from metav.zoo.building import POSITIVES, build_zoo
 from metav.zoo.told_recipes import Recipe
 from metav.zoo.zoo import Zoo
 
@@ -55,6 +58,9 @@ def fingerprint(
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
     architectures: Sequence[Architecture] | Architecture | None = None,
+    output: OutputChoice | None = None,
+    input: str | None = None,
+    constants: Mapping[str, Any] | None = None,
     cache: PathLike | None = None,
     jobs: int | None = None,
     progress: bool | None = None,
@@ -70,6 +76,10 @@ def fingerprint(
     options: of the optimisation; None for the defaults.
     recipe, independent, architectures, cache, jobs: as for `build_zoo`, for a zoo that is still to be built. Tell the
         recipe wherever the owner's model was not trained by `task.train`.
+    output: which part of the owner's answer counts, where several fit the task: a name ("logits"), a number, or a
+        function from the answer to a tensor.
+    input, constants: which input of a model with several carries the queries, and what the others are
+        given (see `metav.adapt_model`). A zoo knows these three from its own building.
     progress: None shows a bar on a terminal, False never, True always.
 
     Warns where few independent models calibrate, where the owner's model does not match, where few derived ones do, and
@@ -82,11 +92,16 @@ def fingerprint(
     seed = seed_number(seed)
     job_count(jobs)
     task = as_task(task)
-    _check_no_zoo_options(zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None})
+    interface = {"output": output, "input": input, "constants": constants or None}
+    _check_no_zoo_options(
+        zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None, **interface}
+    )
     chosen = OptimizationOptions() if options is None else options
-    view_of(chosen.view or task.view)  # before surrogates are trained
     chosen = chosen if queries is None else replace(chosen, queries=query_count(queries))
-    _check_owner(owner, task, chosen)
+    # before surrogates are trained
+    check_options(chosen, task, POSITIVES if zoo is None else zoo.smaller_class)
+    how = ModelInterface(output=output, input=input, constants=constants or {}) if zoo is None else zoo.interface
+    _check_owner(owner, task, chosen, how)
     if zoo is None:
         zoo = build_zoo(
             owner,
@@ -94,18 +109,22 @@ def fingerprint(
             architectures=architectures,
             recipe=recipe,
             independent=independent,
+            output=output,
+            input=input,
+            constants=constants,
             seed=seed,
             cache=cache,
             jobs=jobs,
             progress=progress,
         )
     with fixed_arithmetic(), single_threaded_libraries(), isolated_rng(derive_seed(seed, "fingerprint")):
-        clone = copied(owner)
+        clone = task.adapted(copied(owner), zoo.interface)
         task.check_model(clone)
         _check_zoo(zoo, clone, task)
         clone = frozen(clone)
-        result = optimize(clone, task, zoo, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
-    fp = _fingerprint(result, task, zoo, seed)
+        asked, read = task.read(clone).eval(), zoo.read_by(task)
+        result = optimize(asked, task, read, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
+    fp = _fingerprint(result, task, zoo, seed, output_name(clone))
     _warn(fp, zoo)
     return fp
 
@@ -119,9 +138,9 @@ def _check_arguments(owner: object, zoo: object, target_fpr: float) -> None:
         raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
 
 
-def _check_owner(owner: nn.Module, task: Task, options: OptimizationOptions) -> None:
+def _check_owner(owner: nn.Module, task: Task, options: OptimizationOptions, interface: ModelInterface) -> None:
     """Raise ModelError, before anything is trained, where queries cannot be optimised on the owner's model."""
-    clone = copied(owner)
+    clone = task.adapted(copied(owner), interface)
     task.check_model(clone)
     if options.adaptive != 0.0:
         check_differentiable(clone, task, "the owner's model")
@@ -198,7 +217,7 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
         )
 
 
-def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) -> Fingerprint:
+def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int, output: str | None = None) -> Fingerprint:
     settings = result.settings
     history = {
         "steps": result.steps,
@@ -218,6 +237,9 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int) ->
             metric_name=str(task.metric_name),
             higher_is_better=bool(task.higher_is_better),
             output_shape=_output_shape(task, int(result.outputs)),
+            class_names=task.class_names,
+            output_name=output or "",
+            places=task.places,
         ),
         queries=result.queries,
         adaptive=result.adaptive,

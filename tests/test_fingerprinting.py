@@ -293,7 +293,11 @@ def one_class(is_positive: bool) -> metav.Zoo:
         (lambda: {"queries": 0}, InputError, "queries must be a whole number from 1, got 0"),
         (lambda: {"queries": 2.5}, InputError, "queries must be a whole number from 1"),
         (lambda: {"queries": True}, InputError, "queries must be a whole number from 1"),
-        (lambda: {"queries": 1700}, InputError, "ask for fewer queries or give the task more data"),
+        (
+            lambda: {"queries": 1700},
+            InputError,
+            "1700 queries need 425 different natural inputs, and the task has 400; ask for queries=1602 at most",
+        ),
         (lambda: {"target_fpr": 0.0}, InputError, r"target_fpr must be a number in \(0, 1\), got 0\.0"),
         (lambda: {"target_fpr": float("nan")}, InputError, "target_fpr must be a number in"),
         (lambda: {"target_fpr": "5 %"}, InputError, "target_fpr must be a number in"),

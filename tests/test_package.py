@@ -24,6 +24,8 @@ NAMES = sorted(
         "Classification",
         "Regression",
         "Generation",
+        "MultiLabelClassification",
+        "Segmentation",
         "Task",
         "OptimizationOptions",
         "AskingOptions",
@@ -32,7 +34,7 @@ NAMES = sorted(
         "__version__",
     }
     | {"Fingerprint", "Verdict", "Decision", "Evaluation"}
-    | {"build_zoo", "build_suspects", "fingerprint", "load", "verify", "scan", "evaluate"}
+    | {"adapt_model", "build_zoo", "build_suspects", "fingerprint", "load", "verify", "scan", "evaluate"}
     | {"CpuInfo", "cpu_info", "get_num_threads", "set_num_threads"}
 )
 

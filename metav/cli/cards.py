@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from metav.fingerprints.fingerprint import Fingerprint
+from metav.verdicts.verdict import listed_names
 
 
 def fingerprint_card(fp: Fingerprint) -> str:
@@ -13,6 +14,7 @@ def fingerprint_card(fp: Fingerprint) -> str:
     rule, zoo, shape = fp.calibration, fp.zoo, "x".join(map(str, fp.task.input_shape))
     rows = {
         "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",
+        **({"classes": listed_names(fp.task.class_names)} if fp.task.class_names else {}),
         "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
         "verifier": ", ".join(f"{count} {kind}" for kind, count in Counter(fp.meta_verifier.kinds).items()),
         "surrogates": f"{_count(zoo.get('positives'))} derived, {_count(zoo.get('negatives'))} independent"

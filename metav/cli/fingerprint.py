@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from metav.cli.program import (
     trained_option,
     weights_option,
 )
+from metav.cli.suspect_options import INPUT_OPTION, input_options
 from metav.support.arguments import MOST_QUERIES
 from metav.tasks.kinds import TASK_KINDS
 
@@ -67,6 +69,8 @@ if TYPE_CHECKING:
 @click.option("--levels", type=click.IntRange(min=2), help="Values that an input feature can take; 256 survives a PNG.")
 @click.option("--latent", type=click.IntRange(min=1), help="Size of the latent vector (generation).")
 @click.option("--bounds", type=(float, float), metavar="LOW HIGH", help="Range of an input.  [default: the data's]")
+@click.option("--model-output", metavar="NAME", help="Part of the model's answer that counts, where several fit.")
+@INPUT_OPTION
 @seed_option
 @jobs_option
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
@@ -86,6 +90,8 @@ def fingerprint_command(**options: Any) -> int:
     \b
     Arrays of --data, by task:
       classification  inputs, labels    (or x, y; or images, labels)
+      multi-label     inputs, labels    (or x, y), one column of 0 and 1 per label
+      segmentation    inputs, masks     (or x, y; or images, labels)
       regression      inputs, targets   (or x, y)
       generation      samples           (or x, or images), with --latent
 
@@ -93,6 +99,10 @@ def fingerprint_command(**options: Any) -> int:
     Example:
       metav fingerprint models:build --weights w.safetensors --data train.npz -o owner.metav \\
         --architecture models:other --jobs 4 --cache zoo
+
+    \b
+    A model of several inputs whose answer holds several tensors:
+      metav fingerprint models:build ... --input pixels --input mask=mask.npy --model-output logits
 
     Keep the fingerprint secret: who knows its queries can evade them.
     """
@@ -125,6 +135,7 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
     require_torch("metav fingerprint")
     from metav.fingerprinting import fingerprint
     from metav.optimization.options import OptimizationOptions
+    from metav.optimization.settings import check_options
     from metav.verifiers.views import view_of
     from metav.zoo.building import build_zoo
 
@@ -134,6 +145,9 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
         view_of(options["view"])
     chosen = OptimizationOptions(view=options["view"])
     task = load_task(options["data"], options["kind"], {name: options[name] for name in names})
+    surrogates = min(options["positives"], options["negatives"])
+    check_options(replace(chosen, queries=options["queries"]), task, surrogates)
+    interface = {"output": options["model_output"], **input_options(options["inputs"])}
     # worker processes take over sys.path: it stays until they are done
     with importing_from_here():
         owner = build_model(options["owner"], options["weights"], trained=options["trained"])
@@ -146,6 +160,7 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             negatives=options["negatives"],
             architectures=builders or None,
             recipe=None if options["recipe"] is None else find_builder(options["recipe"]),
+            **interface,
             independent=[_independent(text) for text in options["independent"]],
             seed=options["seed"],
             cache=options["cache"],

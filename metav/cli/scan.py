@@ -98,5 +98,6 @@ def open_named(entry: SuspectEntry) -> Any:
         return open_suspect(entry.source, **entry.options)
     with importing_from_here():
         model = build_model(entry.source, entry.weights, trained=entry.trained or entry.weights is None)
-    opened = open_suspect(model)
-    return CallableSuspect(model, name=entry.source) if isinstance(opened, CallableSuspect) else opened
+    opened = open_suspect(model, **entry.options)
+    named = isinstance(opened, CallableSuspect)
+    return CallableSuspect(model, name=entry.source, **entry.options) if named else opened

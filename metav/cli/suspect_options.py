@@ -5,21 +5,27 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from metav.errors import InputError
 from metav.suspects.onnx_files import PROVIDERS
 from metav.suspects.tensor_specifications import LAYOUTS
 
+INPUT_OPTION = click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Input that takes the queries; with =VALUE what another one is given, JSON or a .npy file. Repeatable.",
+)
+"""Option of every command that asks a model of several inputs."""
+
 _OPTIONS = (
-    click.option(
-        "--input",
-        "inputs",
-        multiple=True,
-        metavar="NAME[=VALUE]",
-        help="Input that takes the queries; with =VALUE the fixed value of another input. Repeatable.",
-    ),
+    INPUT_OPTION,
     click.option("--output", metavar="NAME", help="Output that is judged, where a model has several."),
     click.option(
         "--layout", type=click.Choice(LAYOUTS), help="How a query is sent; by itself, as the model declares it."
@@ -55,8 +61,7 @@ def suspect_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **rest: Any,
     ) -> Any:
         options = {
-            "input": _queried(inputs),
-            "constants": _constants(inputs),
+            **input_options(inputs),
             "output": output,
             "layout": layout,
             "provider": provider,
@@ -76,6 +81,11 @@ def suspect_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return functools.reduce(lambda function, option: option(function), reversed(_OPTIONS), gathered)
 
 
+def input_options(inputs: tuple[str, ...]) -> dict[str, Any]:
+    """Return what `--input` says as `input` and `constants`."""
+    return {"input": _queried(inputs), "constants": _constants(inputs)}
+
+
 def _queried(inputs: tuple[str, ...]) -> str | None:
     names = [text for text in inputs if "=" not in text]
     if len(names) > 1:
@@ -89,10 +99,24 @@ def _constants(inputs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
+    if text.endswith(".npy"):
+        return _array(name, text)
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
-        raise click.UsageError(f"--input {name}={text}: expected a number or a list such as [0.5, 0.5]") from None
+        raise click.UsageError(
+            f"--input {name}={text}: expected a number or a list such as [0.5, 0.5], true, false, or a .npy file"
+        ) from None
+    return np.asarray(value) if isinstance(value, list) else value
+
+
+def _array(name: str, path: str) -> Any:
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path} for the input {name}; check the path")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}); write it with numpy.save") from error
 
 
 def _header(text: str) -> tuple[str, str]:

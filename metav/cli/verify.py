@@ -72,9 +72,11 @@ def verify_command(fingerprint: str, suspect: str, options: dict[str, Any], **re
         raise click.UsageError("--recorded goes with a file of answers, not with pkg.module:build")
     if not is_builder and (rest["weights"] is not None or rest["trained"]):
         raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file or an address")
-    if (is_builder or rest["recorded"]) and set(options) - {"timeout"}:
+    of_models = {"input", "constants", "output"} if is_builder else set()
+    foreign = set(options) - of_models - {"timeout"} if is_builder or rest["recorded"] else set()
+    if foreign:
         raise click.UsageError(
-            f"{', '.join(sorted(options))}: how a file or a service is asked, not for pkg.module:build or --recorded"
+            f"{', '.join(sorted(foreign))}: how a file or a service is asked, not for pkg.module:build or --recorded"
         )
     progress = False if rest["no_progress"] else None
     asking = asking_from(
@@ -112,7 +114,7 @@ def _judged(
         thing: Any = build_model(suspect, rest["weights"], trained=rest["trained"]) if is_builder else suspect
         opened = NumberedRecording(suspect) if rest["recorded"] else open_suspect(thing, **options)
         if isinstance(opened, CallableSuspect):
-            opened = CallableSuspect(thing, name=suspect)
+            opened = CallableSuspect(thing, name=suspect, **options)
         if rest["dry_run"]:
             return preview_asking(fp, opened, asking)
         try:

@@ -30,12 +30,15 @@ from metav.support.files import PathLike, path_text
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.support.locks import ForkSafeLock
-from metav.tasks.kinds import kind_of
+from metav.tasks.kinds import TaskKind, kind_of
 from metav.verifiers.meta_verifier import MetaVerifier, restore_meta_verifier
+from metav.verifiers.places import Places
 from metav.verifiers.views import view_of
 
 _INFORMATION = ("zoo", "options", "history", "versions")
 _SINCE_VERSION_2 = ("calibration_models", "check")
+_WHERE_NEEDED = ("class_names", "output_name", "places")
+"""Entries of a task that a file holds only where they say something."""
 _MEMBER_NUMBERS = ("weight", "center", "spread")
 _RULE_NUMBERS = ("threshold", "slope", "target_fpr")
 
@@ -53,6 +56,9 @@ class TaskSpecification:
     higher_is_better: whether a higher metric is better.
     output_shape: of one answer before it is flattened, such as (channels, rows, columns) of a generator's images;
         empty where it is not known.
+    class_names: of a classifier's classes, in order; empty where they are numbers.
+    output_name: which part of the owner's answer counted; empty where it was one tensor.
+    places: those that are read of answers that hold a class for each of several; None for other tasks.
 
     Raises InputError for other types, numbers below 1, or a shape that does not hold the outputs.
     """
@@ -65,6 +71,9 @@ class TaskSpecification:
     metric_name: str
     higher_is_better: bool
     output_shape: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
+    output_name: str = ""
+    places: Places | None = None
 
     def __post_init__(self) -> None:
         texts = (self.name, self.view, self.metric_name)
@@ -75,7 +84,28 @@ class TaskSpecification:
             raise InputError(f"outputs, shapes and levels must be whole numbers from 1, got {numbers}")
         if self.output_shape and math.prod(self.output_shape) != self.outputs:
             raise InputError(f"output_shape must hold {self.outputs} numbers, got {self.output_shape}")
+        names = self.class_names
+        if not all(isinstance(name, str) for name in (*names, self.output_name)) or len(set(names)) != len(names):
+            raise InputError(f"class_names must be different texts, got {names}")
+        if self.kind.answers_classes and names and len(names) != self.outputs:
+            raise InputError(f"class_names must name {self.outputs} classes, got {len(names)}")
+        if self.places is not None and not self.kind.answers_places:
+            raise InputError(f"a {self.name} task has no places; leave them out")
+        if self.places is not None and self.places.outputs != self.outputs:
+            raise InputError(f"places must hold {self.outputs} numbers, got {self.places.outputs}")
         view_of(self.view)
+
+    @property
+    def kind(self) -> TaskKind:
+        """The kind of the task, with what verifying needs to know of it."""
+        return kind_of(self.name, has_places=self.places is not None)
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Shape of one answer as a suspect gives it, of which a verifier may read only a part."""
+        if self.places is None:
+            return (self.outputs,)
+        return self.places.shape if self.kind.answers_odds else (self.places.classes, *self.places.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -255,7 +285,9 @@ class Fingerprint:
 
     def _task_document(self) -> dict[str, Any]:
         values: dict[str, Any] = plain(asdict(self.task))
-        return {key: value for key, value in values.items() if self.format_version > 1 or key != "output_shape"}
+        left_out = {"output_shape"} if self.format_version == 1 else set()
+        left_out |= {key for key in _WHERE_NEEDED if not values[key]}
+        return {key: value for key, value in values.items() if key not in left_out}
 
     def _news(self) -> dict[str, Any]:
         """Return the entries of a document that format version 1 lacks."""
@@ -341,13 +373,8 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
     if document["format_version"] > 1 and any(type(member.get("part")) is not int for member in document["verifier"]):
         raise InputError("each member of the verifier needs its part, a whole number")
     task = document["task"]
-    news = set() if document["format_version"] > 1 else {"output_shape"}
-    if set(task) != {field.name for field in fields(TaskSpecification)} - news:
-        raise InputError(f"task has the entries {sorted(task)}")
     return Fingerprint(
-        task=TaskSpecification(
-            **{**task, **{key: tuple(task.get(key, ())) for key in ("input_shape", "output_shape")}}
-        ),
+        task=_restored_task(task, document["format_version"]),
         queries=tensors["queries"],
         adaptive=document["adaptive"],
         lower=tensors["lower"],
@@ -366,6 +393,24 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) 
         format_version=document["format_version"],
         **{name: document[name] for name in _INFORMATION},
     )
+
+
+def _restored_task(task: Mapping[str, Any], version: int) -> TaskSpecification:
+    needed = {field.name for field in fields(TaskSpecification)} - set(_WHERE_NEEDED)
+    needed -= {"output_shape"} if version == 1 else set()
+    allowed = needed | (set(_WHERE_NEEDED) if version > 1 else set())
+    if not needed <= set(task) <= allowed:
+        raise InputError(f"task has the entries {sorted(task)}")
+    entries = {**task, **{key: tuple(task.get(key, ())) for key in ("input_shape", "output_shape", "class_names")}}
+    places = task.get("places")
+    if not isinstance(task.get("class_names", []), list) or not isinstance(places, dict | None):
+        raise InputError("class_names must be a list, and places a table")
+    if places is not None:
+        if set(places) != {field.name for field in fields(Places)}:
+            raise InputError(f"places has the entries {sorted(places)}")
+        shape, chosen = tuple(places["shape"]), tuple(places["chosen"])
+        entries["places"] = Places(classes=places["classes"], shape=shape, chosen=chosen)
+    return TaskSpecification(**entries)
 
 
 def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> CalibrationModels | None:
@@ -456,7 +501,11 @@ def _check_calibration_models(fp: Fingerprint) -> None:
 
 
 def _check_truth(truth: NDArray[Any], task: TaskSpecification) -> None:
-    if kind_of(task.name).answers_classes:
+    if task.places is not None:
+        wanted = (len(truth), len(task.places.chosen))
+        if truth.shape != wanted or truth.dtype.kind != "i" or truth.min() < 0 or truth.max() >= task.places.classes:
+            raise InputError(f"truth must hold classes of {wanted[1]} places per query, got shape {truth.shape}")
+    elif task.kind.answers_classes:
         if truth.ndim != 1 or truth.dtype.kind != "i" or truth.min() < 0 or truth.max() >= task.outputs:
             raise InputError(f"truth must hold classes from 0 to {task.outputs - 1}, got shape {truth.shape}")
     elif truth.reshape(len(truth), -1).shape[1] != task.outputs:

@@ -101,7 +101,10 @@ def _batches(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
 
 def _as_output(output: object, inputs: Tensor) -> Tensor:
     if not isinstance(output, Tensor):
-        raise ModelError(f"a model must answer with one tensor, got {type(output).__name__}; wrap it to return one")
+        raise ModelError(
+            f"a model must answer with one tensor, got {type(output).__name__}; name the part that counts with "
+            "output=, or pass metav.adapt_model(model, output=...)"
+        )
     if output.is_complex():
         raise ModelError(f"a model must answer with real numbers, got {output.dtype}; return .real, .abs() or both")
     # a model that squeezes its answers gives a single one without the axis of examples

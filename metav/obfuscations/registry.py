@@ -99,7 +99,7 @@ _ROWS = (
         family="extract_labels",
         function=extract_labels,
         makes_student=True,
-        needs=TaskNeeds(classes=True),
+        needs=TaskNeeds(labels=True),
         other_architecture=True,
         first_turn=11,
     ),

@@ -89,17 +89,16 @@ def extract_labels(
 
     architecture: of the new model; None for the same class.
 
-    Raises ObfuscationError for a task without classes.
+    Raises ObfuscationError for a task without labels.
     """
     task = as_task(task)
-    if not task.kind.answers_classes:
+    if not (task.kind.answers_classes or task.kind.answers_places):
         raise ObfuscationError(f"extract_labels needs a classification task, got {task.name}; use extract_scores")
     student = fresh_student(model, strength, seed, architecture)
     own = perturbed(task, strength, derive_seed(seed, "inputs"))
 
     def label(inputs: Tensor) -> Tensor:
-        answers = predict(model, inputs).flatten(1)
-        return 50.0 * nn.functional.one_hot(answers.argmax(dim=1), answers.shape[1]).float()
+        return task.labels_alone(predict(model, inputs))
 
     epochs = _extraction_epochs(task)
     return train_as_it_can(own, student, teacher=label, seed=training_seed(seed), epochs=epochs, on_epoch=on_epoch)

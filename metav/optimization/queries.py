@@ -51,7 +51,7 @@ def make_queries(
     size = settings.optimized
     starting = _starting_queries(owner, task, zoo, settings, seed)
     start, targets = as_array(starting), task.true_answers(starting[size:])
-    truth = None if targets is None else targets.cpu().numpy()
+    truth = None if targets is None else task.read_targets(targets).cpu().numpy()
     if settings.levels is not None:
         start = _to_levels(start, task, settings.levels)
 

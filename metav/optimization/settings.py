@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from metav.errors import InputError
 from metav.optimization.options import OptimizationOptions
 from metav.tasks.base import Task
 from metav.verifiers.views import view_of
@@ -38,6 +38,10 @@ On its decision boundary the owner's model differs most from any other model. Bu
 from each other there, so that a verifier needs many of them to learn what only the owner's copies have in common. With
 24 to 60 surrogates, this start gained nothing or did harm on the owners' models that metav was developed with.
 """
+MOST_BYTES = 4 * 2**30
+"""Memory that the answers of a zoo's trained models may take."""
+PLACES_VIEWS = ("relative", "logprob", "identity")
+"""Views of answers that hold a class for each of several places."""
 BOUNDARY_RADIUS = 0.5
 """Largest change of a query that starts there, in units of the range.
 
@@ -74,16 +78,75 @@ class OptimizationSettings:
     radius: float | None
 
 
+def check_options(options: OptimizationOptions, task: Task, surrogates: int) -> None:
+    """Raise InputError where a task cannot be asked as the options say; nothing has to be trained to know.
+
+    surrogates: that each class of the zoo will have, at least.
+
+    More natural inputs than there are cannot be asked: the message names the largest number of queries that fits.
+    """
+    view = options.view or task.view
+    name = view_of(view).name
+    if task.places is not None and name not in PLACES_VIEWS:
+        raise InputError(
+            f"view {view!r} reads one class per answer, but a {task.name} task has a class for each of several places; "
+            f"use one of {', '.join(PLACES_VIEWS)}"
+        )
+    _check_memory(options, task, surrogates)
+    available = task.natural_count
+    if available is None or natural_needed(options, task, surrogates) <= available:
+        return
+    few, many = 0, options.queries
+    while many - few > 1:
+        middle = (few + many) // 2
+        fits = natural_needed(replace(options, queries=middle), task, surrogates) <= available
+        few, many = (middle, many) if fits else (few, middle)
+    remedy = f"ask for queries={few} at most" if few else "there are too few for any"
+    raise InputError(
+        f"{options.queries} queries need {natural_needed(options, task, surrogates)} different natural inputs, and the "
+        f"task has {available}; {remedy}, or give the task more data"
+    )
+
+
+def _check_memory(options: OptimizationOptions, task: Task, surrogates: int) -> None:
+    """Raise InputError where the answers of all models, which a fingerprint keeps, would be too many."""
+    outputs = task.outputs if task.places is None else task.places.outputs
+    if outputs is None:
+        return
+    size = 4 * outputs * options.queries * 2 * surrogates
+    if size > MOST_BYTES:
+        raise InputError(
+            f"{options.queries} queries with {outputs} numbers in each answer, of {2 * surrogates} models, take "
+            f"{size / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g} that are kept; ask for fewer queries, or pass "
+            "output= a function that keeps some of the numbers, and targets of these alone"
+        )
+
+
+def natural_needed(options: OptimizationOptions, task: Task, surrogates: int) -> int:
+    """Return how many different natural inputs are drawn for the queries."""
+    settings = settings_for(options, task, surrogates)
+    if settings.optimized and (settings.starts_on_boundary or settings.starts_informative):
+        # they start from pairs of natural inputs, of which a few are enough for many queries
+        return max(settings.natural, 2)
+    return settings.optimized + settings.natural
+
+
 def resolve_settings(options: OptimizationOptions, task: Task, zoo: Zoo) -> OptimizationSettings:
     """Return what the options mean for this task and this zoo."""
-    summary: dict[str, Any] = zoo.summary()
-    surrogates = min(summary["positives"], summary["negatives"])
+    return settings_for(options, task, zoo.smaller_class)
+
+
+def settings_for(options: OptimizationOptions, task: Task, surrogates: int) -> OptimizationSettings:
+    """Return what the options mean for this task.
+
+    surrogates: that each class of the zoo has, at least.
+    """
     view = options.view or task.view
     labels = view_of(view).reads_labels
     # where only labels are read natural queries tell nothing: all models that have learned the task agree on them
     adaptive_share = 1.0 if labels and options.adaptive is None else options.adaptive
     scores = view_of(view).reads_classes and not labels
-    on_boundary = labels or (scores and surrogates >= BOUNDARY_SURROGATES)
+    on_boundary = labels or (scores and surrogates >= BOUNDARY_SURROGATES and task.places is None)
     informative = scores and not on_boundary and not task.kind.inputs_are_latents
     pool = (options.pool or (LABEL_POOL if labels else POOL)) if surrogates >= POOL_SURROGATES else 0
     optimized, adaptive, natural = _counts(options.queries, adaptive_share, pool, task.natural_count)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from metav.errors import InputError
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.support.files import PART, PathLike, path_text
-from metav.tasks.kinds import kind_of
 
 MOST_CELLS = 3_000_000
 """Numbers above which no table of the queries is written: it would take a hundred megabytes."""
@@ -150,16 +149,14 @@ def _write_csv(path: Path, heading: list[str], rows: Any) -> None:
 
 
 def _write_form(fp: Fingerprint, folder: Path, numbers: NDArray[Any]) -> tuple[str, str]:
-    if fp.task.outputs > MOST_COLUMNS:
-        return (
-            "answers.npz",
-            f'for you to make: "query" numbers, "answers" float32 of shape ({len(numbers)}, {fp.task.outputs})',
-        )
-    heading = ["query", *(f"answer_{place}" for place in range(1, fp.task.outputs + 1))]
-    _write_csv(folder / "answers.csv", heading, ([number, *[""] * fp.task.outputs] for number in numbers))
-    labels = (
-        "; where there is only a class number, from 0, in the first" if kind_of(fp.task.name).answers_classes else ""
-    )
+    shape = fp.task.answer_shape
+    columns = math.prod(shape)
+    if columns > MOST_COLUMNS:
+        whole = ", ".join(map(str, (len(numbers), *shape)))
+        return "answers.npz", f'for you to make: "query" numbers, "answers" float32 of shape ({whole})'
+    heading = ["query", *(f"answer_{place}" for place in range(1, columns + 1))]
+    _write_csv(folder / "answers.csv", heading, ([number, *[""] * columns] for number in numbers))
+    labels = "; where there is only a class number, from 0, in the first" if fp.task.kind.answers_classes else ""
     return "answers.csv", f"the form: a row per input, its number and a column per answer{labels}"
 
 
@@ -168,7 +165,7 @@ def _pictures(fp: Fingerprint) -> NDArray[np.uint8] | None:
     shape = fp.task.input_shape
     if len(shape) == 2:
         shape = (1, *shape)
-    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 2 or kind_of(fp.task.name).inputs_are_latents:
+    if len(shape) != 3 or shape[0] not in (1, 3) or min(shape[1:]) < 2 or fp.task.kind.inputs_are_latents:
         return None
     span = np.where(fp.upper > fp.lower, fp.upper - fp.lower, 1.0).astype(np.float64)
     pixels = np.round((fp.queries - fp.lower) / span * (SHADES - 1)).clip(0, SHADES - 1).astype(np.uint8)
@@ -199,13 +196,22 @@ def _range_of(fp: Fingerprint) -> str:
     return f"{low:g} to {high:g}" if same else "each feature's own range"
 
 
+def _meaning(fp: Fingerprint) -> str:
+    """Return what the numbers of one answer are."""
+    kind, names = fp.task.kind, fp.task.class_names
+    order = f" ({', '.join(names)}, in this order)" if names else ""
+    if kind.answers_classes:
+        return f"scores or probabilities, one per class{order}; or the class number, from 0"
+    if kind.answers_odds:
+        return f"chances or logits, one per label{order}"
+    if kind.answers_places:
+        return f"scores or probabilities, one per class{order} and place; or the class number of each place, from 0"
+    return "numbers"
+
+
 def _write_page(fp: Fingerprint, folder: Path, files: list[tuple[str, str]], pictures: bool, form: str) -> None:
     from jinja2 import Environment
 
-    kind = kind_of(fp.task.name)
-    scores = (
-        "scores or probabilities, one per class; or the class number, from 0" if kind.answers_classes else "numbers"
-    )
     text = (
         Environment(autoescape=True)
         .from_string(_PAGE)
@@ -214,7 +220,7 @@ def _write_page(fp: Fingerprint, folder: Path, files: list[tuple[str, str]], pic
             shape=" x ".join(map(str, fp.task.input_shape)),
             low=f"{float(fp.queries.min()):g}",
             high=f"{float(fp.queries.max()):g}",
-            outputs=f"{fp.task.outputs} {scores}; as they come, rounding is no harm",
+            outputs=f"{' x '.join(map(str, fp.task.answer_shape))} {_meaning(fp)}; as they come, rounding is no harm",
             commitment=fp.commitment,
             files=files,
             form=form,

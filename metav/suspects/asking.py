@@ -22,10 +22,11 @@ from metav.fingerprints.fingerprint import Fingerprint
 from metav.support.arrays import FloatArray
 from metav.support.progress import progress_bar
 from metav.support.versions import version_of
+from metav.suspects.answer_reading import AnswerReader, reader_for
 from metav.suspects.asking_options import SERVICE_ATTEMPTS, AskingOptions
 from metav.suspects.asking_plan import AskingPlan, plan_asking
 from metav.suspects.asking_record import AskingRecord, CarefulAnswers, header_of
-from metav.suspects.base import AskedSuspect, Check, Suspect, as_responses
+from metav.suspects.base import AskedSuspect, Suspect
 from metav.suspects.callables import CallableSuspect
 from metav.suspects.faults import UNREADABLE, Fault, fault_of
 from metav.suspects.query_log import LogState, QueryLog
@@ -93,10 +94,8 @@ def settled(options: AskingOptions, suspect: Suspect) -> AskingOptions:
     return replace(options, attempts=attempts, shuffle=shuffle)
 
 
-def ask_with_care(suspect: Suspect, fp: Fingerprint, options: AskingOptions, *, labels: bool) -> CarefulAnswers:
+def ask_with_care(suspect: Suspect, fp: Fingerprint, options: AskingOptions) -> CarefulAnswers:
     """Return a suspect's answers to a fingerprint's queries, with the record of the run.
-
-    labels: whether class numbers may stand for one-hot answers.
 
     Raises StoppedAskingError where the run stopped early, InputError where the budget cannot suffice, QueryLogError for
     a log that cannot be used.
@@ -110,8 +109,7 @@ def ask_with_care(suspect: Suspect, fp: Fingerprint, options: AskingOptions, *, 
         check_same_run(log.state, header, str(log.path))
         needed = len(plan.sources) - len(log.state.answers)
         affordable_or_raise(chosen, log.state.sent, needed)
-        check = partial(as_responses, outputs=fp.task.outputs, labels=labels)
-        run = _Run(suspect, plan, chosen, log, check)
+        run = _Run(suspect, plan, chosen, log, reader_for(fp.task, suspect.interface.output))
         if needed:
             entries = [] if log.rows else [{"event": "run", "detail": header}]
             session = {"options": _shown(chosen), "metav": version_of()}
@@ -181,9 +179,9 @@ class _Run:
     """One session of asking."""
 
     def __init__(
-        self, suspect: AskedSuspect, plan: AskingPlan, options: AskingOptions, log: QueryLog, check: Check
+        self, suspect: AskedSuspect, plan: AskingPlan, options: AskingOptions, log: QueryLog, reader: AnswerReader
     ) -> None:
-        self.suspect, self.plan, self.options, self.log, self.check = suspect, plan, options, log, check
+        self.suspect, self.plan, self.options, self.log, self.reader = suspect, plan, options, log, reader
         self.pace, self.jitter = Pace(options.rate), random.Random(options.seed)
         self.size = min(options.batch_size, log.state.batch_size or options.batch_size)
         self.resumed = len(log.state.answers)
@@ -241,7 +239,7 @@ class _Run:
         try:
             # a suspect may change what it is given, and the log keeps what it was
             reply = self._sent(inputs.copy() if self.options.keep_queries else inputs)
-            responses = self.check(reply.values, rows=len(batch))
+            responses = self.reader.batch(reply.values, rows=len(batch))
         except KeyboardInterrupt:
             detail = {"error": "KeyboardInterrupt", "reason": "stopped"}
             self.log.failed(batch, digests, attempt=attempt, status="stopped", detail=detail)
@@ -336,12 +334,17 @@ class _Run:
     def answers(self) -> CarefulAnswers:
         """Return all answers, in the order of the queries."""
         plan, found = self.plan, self.log.state.answers
-        firsts = np.stack([found[int(item)] for item in plan.firsts])
+        if len({len(row) for row in found.values()}) > 1:
+            raise self._stopped("ragged", "some batches are answered with labels, others with scores; ask one way")
+        read = np.stack([found[int(item)] for item in plan.firsts])
+        columns = self.reader.columns(read[: plan.queries])
+        firsts = columns.responses(read)
         pairs = np.array([pair for pair in plan.pairs if all(int(item) in found for item in pair)], np.intp)
         differences: NDArray[np.float32] | None = None
         if len(pairs):
             with np.errstate(over="ignore"):
-                differences = np.stack([found[int(later)] - found[int(earlier)] for earlier, later in pairs])
+                changes = np.stack([found[int(later)] - found[int(earlier)] for earlier, later in pairs])
+                differences = columns.differences(changes)
         return CarefulAnswers(
             responses=firsts[: plan.queries],
             differences=differences,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metav.errors import SuspectError, TransportError
 from metav.support.arguments import whole_number
 from metav.support.arrays import FloatArray, batch_sizes
 from metav.support.files import file_digest
+from metav.support.model_interface import PLAIN, ModelInterface
+from metav.suspects.answer_reading import AnswerReader
 
 Check: TypeAlias = Callable[..., FloatArray]
 """A function (answer, *, rows) that checks an answer to `rows` queries and returns it as responses (rows, K)."""
@@ -54,6 +53,8 @@ class Suspect(ABC):
 
     description: str
     """One line that names the suspect in a verdict."""
+    interface: ModelInterface = PLAIN
+    """How it is called, and which part of its answer counts."""
 
     @property
     def identity(self) -> str:
@@ -62,18 +63,33 @@ class Suspect(ABC):
         return self.description if path is None else f"{self.description} {file_digest(path)}"
 
     @final
-    def answer(self, queries: FloatArray, *, outputs: int, batch_size: int = 256, labels: bool = False) -> Answers:
+    def answer(
+        self,
+        queries: FloatArray,
+        *,
+        outputs: int,
+        batch_size: int = 256,
+        labels: bool = False,
+        reader: AnswerReader | None = None,
+    ) -> Answers:
         """Return the answers to queries (N, ...) float32; the queries are not changed.
 
         outputs: numbers expected per query.
         batch_size: most queries that are sent at once.
-        labels: whether a class number in 0..outputs-1 may stand for its one-hot answer.
+        labels: whether a class number in 0..outputs-1 may stand for its one-hot answer, and for two classes a single
+            chance or logit.
+        reader: how answers are read, instead of `outputs` and `labels`.
 
         Raises SuspectError, with a reason code, where the suspect fails or its answer cannot be scored: "failed",
             "not_numeric", "ragged", "wrong_rows", "wrong_outputs", "not_finite".
         """
         whole_number("batch_size", batch_size, least=1)
-        return self._answer(queries, batch_size, partial(as_responses, outputs=outputs, labels=labels))
+        if reader is None:
+            reader = AnswerReader(outputs=outputs, labels=labels, output=self.interface.output)
+        raw = self._answer(queries, batch_size, reader.batch)
+        columns = reader.columns(raw.responses)
+        differences = None if raw.differences is None else columns.differences(raw.differences)
+        return Answers(responses=columns.responses(raw.responses), differences=differences)
 
     @abstractmethod
     def _answer(self, queries: FloatArray, batch_size: int, check: Check) -> Answers:
@@ -110,7 +126,10 @@ class AskedSuspect(Suspect):
         """Return the suspect's own answer to a batch (n, ...), an array that it may change."""
 
     def _all(self, queries: FloatArray, batch_size: int, check: Check) -> FloatArray:
-        return np.concatenate([self._checked(batch, check) for batch in _batches(queries, batch_size)])
+        answers = [self._checked(batch, check) for batch in _batches(queries, batch_size)]
+        if len({answer.shape[1] for answer in answers}) > 1:
+            raise SuspectError("ragged", "some batches are answered with labels, others with scores; ask one way")
+        return np.concatenate(answers)
 
     def _checked(self, batch: FloatArray, check: Check) -> FloatArray:
         shape = batch.shape
@@ -123,74 +142,6 @@ class AskedSuspect(Suspect):
                 "failed", f"the suspect failed on queries of shape {shape}: {type(error).__name__}: {error}"
             ) from error
         return check(answer, rows=shape[0])
-
-
-def as_responses(answer: Any, *, rows: int, outputs: int, labels: bool = False) -> FloatArray:
-    """Return an answer as float32 (rows, outputs).
-
-    answer: a tensor of PyTorch, an array, or nested lists of numbers, of shape (rows, ...).
-    rows: number of queries that it answers.
-    outputs: numbers expected per query.
-    labels: whether (rows,) class numbers will do.
-
-    Raises SuspectError where the answer cannot be read like this.
-    """
-    array = _as_numbers(answer)
-    if array.ndim == 0 or array.shape[0] != rows:
-        raise SuspectError(
-            "wrong_rows", f"the suspect answered {rows} queries with shape {array.shape}, expected ({rows}, ...)"
-        )
-    flat = array.reshape(rows, -1)
-    if labels and flat.shape[1] == 1 < outputs:
-        flat = _one_hot(flat[:, 0], outputs)
-    if flat.shape[1] != outputs:
-        raise SuspectError(
-            "wrong_outputs",
-            f"the suspect answers {flat.shape[1]} numbers per query (shape {array.shape}), expected {outputs}; it may "
-            "do another task, or its outputs need selecting: pass a callable that returns them",
-        )
-    with np.errstate(over="ignore"):
-        # a copy: some runtimes write each answer into the same memory
-        responses = np.array(flat, dtype=np.float32, order="C")
-    bad = int(np.count_nonzero(~np.isfinite(responses)))
-    if bad:
-        raise SuspectError("not_finite", f"the suspect answered {bad} of {responses.size} numbers with NaN or infinity")
-    return responses
-
-
-def _one_hot(labels: NDArray[Any], outputs: int) -> NDArray[Any]:
-    places = np.arange(outputs)
-    if not np.isin(labels, places).all():
-        raise SuspectError(
-            "wrong_outputs", f"the suspect answers one number per query, expected class numbers in 0..{outputs - 1}"
-        )
-    matrix: NDArray[Any] = labels[:, None] == places
-    return matrix
-
-
-def _as_numbers(answer: Any) -> NDArray[Any]:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(answer, list | tuple):
-        answer = [_as_numbers(entry) if isinstance(entry, torch.Tensor) else entry for entry in answer]
-    try:
-        if torch is not None and isinstance(answer, torch.Tensor):
-            answer = answer.detach().cpu()
-            # NumPy has no bfloat16
-            answer = (answer.float() if answer.is_floating_point() else answer).numpy()
-        array = np.asarray(answer)
-    except ValueError as error:
-        raise SuspectError(
-            "ragged", f"the suspect's answer is no rectangular array: {error}; return one array"
-        ) from error
-    except (TypeError, RuntimeError) as error:
-        raise SuspectError("not_numeric", f"the suspect's answer is no array of numbers: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise SuspectError(
-            "not_numeric",
-            f"the suspect answered with {type(answer).__name__} of {array.dtype}, expected real numbers; pass a "
-            "callable that returns one array",
-        )
-    return array
 
 
 def _batches(queries: FloatArray, batch_size: int) -> Iterator[FloatArray]:

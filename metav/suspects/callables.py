@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, final
 
 from metav.errors import InputError, MissingDependencyError, SuspectError
 from metav.support.arrays import FloatArray
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface
 from metav.suspects.base import AskedSuspect
 
 Accepts: TypeAlias = Literal["numpy", "torch"]
@@ -24,17 +26,27 @@ class CallableSuspect(AskedSuspect):
     accepts: what it is given, "numpy" or "torch". None: an array; where PyTorch is loaded, first a tensor, and an array
         if it fails on that. Then the first batch is sent twice: state what it accepts where each call costs.
     name: that it goes by in verdicts and logs; None is its own, which other functions may have, too.
+    input, constants, output: which of its parameters takes the queries, what others are given, and which part of its
+        answer counts (see `ModelInterface`).
 
     Raises InputError for another value of `accepts`, MissingDependencyError where PyTorch is asked for and missing.
     """
 
     def __init__(
-        self, function: Callable[[Any], Any], *, accepts: Accepts | None = None, name: str | None = None
+        self,
+        function: Callable[..., Any],
+        *,
+        accepts: Accepts | None = None,
+        name: str | None = None,
+        input: str | None = None,
+        constants: Mapping[str, Any] | None = None,
+        output: OutputChoice | None = None,
     ) -> None:
         if accepts not in (None, "numpy", "torch"):
             raise InputError(f'accepts must be "numpy", "torch" or None, got {accepts!r}')
         if accepts == "torch":
             _require_torch()
+        self.interface = ModelInterface(output=output, input=input, constants=constants or {})
         self.function = function
         self.accepts = accepts
         own = getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -64,11 +76,11 @@ class CallableSuspect(AskedSuspect):
 
     def _given(self, batch: FloatArray, kind: Accepts) -> Any:
         if kind == "numpy":
-            return self.function(batch)
+            return self.interface.call(self.function, batch)
         import torch
 
         with torch.no_grad():
-            return self.function(torch.from_numpy(batch))
+            return self.interface.call(self.function, torch.from_numpy(batch))
 
 
 def _require_torch() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, final
 
 from metav.errors import SuspectError
 from metav.support.arrays import FloatArray
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface, call_remedy
 from metav.suspects.base import AskedSuspect
 
 if TYPE_CHECKING:
@@ -19,17 +21,32 @@ class ModuleSuspect(AskedSuspect):
     """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
 
     module: the model; the mode of each of its parts and the global random state come back as they were. One that was
-        wrapped by `torch.compile` or `DataParallel` is asked without the wrapper. Modules
-        that are asked in several threads take turns.
+        wrapped by `torch.compile` or `DataParallel` is asked without the wrapper. Modules that are asked in several
+        threads take turns.
+    input, constants, output: which of its inputs takes the queries, what the others are given, and which part of its
+        answer counts (see `ModelInterface`).
+
+    Raises InputError for an input that `forward` does not have.
     """
 
     runs_in_this_thread = True
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input: str | None = None,
+        constants: Mapping[str, Any] | None = None,
+        output: OutputChoice | None = None,
+    ) -> None:
         from metav.models.copying import unwrapped
 
         self.module = unwrapped(module)
-        self.description = f"module {type(self.module).__qualname__}"
+        self.interface = ModelInterface(output=output, input=input, constants=constants or {})
+        name = type(self.module).__qualname__
+        if not self.interface.calls_plainly:
+            self.interface.check_call(self.module.forward, f"forward of {name}")
+        self.description = f"module {name}"
 
     @property
     def identity(self) -> str:
@@ -73,6 +90,13 @@ class ModuleSuspect(AskedSuspect):
 
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         dtype = next(floating, torch.float32)
+        queries = torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype)
         # what a model in double precision makes itself, such as a first hidden state, has to be in double precision too
         with default_dtype(torch.float64 if dtype == torch.float64 else torch.float32):
-            return self.module(torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype))
+            try:
+                return self.interface.call(self.module, queries)
+            except TypeError as error:
+                remedy = call_remedy(self.module.forward) if self.interface.calls_plainly else None
+                if remedy is None:
+                    raise
+                raise SuspectError("failed", f"the suspect failed ({error}); {remedy}") from error

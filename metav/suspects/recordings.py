@@ -15,7 +15,8 @@ import numpy as np
 from metav.errors import InputError, SuspectError
 from metav.support.arrays import FloatArray
 from metav.support.files import path_text
-from metav.support.text import harmless
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import ModelInterface
 from metav.suspects.base import Answers, Check, Suspect
 from metav.suspects.csv_tables import Table, read_table
 
@@ -29,14 +30,16 @@ LARGEST_FILE = 2**30
 class RecordedSuspect(Suspect):
     """Answers that were recorded earlier, one row per query in the fingerprint's order.
 
-    answers: an array (N, ...), or the path of a file: .npy; .npz with one array, or one named "answers"; .csv or .tsv
-        with one line per query (see `read_table`); .json with a list, or an object with the key "answers"; .jsonl with
-        one answer per line. Nothing is unpickled.
+    answers: an array (N, ...), a mapping that holds one, or the path of a file: .npy; .npz with one array, one named
+        "answers", or several of which one fits; .csv or .tsv with one line per query (see `read_table`); .json with a
+        list, or an object with the key "answers"; .jsonl with one answer per line. Nothing is unpickled.
+    output: which part of a mapping or archive counts; None for the one that fits.
 
     Raises InputError on a file that cannot be read, with row and column where it is text.
     """
 
-    def __init__(self, answers: Any) -> None:
+    def __init__(self, answers: Any, *, output: OutputChoice | None = None) -> None:
+        self.interface = ModelInterface(output=output)
         if isinstance(answers, str | os.PathLike):
             path = Path(path_text(answers))
             self.answers = _read(path)
@@ -100,10 +103,11 @@ def _read_npy(path: Path) -> Any:
 def _read_npz(path: Path) -> Any:
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive.files)
-        if ANSWERS not in names and len(names) != 1:
-            shown = harmless(", ".join(names), limit=200) or "none"
-            raise InputError(f'{path} holds the arrays {shown}; expected one, or one named "{ANSWERS}"')
-        return _checked_array(path, archive[ANSWERS if ANSWERS in names else names[0]])
+        if not names:
+            raise InputError(f'{path} holds no array; expected one, or one named "{ANSWERS}"')
+        if ANSWERS in names or len(names) == 1:
+            return _checked_array(path, archive[ANSWERS if ANSWERS in names else names[0]])
+        return {name: archive[name] for name in names}
 
 
 def _checked_array(path: Path, array: Any) -> Any:

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from metav.errors import InputError
+from metav.support.model_answers import is_structured
 from metav.support.text import harmless
 from metav.suspects.base import Suspect
 from metav.suspects.callables import Accepts, CallableSuspect
@@ -57,7 +58,9 @@ def _is_module(thing: Any) -> bool:
 
 def _is_answers(thing: Any) -> bool:
     torch = sys.modules.get("torch")
-    return isinstance(thing, np.ndarray | list | tuple) or (torch is not None and isinstance(thing, torch.Tensor))
+    if isinstance(thing, np.ndarray | list | tuple) or (torch is not None and isinstance(thing, torch.Tensor)):
+        return True
+    return isinstance(thing, Mapping) and is_structured(thing)
 
 
 def _by_ending(thing: Any) -> bool:
@@ -79,6 +82,7 @@ SUSPECT_KINDS: tuple[SuspectKind, ...] = (
         expected="a torch.nn.Module",
         recognises=_is_module,
         open=ModuleSuspect,
+        options=("input", "constants", "output"),
     ),
     SuspectKind(
         name="recording",
@@ -86,6 +90,7 @@ SUSPECT_KINDS: tuple[SuspectKind, ...] = (
         recognises=_is_answers,
         open=RecordedSuspect,
         endings=tuple(READERS),
+        options=("output",),
     ),
     SuspectKind(
         name="onnx",
@@ -126,7 +131,7 @@ CALLABLE = SuspectKind(
     expected="a callable from queries to answers (such as model.predict_proba)",
     recognises=lambda thing: callable(thing) and not isinstance(thing, type),
     open=CallableSuspect,
-    options=("accepts",),
+    options=("accepts", "input", "constants", "output"),
 )
 """The kind of last resort, after those of other distributions: many models of other libraries can be called, too."""
 
@@ -137,9 +142,9 @@ def open_suspect(thing: Any, *, accepts: Accepts | None = None, **options: Any) 
     """Return the suspect behind a torch.nn.Module, a callable, recorded answers, a file or an address.
 
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`). Others do without.
-    options: how it is asked, as its kind takes them; None stands for what is not passed. input, constants, output,
-        layout, provider, timeout (`OnnxSuspect`); headers besides (`OpenInferenceTransport`, `MlflowTransport`);
-        trust_code (`open_torch_archive`).
+    options: how it is asked, as its kind takes them; None stands for what is not passed. input, constants, output
+        (`ModelInterface`); of files layout, provider and timeout besides (`OnnxSuspect`), of services headers
+        (`OpenInferenceTransport`, `MlflowTransport`); trust_code (`open_torch_archive`).
 
     Raises InputError on anything else, and on options that do not go with it.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> T
 
     Raises InputError for another dtype, too few dimensions, no rows, NaN or infinite values.
     """
-    tensor = _as_tensor(name, values)
+    tensor = as_plain_array(name, values)
     if tensor.is_complex():
         raise InputError(f"{name} must be real numbers, got {tensor.dtype}; convert them to float32 first")
     if tensor.ndim < minimum_dimensions:
@@ -38,36 +39,6 @@ def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> T
             "drop or fill these examples first"
         )
     return tensor
-
-
-def as_label_tensor(name: str, values: Any, classes: int | None) -> tuple[Tensor, int]:
-    """Return labels as an int64 tensor (n,) and the number of classes.
-
-    name: of the argument, for the message.
-    classes: number of classes; None for one more than the largest label.
-
-    Raises InputError unless the labels are integers in [0, classes), one per example, of at least two classes.
-    """
-    tensor = _as_tensor(name, values)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise InputError(f"{name} must be integers, got {tensor.dtype}; convert class numbers with .astype('int64')")
-    if tensor.ndim != 1:
-        raise InputError(
-            f"{name} must have shape (n,), got {tuple(tensor.shape)}; turn one-hot rows into numbers with .argmax(1)"
-        )
-    if tensor.numel() == 0:
-        raise InputError(f"{name} is empty; pass at least two examples")
-    tensor = tensor.detach().to(device="cpu", dtype=torch.int64, copy=True)
-    found = int(tensor.max()) + 1
-    classes = found if classes is None else int(classes)
-    if int(tensor.min()) < 0 or found > classes:
-        raise InputError(
-            f"{name} must lie in 0..{classes - 1}, got {int(tensor.min())}..{found - 1}; "
-            "renumber the classes from 0 or pass classes="
-        )
-    if classes < 2:
-        raise InputError(f"{name} must name at least 2 classes, got {classes}; a single class cannot be told apart")
-    return tensor, classes
 
 
 def check_same_length(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
@@ -168,15 +139,53 @@ def balanced_order(indices: Tensor, labels: Tensor | None, generator: torch.Gene
     return indices[order[torch.argsort(turn[order], stable=True)]]
 
 
-def _as_tensor(name: str, values: Any) -> Tensor:
+def as_plain_array(name: str, values: Any) -> Tensor:
+    """Return an array, a table, nested lists or a list of tensors as one tensor, of its own dtype.
+
+    name: of the argument, for the message.
+
+    Raises InputError for what is no array of numbers, or holds masked or missing values.
+    """
     if isinstance(values, Tensor):
-        return values
-    array = np.asarray(values)
+        return values.to_dense() if values.layout is not torch.strided else values
+    if isinstance(values, list | tuple) and values and all(isinstance(entry, Tensor) for entry in values):
+        shapes = {tuple(entry.shape) for entry in values}
+        if len(shapes) > 1:
+            raise InputError(f"{name} hold tensors of different shapes, {_listed(shapes)}; bring them to one size")
+        return torch.stack([entry.detach().cpu() for entry in values])
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError(
+            f"{name} is a masked array, {int(np.ma.getmaskarray(values).sum())} of {values.size} values masked; fill "
+            "them with .filled(...), or drop these examples"
+        )
+    if hasattr(values, "toarray"):
+        raise InputError(f"{name} is a sparse matrix; pass {name}.toarray()")
+    try:
+        array = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
+    except ValueError as error:
+        raise InputError(f"{name} is no rectangular array ({error}); bring all examples to one shape") from error
     if array.dtype.kind not in "buifc":
-        raise InputError(f"{name} must be an array of numbers, got dtype {array.dtype}; convert it to float32 first")
+        raise InputError(
+            f"{name} must be an array of numbers, got dtype {array.dtype}{_where(values)}; convert it to float32 first"
+        )
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True))
+
+
+def _listed(shapes: Iterable[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, sorted(shapes)[:3]))
+
+
+def _where(values: Any) -> str:
+    """Return which columns of a table hold no numbers, in words."""
+    dtypes = getattr(values, "dtypes", None)
+    if dtypes is None or not hasattr(dtypes, "items"):
+        return ""
+    columns = [str(column) for column, dtype in dtypes.items() if getattr(dtype, "kind", "O") not in "buifc"]
+    return f" (columns {', '.join(columns[:5])})" if columns else " (missing values)"
 
 
 def evenly(indices: Tensor, count: int) -> Tensor:

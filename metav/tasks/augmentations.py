@@ -12,9 +12,12 @@ NOISE = 0.1
 """Standard deviation of the noise, in units of each feature's own."""
 
 
-def augmentation_for(examples: Tensor) -> str:
-    """Return the name of the augmentation that suits examples (n, ...): "shift" for images, else "noise"."""
-    return "shift" if examples.ndim == 4 and min(examples.shape[2:]) >= 4 else "noise"
+def augmentation_for(examples: Tensor, *, is_aligned: bool = False) -> str:
+    """Return the name of the augmentation that suits examples (n, ...): "shift" for images, else "noise".
+
+    is_aligned: whether targets lie at places of the inputs, so that these cannot be moved.
+    """
+    return "shift" if examples.ndim == 4 and min(examples.shape[2:]) >= 4 and not is_aligned else "noise"
 
 
 def augmentation_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Self
@@ -11,17 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
+from metav.models.adapters import ExpectedAnswer, adapted
 from metav.models.identity import source_identity
 from metav.models.recipe import DrawnRecipe
 from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, training_mode
 from metav.support.arithmetic import fixed_arithmetic
+from metav.support.model_interface import PLAIN, ModelInterface, call_remedy
 from metav.support.randomness import isolated_rng
 from metav.support.torch_state import in_standard_torch_state, standard_torch_state
 from metav.tasks.kinds import TaskKind, kind_of
+from metav.verifiers.places import Places
 
 DEFAULT_EPOCHS = 10.0
 """Epochs of one training from scratch, for a task that states none."""
+
+MOST_NUMBERS = 2**26
+"""Numbers that a model answers at once where it is measured."""
 
 TRAIN_OPTIONS = frozenset({"on_epoch", "truth"})
 """Parameters that a task's `train` may lack: `on_epoch` calls back after each epoch, `truth` mixes the answers of a
@@ -51,6 +58,10 @@ class Task:
     train_options: those of TRAIN_OPTIONS that `train` takes. Without `on_epoch` no snapshots are taken; without `truth`
         a distilled model learns from its teacher alone.
     takes_other_data: whether `with_data` works.
+    is_aligned: whether targets lie at places of the inputs, as those of pixels do: inputs cannot be moved alone.
+    class_names: of the classes or labels, in the order of the outputs; empty where they have none.
+    places: of an answer that holds a class for each of several places, with those that a fingerprint reads; None for
+        other tasks.
     """
 
     name: str
@@ -69,6 +80,9 @@ class Task:
     validation_indices: Tensor | None = None
     train_options: frozenset[str] = TRAIN_OPTIONS
     takes_other_data: bool = False
+    is_aligned: bool = False
+    class_names: tuple[str, ...] = ()
+    places: Places | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -100,7 +114,7 @@ class Task:
     @property
     def kind(self) -> TaskKind:
         """The kind of the task, with what the rest of metav needs to know of it."""
-        return kind_of(self.name)
+        return kind_of(self.name, has_places=self.places is not None)
 
     @property
     def epochs(self) -> float:
@@ -122,6 +136,41 @@ class Task:
         """How many different natural inputs there are; None for as many as are wanted."""
         return None if self.examples is None or self.kind.inputs_are_latents else len(self.examples)
 
+    @property
+    def expected_answer(self) -> ExpectedAnswer:
+        """What a model of this task answers to one query."""
+        outputs = self.outputs
+        return ExpectedAnswer(
+            fits=lambda shape: outputs is None or math.prod(shape) == outputs,
+            stands_for_two=lambda shape: False,
+            classes_last=lambda shape: False,
+            are_odds=False,
+            text=f"(n, {'...' if outputs is None else outputs})",
+        )
+
+    def adapted(
+        self, model: nn.Module, interface: ModelInterface = PLAIN, *, looks_at_training: bool = True
+    ) -> nn.Module:
+        """Return a model itself where it takes and answers one tensor as this task's do, else adapted to it.
+
+        interface: what is known of how it is called, and of what it answers.
+        looks_at_training: whether its answer in training mode is looked at as well, on a copy.
+
+        Raises ModelError where no part of what it answers fits, or several do.
+        """
+        latents = self.examples is None or self.kind.inputs_are_latents
+        inputs = self.natural_queries(2, seed=0) if latents or self.examples is None else self.examples[:2]
+        return adapted(model, inputs, self.expected_answer, interface, looks_at_training=looks_at_training)
+
+    def answers(self, model: Teacher, inputs: Tensor) -> Tensor:
+        """Return the outputs (n, ...) of a model or callable to inputs, see `predict`; the model may need adapting."""
+        own = self.adapted(model, looks_at_training=False) if isinstance(model, nn.Module) else model
+        return predict(own, inputs)
+
+    def measured_at_once(self, most: int) -> int:
+        """Return how many inputs a model is asked at once where it is measured: `most`, or as memory allows."""
+        return most if self.outputs is None else max(8, min(most, MOST_NUMBERS // self.outputs))
+
     def identity(self) -> str:
         """Return a text that changes with the code of the task's class, see `metav.models.identity`."""
         return source_identity(type(self))
@@ -133,6 +182,22 @@ class Task:
     def teacher_loss(self, outputs: Tensor, answers: Tensor) -> Tensor:
         """Return the scalar loss of a student's outputs against its teacher's answers."""
         return self.loss(outputs, answers)
+
+    def labels_alone(self, answers: Tensor) -> Tensor:
+        """Return a teacher's answers, of which nothing but the labels is left, as sure scores of the same shape."""
+        rows = answers.flatten(1)
+        return 50.0 * nn.functional.one_hot(rows.argmax(dim=1), rows.shape[1]).float()
+
+    def read(self, model: nn.Module, *, is_read: bool = False) -> nn.Module:
+        """Return a model as a fingerprint reads it: as it is, but for tasks with `places`.
+
+        is_read: whether it answers numbers at the chosen places already.
+        """
+        return model
+
+    def read_targets(self, targets: Tensor) -> Tensor:
+        """Return targets (n, ...) as a fingerprint keeps them: as they are, but for tasks with `places`."""
+        return targets
 
     def metric(self, model: nn.Module) -> float:
         """Return the quality of a model on the validation part (the training part where there is none)."""
@@ -206,8 +271,12 @@ class Task:
         if not chosen:
             raise ModelError("the model has no parameters to train; pass a module with weights")
         options = self._options(epochs)
+        plain = self.adapted(model, looks_at_training=False)
+        if isinstance(teacher, nn.Module):
+            teacher = self.adapted(teacher, looks_at_training=False)
+        watched = on_epoch if on_epoch is None or plain is model else lambda share, _: on_epoch(share, model)
         with standard_torch_state(), isolated_rng(seed), fixed_arithmetic(), training_mode(model, chosen):
-            self._fit(model, chosen, options, seed=seed, teacher=teacher, truth=truth, on_epoch=on_epoch)
+            self._fit(plain, chosen, options, seed=seed, teacher=teacher, truth=truth, on_epoch=watched)
         return model
 
     def check_model(self, model: nn.Module) -> None:
@@ -216,11 +285,13 @@ class Task:
         shape = tuple(inputs.shape)
         try:
             with standard_torch_state(), isolated_rng(0):
-                outputs = predict(model, inputs)
+                outputs = self.answers(model, inputs)
         except ModelError:
             raise
         except Exception as error:
-            remedy = f"this {self.name} task needs a model that takes (n, {', '.join(map(str, self.input_shape))})"
+            remedy = call_remedy(model.forward) or (
+                f"this {self.name} task needs a model that takes (n, {', '.join(map(str, self.input_shape))})"
+            )
             if "device" in str(error):
                 remedy = (
                     f"the model was asked on {device_of(model)}, where its first parameter lies: keep all its parts "
@@ -229,11 +300,11 @@ class Task:
             raise ModelError(
                 f"the model failed on inputs of shape {shape}: {type(error).__name__}: {error}; {remedy}"
             ) from error
-        found = tuple(outputs.shape)
-        if not found or found[0] != 2 or (self.outputs is not None and outputs[0].numel() != self.outputs):
+        found, expected = tuple(outputs.shape), self.expected_answer
+        if not found or found[0] != 2 or not expected.fits(found[1:]):
             raise ModelError(
-                f"the model answers inputs of shape {shape} with shape {found}, expected (2, "
-                f"{self.outputs if self.outputs is not None else '...'}) outputs (flattened); "
+                f"the model answers inputs of shape {shape} with shape {found}, expected "
+                f"{expected.text.replace('(n', '(2')}{'' if self.places else ' outputs (flattened)'}; "
                 "change its last layer or the task's targets"
             )
         if not torch.isfinite(outputs).all():

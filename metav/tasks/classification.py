@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -9,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metav import _core
-from metav.models.running import predict
+from metav.models.adapters import ExpectedAnswer
 from metav.models.training import TrainingOptions
 from metav.tasks.array_task import Augment
-from metav.tasks.arrays import as_float_tensor, as_label_tensor, bounds_of, check_same_length, checked_levels
+from metav.tasks.arrays import bounds_of, check_same_length, checked_levels
+from metav.tasks.examples import labelled_examples
+from metav.tasks.labels import as_class_labels
 from metav.tasks.supervised import SupervisedTask
 
 LEAST_ROOT = 1e-2
@@ -24,14 +29,20 @@ TEMPERATURE = 2.0
 class Classification(SupervisedTask):
     """A task of inputs with class labels; the model answers (n, classes) logits, log-probabilities or probabilities.
 
-    images: numbers, any shape (n, ...), kept in their own units.
-    labels: integers (n,) from 0.
+    For two classes it may answer one number, (n, 1) or (n,): the logit or the chance of class 1.
+
+    images: numbers, any shape (n, ...), kept in their own units; a table; or a Dataset or DataLoader of (image, label),
+        which is drawn once into memory (up to `metav.tasks.drawn_data.MOST_BYTES`).
+    labels: integers (n,) from 0, texts, categories, or one-hot rows; None where a data set holds them.
     validation: the fraction held out for `metric` and `natural_queries`, in [0, 0.9]; None for 0.2.
-    bounds: (lower, upper), numbers or arrays of one input; None for the range of each feature.
-    levels: number of values that a feature may take, e.g. 256; None for continuous ones.
+    bounds: (lower, upper), numbers or arrays of one input; None for the range of each feature, 0 to 255 for images of
+        uint8.
+    levels: number of values that a feature may take, e.g. 256; None for continuous ones, 256 for images of uint8.
     epochs, batch_size, learning_rate, weight_decay: see `TrainingOptions`.
     augment: a function from batch to batch for training; its draws from torch's global generator follow the seed.
-    classes: number of classes where the labels do not name all; None for one more than the largest label.
+    classes: number of classes where the labels do not name all, or their names in the order of the model's outputs;
+        None for one more than the largest label, or the sorted texts.
+    class_names: of the classes; empty where labels are numbers.
 
     Raises InputError for data that cannot be used.
     """
@@ -45,7 +56,7 @@ class Classification(SupervisedTask):
     def __init__(
         self,
         images: Any,
-        labels: Any,
+        labels: Any = None,
         *,
         validation: float | None = None,
         bounds: tuple[Any, Any] | None = None,
@@ -55,10 +66,10 @@ class Classification(SupervisedTask):
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         augment: Augment | None = None,
-        classes: int | None = None,
+        classes: int | Sequence[str] | None = None,
     ) -> None:
-        self.examples = as_float_tensor("images", images, minimum_dimensions=2)
-        self.targets, self.outputs = as_label_tensor("labels", labels, classes)
+        self.examples, given, bounds, levels = labelled_examples("images", images, "labels", labels, bounds, levels)
+        self.targets, self.outputs, self.class_names = as_class_labels("labels", given, classes)
         check_same_length("images", self.examples, "labels", self.targets)
         self.input_shape = tuple(self.examples.shape[1:])
         self.lower, self.upper = bounds_of("images", self.examples, bounds)
@@ -68,6 +79,14 @@ class Classification(SupervisedTask):
         )
         self._split(validation)
         self.baseline = float(self.targets.bincount().max()) / len(self.targets)
+
+    @property
+    def expected_answer(self) -> ExpectedAnswer:
+        """One number per class; for two classes a single logit or chance of class 1 will do."""
+        usual = super().expected_answer
+        if self.outputs != 2:
+            return usual
+        return replace(usual, stands_for_two=lambda shape: math.prod(shape) == 1, text="(n, 2), or (n, 1)")
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of outputs (n, classes) against targets (n,), int64."""
@@ -94,7 +113,7 @@ class Classification(SupervisedTask):
         smoothed labels move it; 0 is for a model whose every answer is right and as sure as all others.
         """
         indices = self._fitted_indices()
-        outputs = predict(model, self.examples[indices]).flatten(1).numpy()
+        outputs = self.answers(model, self.examples[indices]).flatten(1).numpy()
         roots = _core.apply_view(np.ascontiguousarray(outputs[None]), "tempered")[0].astype(np.float64)
         probabilities = np.maximum(roots, LEAST_ROOT) ** 4
         told = np.take_along_axis(probabilities, self.targets[indices].numpy()[:, None], axis=1)
@@ -103,21 +122,22 @@ class Classification(SupervisedTask):
     def metric(self, model: nn.Module) -> float:
         """Return the accuracy on the validation part, in [0, 1]."""
         indices = self._measured()
-        answers = predict(model, self.examples[indices]).flatten(1).argmax(dim=1)
+        answers = self.answers(model, self.examples[indices]).flatten(1).argmax(dim=1)
         return float((answers == self.targets[indices]).float().mean())
 
     def _classes(self) -> Tensor:
         return self.targets
 
     def _described(self) -> dict[str, Any]:
-        return {**super()._described(), "classes": self.outputs}
+        names = {"class_names": self.class_names} if self.class_names else {}
+        return {**super()._described(), "classes": self.outputs, **names}
 
     def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:
         return type(self)(
             examples,
             targets,
             augment=self.augment,
-            classes=self.outputs,
+            classes=self.class_names or self.outputs,
             **self._options_for(examples),
         )
 

@@ -22,8 +22,9 @@ def varied(task: Task, seed: int) -> Task:
 
     seed: decides which part, and how strongly it is changed.
 
-    Images are turned, shifted, scaled, changed in contrast and made noisy; of other inputs single features are taken
-    from other examples. A task of the user's own without `with_data` only loses examples.
+    Images are turned, shifted, scaled (unless targets lie at their pixels), changed in contrast and made noisy; of
+    other inputs single features come from other examples. A task of the user's own without `with_data` only loses
+    examples.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "variation"))
     severity = LEAST_SEVERITY + (1.0 - LEAST_SEVERITY) * float(torch.rand((), generator=generator))
@@ -33,7 +34,8 @@ def varied(task: Task, seed: int) -> Task:
     if not part.takes_other_data or examples is None:
         return part
     is_image = examples.ndim == 4 and min(examples.shape[2:]) >= 4
-    changed = (_changed_images if is_image else _changed_features)(examples, severity, generator)
+    change = _changed_features if not is_image else _recoloured if part.is_aligned else _changed_images
+    changed = change(examples, severity, generator)
     lowest, highest = examples.amin(dim=0), examples.amax(dim=0)
     changed = torch.minimum(torch.maximum(changed, lowest.amin()), highest.amax()) if is_image else changed
     return part.with_data(changed, part.targets)
@@ -48,11 +50,21 @@ def _changed_images(images: Tensor, severity: float, generator: torch.Generator)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).reshape(count, 2, 2)
     maps = torch.cat([scale[:, None, None] * turn, shift], dim=2)
     grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    middle, spread = moved.mean(), float(images.max() - images.min())
+    return _recoloured(
+        functional.grid_sample(images, grid, padding_mode="border", align_corners=False),
+        severity,
+        generator,
+        spread=float(images.max() - images.min()),
+    )
+
+
+def _recoloured(images: Tensor, severity: float, generator: torch.Generator, *, spread: float | None = None) -> Tensor:
+    """Return images under one change of contrast, with noise; spread: range of brightness, None for that of these."""
+    middle = images.mean()
+    spread = float(images.max() - images.min()) if spread is None else spread
     contrast = 1.0 + 0.2 * severity * _both_ways(1, generator)
-    noise = 0.05 * severity * spread * torch.randn(moved.shape, generator=generator)
-    return middle + contrast * (moved - middle) + noise
+    noise = 0.05 * severity * spread * torch.randn(images.shape, generator=generator)
+    return middle + contrast * (images - middle) + noise
 
 
 def _changed_features(inputs: Tensor, severity: float, generator: torch.Generator) -> Tensor:

@@ -10,18 +10,19 @@ from torch import Tensor, nn
 
 from metav.errors import InputError
 from metav.models.identity import tensor_digest
-from metav.models.running import Teacher, predict
+from metav.models.running import Teacher
 from metav.models.training import OnEpoch, TrainingOptions
 from metav.support.randomness import derive_seed
 from metav.tasks.array_task import ArrayTask
 from metav.tasks.arrays import as_float_tensor, checked_bounds, checked_levels
+from metav.tasks.examples import plain_examples
 from metav.tasks.generator_training import OBJECTIVES, GeneratorTraining, energy_distance
 
 
 class Generation(ArrayTask):
     """A task of samples to imitate: the model turns latents (n, *latent) into samples (n, ...) of the given shape.
 
-    samples: numbers (n, ...).
+    samples: numbers (n, ...); or a Dataset or DataLoader, whose targets are left out.
     latent: size or shape of one latent, standard normal.
     objective: "autoencode" trains the model as the decoder of a variational autoencoder (Kingma & Welling 2014) whose
         encoder is made anew; "adversarial" trains it against a small discriminator (Goodfellow et al. 2014).
@@ -56,7 +57,7 @@ class Generation(ArrayTask):
     ) -> None:
         if objective not in OBJECTIVES:
             raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
-        self.examples = as_float_tensor("samples", samples, minimum_dimensions=2)
+        self.examples, _, _ = plain_examples("samples", samples, None, None, drawn_alone=True)
         if len(self.examples) < 2:
             raise InputError(f"samples must hold at least two examples, got {len(self.examples)}")
         self.input_shape = _latent_shape(latent)
@@ -78,7 +79,7 @@ class Generation(ArrayTask):
 
     def metric(self, model: nn.Module) -> float:
         """Return the energy distance of 512 generated samples from the validation part (0 is perfect)."""
-        return energy_distance(predict(model, self.natural_queries(512, seed=0)), self._measured_samples())
+        return energy_distance(self.answers(model, self.natural_queries(512, seed=0)), self._measured_samples())
 
     def natural_queries(self, count: int, *, seed: int) -> Tensor:
         """Return `count` standard-normal latents, (count, *latent), clipped to the bounds."""

@@ -20,6 +20,8 @@ class TaskKind:
     arrays: the constructor's arrays in order, each with the names it may have in a data file.
     required_options: options of the constructor that a user has to give, each with what it is.
     answers_classes: whether the outputs are a classifier's, so that a label can be read off them.
+    answers_places: whether the outputs are those of several classifiers, one for each label or pixel.
+    answers_odds: whether there is one number for each place, the log-odds of its label.
     inputs_are_latents: whether inputs are random vectors that can be drawn at will, and the examples are what the model
         puts out.
     """
@@ -29,6 +31,8 @@ class TaskKind:
     arrays: Mapping[str, tuple[str, ...]]
     required_options: Mapping[str, str] = field(default_factory=dict)
     answers_classes: bool = False
+    answers_places: bool = False
+    answers_odds: bool = False
     inputs_are_latents: bool = False
 
     def load_class(self) -> Any:
@@ -41,18 +45,21 @@ class TaskKind:
 class TaskNeeds:
     """What an obfuscation, an attack or a scheme needs of a task to make sense.
 
-    classes: whether it needs outputs off which a label can be read.
+    classes: whether it needs outputs off which one label can be read.
+    labels: whether it needs outputs off which labels can be read, one or several.
     data_inputs: whether it needs inputs that are data, not latents.
     latents: whether it needs inputs that are latents.
     """
 
     classes: bool = False
+    labels: bool = False
     data_inputs: bool = False
     latents: bool = False
 
     def met_by(self, kind: TaskKind) -> bool:
         """Return whether a kind of task has all that is needed."""
         lacks_classes = self.classes and not kind.answers_classes
+        lacks_classes |= self.labels and not (kind.answers_classes or kind.answers_places)
         wrong_inputs = self.latents if not kind.inputs_are_latents else self.data_inputs
         return not lacks_classes and not wrong_inputs
 
@@ -71,6 +78,19 @@ TASK_KINDS: Mapping[str, TaskKind] = MappingProxyType(
                 home="metav.tasks.classification:Classification",
                 arrays={"inputs": _INPUTS, "labels": ("labels", "y")},
                 answers_classes=True,
+            ),
+            TaskKind(
+                name="multi-label",
+                home="metav.tasks.multi_label:MultiLabelClassification",
+                arrays={"inputs": _INPUTS, "labels": ("labels", "y")},
+                answers_places=True,
+                answers_odds=True,
+            ),
+            TaskKind(
+                name="segmentation",
+                home="metav.tasks.segmentation:Segmentation",
+                arrays={"inputs": _INPUTS, "labels": ("labels", "masks", "y")},
+                answers_places=True,
             ),
             TaskKind(
                 name="regression",
@@ -94,6 +114,11 @@ ANY_TASK = TaskNeeds()
 """What suits every kind of task."""
 
 
-def kind_of(name: str) -> TaskKind:
-    """Return the kind of a task's name; an unknown name is treated like regression, which assumes least."""
-    return TASK_KINDS.get(name, TASK_KINDS["regression"])
+def kind_of(name: str, *, has_places: bool = False) -> TaskKind:
+    """Return the kind of a task's name; an unknown name is treated like regression, which assumes least.
+
+    has_places: whether the task tells which places of an answer are read. One that bears the name of such a kind, and
+        does not tell, is a task of the user's own.
+    """
+    found = TASK_KINDS.get(name, TASK_KINDS["regression"])
+    return TASK_KINDS["regression"] if found.answers_places and not has_places else found

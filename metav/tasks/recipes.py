@@ -103,7 +103,9 @@ def draw_recipe(task: Task, seed: int, recipe_range: RecipeRange = USUAL_RANGE) 
         optimizer=optimizer,
         schedule=schedule,
         smoothing=0.05 + 0.15 * amount if smoothed else 0.0,
-        augmentation=augmentation_for(task.examples) if augmented and task.examples is not None else None,
+        augmentation=augmentation_for(task.examples, is_aligned=task.is_aligned)
+        if augmented and task.examples is not None
+        else None,
     )
 
 

@@ -8,18 +8,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from metav.models.running import predict
 from metav.models.training import TrainingOptions, batches_per_epoch
 from metav.tasks.array_task import Augment
 from metav.tasks.arrays import as_float_tensor, bounds_of, check_same_length, checked_levels
+from metav.tasks.examples import labelled_examples
 from metav.tasks.supervised import SupervisedTask
 
 
 class Regression(SupervisedTask):
     """A task of inputs with numbers to predict; the model answers in the shape of the targets.
 
-    inputs: numbers (n, ...), kept in their own units.
-    targets: numbers (n,) or (n, k).
+    inputs: numbers (n, ...), kept in their own units; a table; or a Dataset or DataLoader of (input, target).
+    targets: numbers (n,), (n, k), or a value for each place, (n, channels, rows, columns); None where a data set holds
+        them.
     epochs: None stands for 30, or as many as make 1,500 steps on little data.
     validation, bounds, levels, batch_size, learning_rate, weight_decay, augment: as for `Classification`.
 
@@ -36,7 +37,7 @@ class Regression(SupervisedTask):
     def __init__(
         self,
         inputs: Any,
-        targets: Any,
+        targets: Any = None,
         *,
         validation: float | None = None,
         bounds: tuple[Any, Any] | None = None,
@@ -47,8 +48,9 @@ class Regression(SupervisedTask):
         weight_decay: float = 1e-4,
         augment: Augment | None = None,
     ) -> None:
-        self.examples = as_float_tensor("inputs", inputs, minimum_dimensions=2)
-        self.targets = as_float_tensor("targets", targets)
+        self.examples, given, bounds, levels = labelled_examples("inputs", inputs, "targets", targets, bounds, levels)
+        self.targets = as_float_tensor("targets", given)
+        self.is_aligned = self.targets.ndim > 2
         check_same_length("inputs", self.examples, "targets", self.targets)
         self.input_shape = tuple(self.examples.shape[1:])
         self.outputs = math.prod(self.targets.shape[1:])
@@ -75,7 +77,7 @@ class Regression(SupervisedTask):
     def metric(self, model: nn.Module) -> float:
         """Return the mean absolute error on the validation part, in the targets' unit."""
         indices = self._measured()
-        answers = predict(model, self.examples[indices]).reshape(len(indices), -1)
+        answers = self.answers(model, self.examples[indices]).reshape(len(indices), -1)
         return float((answers - self.targets[indices].reshape(len(indices), -1)).abs().mean())
 
     def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:

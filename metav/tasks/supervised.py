@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError
+from metav.models.adapters import one_tensor
 from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, fit
 from metav.support.randomness import derive_seed
@@ -56,13 +57,13 @@ class SupervisedTask(ArrayTask):
         augment = augmentation_of(options.augmentation, inputs, self.augment)
         # The teacher answers once for all epochs, unless augmentation makes new inputs each time.
         taught = predict(teacher, inputs) if teacher is not None and augment is None else None
-        device = device_of(model)
+        device, expected = device_of(model), self.expected_answer
         inputs, targets = inputs.to(device), targets.to(device)
         taught = None if taught is None else taught.to(device)
 
         def batch_loss(indices: Tensor) -> Tensor:
             batch = inputs[indices] if augment is None else augment(inputs[indices])
-            outputs = model(batch)
+            outputs = one_tensor(model(batch), expected, len(batch))
             if teacher is None:
                 return self._true_loss(outputs, targets[indices], options)
             answers = taught[indices] if taught is not None else predict(teacher, batch).to(device)
@@ -85,10 +86,10 @@ class SupervisedTask(ArrayTask):
     def lack_of_fit(self, model: nn.Module) -> float:
         """Return how badly a model answers what it is trained on, from 0: the loss on inputs of the training part."""
         indices = self._fitted_indices()
-        return float(self.loss(predict(model, self.examples[indices]), self.targets[indices]))
+        return float(self.loss(self.answers(model, self.examples[indices]), self.targets[indices]))
 
     def _fitted_indices(self) -> Tensor:
-        return evenly(self.training_indices, MOST_FITTED)
+        return evenly(self.training_indices, self.measured_at_once(MOST_FITTED))
 
     def _end(self, model: nn.Module, options: TrainingOptions) -> Callable[[], bool] | None:
         until = options.until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from metav.verdicts.access import Access
 from metav.verdicts.novelty import KnownModels, known_models
 from metav.verdicts.reading import readable, seen_through
 from metav.verifiers.meta_verifier import MetaVerifier
+from metav.verifiers.places import Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,16 +33,18 @@ class LabelAgreement:
     weighs them heavily. An independent model that happens to give one or two of them stands far outside the scores of
     all calibration models, which a normal limit does not foresee; how often it agrees over all queries stays usual.
 
-    labels: the owner's, (queries,).
+    labels: the owner's, (queries,), or of all places of all queries.
     limit: share of equal labels from which on at most the wanted rate of independent models lies.
+    places: of answers that hold a class for each of several; None for others.
     """
 
     labels: NDArray[np.intp]
     limit: float
+    places: Places | None = None
 
     def share(self, rows: NDArray[np.float32]) -> float:
         """Return the share of answers (queries, outputs) whose best class is the owner's."""
-        return float((rows.argmax(axis=-1) == self.labels).mean())
+        return float((labels_of(rows, self.places) == self.labels).mean())
 
     def bears_out(self, rows: NDArray[np.float32]) -> bool:
         """Return whether so many labels are the owner's as no independent model is likely to give."""
@@ -84,7 +88,7 @@ def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
         raise ArtefactError("the fingerprint holds no answers of its zoo's models; make it again")
     with fp.lock:
         if key not in fp.accesses:
-            seen = readable(seen_through(fp, access), access)
+            seen = readable(seen_through(fp, access), access, fp.task.places)
             rule = _own(fp, models, seen) if access.is_full else _anew(fp, models, seen)
             if rule is not None and access.reads == "labels":
                 rule = replace(rule, agreement=_label_agreement(fp, models, seen))
@@ -122,11 +126,18 @@ def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Acces
 def _label_agreement(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> LabelAgreement | None:
     if "owner" not in (models.shares or ()):
         return None
-    labels = seen[models.of_share("owner")][0].argmax(axis=-1)
-    shares = (seen[models.independent].argmax(axis=-1) == labels).mean(axis=1)
+    places = fp.task.places
+    labels = labels_of(seen[models.of_share("owner")][0], places)
+    shares = (labels_of(seen[models.independent], places) == labels).mean(axis=1)
     limit = threshold_above(np.sort(shares), fp.calibration.target_fpr)
     # the owner's own labels always bear it out
-    return LabelAgreement(labels=labels, limit=min(limit, 1.0 - 0.5 / len(labels)))
+    return LabelAgreement(labels=labels, limit=min(limit, 1.0 - 0.5 / len(labels)), places=places)
+
+
+def labels_of(rows: NDArray[Any], places: Places | None) -> NDArray[np.intp]:
+    """Return the best class of each answer (..., queries), or of each place of each answer (..., queries * places)."""
+    split = rows if places is None else places.rows(rows)
+    return np.asarray(split.argmax(axis=-1), dtype=np.intp)
 
 
 def _rule(

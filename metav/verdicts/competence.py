@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from metav.errors import InputError
 from metav.support.json_values import plain
+from metav.tasks.kinds import TASK_KINDS
 from metav.verifiers.forms import Numbers
 
 MARGIN = 0.1
@@ -112,6 +113,31 @@ def kappas(responses: Numbers, truth: Any) -> Numbers:
     return skill
 
 
+def place_accuracies(responses: Numbers, truth: Any) -> Numbers:
+    """Return the share of right classes over all places (...); truth (N, places), responses (..., N, places * K)."""
+    return accuracies(*_by_place(responses, truth))
+
+
+def place_kappas(responses: Numbers, truth: Any) -> Numbers:
+    """Return Cohen's kappa over all places (...), as those of one classifier."""
+    return kappas(*_by_place(responses, truth))
+
+
+def label_kappas(responses: Numbers, truth: Any) -> Numbers:
+    """Return the mean over labels of Cohen's kappa (...); labels that all queries have, or none, tell nothing."""
+    rows = responses.reshape(*responses.shape[:-1], truth.shape[1], -1)
+    telling = [label for label in range(truth.shape[1]) if len(np.unique(truth[:, label])) > 1]
+    if not telling:
+        return place_kappas(responses, truth)
+    found: Numbers = np.mean([kappas(rows[..., label, :], truth[:, label]) for label in telling], axis=0)
+    return found
+
+
+def _by_place(responses: Numbers, truth: Any) -> tuple[Numbers, Any]:
+    classes = responses.shape[-1] // truth.shape[1]
+    return responses.reshape(*responses.shape[:-2], -1, classes), truth.reshape(-1)
+
+
 def robust_skills(responses: Numbers, truth: Any) -> Numbers:
     """Return 1 - median error / median error of the best constant (...), the mean over outputs, each at least -1."""
     target = np.asarray(truth, dtype=np.float64).reshape(len(truth), -1)
@@ -129,6 +155,8 @@ def robust_skills(responses: Numbers, truth: Any) -> Numbers:
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         "classification": Measure("accuracy", accuracies, kappas),
+        "multi-label": Measure("accuracy of labels", place_accuracies, label_kappas),
+        "segmentation": Measure("accuracy of places", place_accuracies, place_kappas),
         "regression": Measure("skill", robust_skills, robust_skills),
     }
 )
@@ -139,7 +167,7 @@ def measure_competence(responses: ArrayLike, truth: ArrayLike, kind: str) -> tup
     """Return (values, skills) of models, each (M,), or of one model, each (); None where there are no true answers.
 
     responses: to the natural queries, their form undone, (M, N, K) or (N, K).
-    truth: the true classes (N,), or values (N, K).
+    truth: the true classes (N,), those of each place (N, places), or values (N, K).
     kind: name of the task.
 
     Raises InputError where they do not fit each other.
@@ -160,6 +188,8 @@ def measure_competence(responses: ArrayLike, truth: ArrayLike, kind: str) -> tup
 def known_answers(truth: ArrayLike, kind: str) -> Any:
     """Return true answers as a measure takes them: classes (N,), or values in double precision."""
     known = np.asarray(truth)
+    if TASK_KINDS[kind].answers_places:
+        return known.reshape(len(known), -1).astype(np.intp)
     return known.reshape(-1).astype(np.intp) if kind == "classification" else known.astype(np.float64)
 
 

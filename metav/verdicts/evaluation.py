@@ -16,6 +16,7 @@ from metav.statistics.roc_aruc import aruc, roc_auc
 from metav.support.files import PathLike
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
+from metav.support.model_answers import OutputChoice
 from metav.support.progress import progress_bar
 from metav.verdicts.verdict import Decision, Verdict
 from metav.verdicts.verification import verify
@@ -205,7 +206,14 @@ _HEAD = ("family", "kind", "right", "rate (95 % interval)", "score (range)", "in
 
 
 def evaluate(
-    fp: Fingerprint | PathLike, suspects: Iterable[Any], *, batch_size: int = 256, progress: bool | None = None
+    fp: Fingerprint | PathLike,
+    suspects: Iterable[Any],
+    *,
+    batch_size: int = 256,
+    output: OutputChoice | None = None,
+    input: str | None = None,
+    constants: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Verify every suspect once and sum up.
 
@@ -213,6 +221,7 @@ def evaluate(
     suspects: a Zoo, or an iterable of (model, is_positive, family), where model is anything that `verify` takes. A
         generator is read one entry at a time, so that models need not be in memory together.
     batch_size: most queries that a suspect is sent at once.
+    output, input, constants: as for `verify`, of all suspects; those of a Zoo need none.
     progress: None shows a bar on a terminal, False never, True always.
 
     Raises InputError on entries of another form, or without a derived or an independent suspect.
@@ -228,11 +237,12 @@ def evaluate(
         # unlike a generator, a collection can be read twice: check all entries before the first suspect is asked
         entries, total = list(entries), len(suspects)
         _check_kinds([is_positive for _, is_positive, _ in entries])
-    results = []
+    results, given = [], {"output": output, "input": input, "constants": constants}
+    how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with progress_bar(total=total, description="evaluate", enabled=progress) as bar:
         for number, (model, is_positive, family) in enumerate(entries):
             try:
-                verdict = verify(fingerprint, model, batch_size=batch_size)
+                verdict = verify(fingerprint, model, batch_size=batch_size, **how)
             except InputError as error:
                 raise InputError(f"suspect number {number} of family {family!r}: {error}") from error
             results.append(_result(is_positive, family, verdict))

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metav.fingerprints.fingerprint import Fingerprint
+from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification
 from metav.suspects.base import Answers
-from metav.tasks.kinds import TaskKind, kind_of
+from metav.tasks.kinds import TaskKind
 from metav.verdicts.access import Access, access_of, degrade
 from metav.verdicts.orders import find_affine, find_class_order, find_image_form, find_row_order
-from metav.verifiers.forms import Form, Numbers, read_form, undo_form
+from metav.verifiers.forms import Form, Numbers, log_probabilities, read_form, undo_form
+from metav.verifiers.places import Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """A suspect's answers in the one form that verifiers read.
 
-    rows: (queries, outputs), float64, their form undone.
+    rows: (queries, outputs), float64, their form undone; of answers with several places, place by place.
     form: in which they came.
     access: what is left of a model's answers in this form.
     undone: what was undone, in words.
@@ -35,14 +36,25 @@ class Reading:
 
 def read_answers(fp: Fingerprint, answers: Answers) -> Reading:
     """Return a suspect's answers with their form, order and unit undone, as far as the natural queries show these."""
-    kind = kind_of(fp.task.name)
-    form = read_form(answers.responses, classes=kind.answers_classes)
-    rows = undo_form(answers.responses, form, outputs=fp.task.outputs)
-    rows, undone = _in_order(fp, rows, kind)
-    access = access_of(form, responses=answers.responses, differences=answers.differences)
+    kind, places = fp.task.kind, fp.task.places
+    responses: Numbers = answers.responses.astype(np.float64)
+    differences: Numbers | None = None if answers.differences is None else answers.differences.astype(np.float64)
+    if places is not None:
+        # each place is a classifier's answer of its own
+        responses = places.rows(responses)
+        differences = None if differences is None else places.rows(differences)
+    form = read_form(responses, classes=reads_classes(fp.task))
+    rows = undo_form(responses, form, outputs=fp.task.outputs if places is None else places.classes)
+    rows, undone = _in_order(fp, rows if places is None else places.joined(rows), kind)
+    access = access_of(form, responses=responses, differences=differences)
     if undone and access.reads == "values" and access.decimals is not None:
         access = replace(access, decimals=access.decimals + _digits_between(answers.responses, rows))
     return Reading(rows=rows, form=form, access=access, undone=undone)
+
+
+def reads_classes(task: TaskSpecification) -> bool:
+    """Return whether answers, or each of their places, are a classifier's."""
+    return task.kind.answers_classes or task.places is not None
 
 
 def _digits_between(sent: NDArray[Any], rows: NDArray[Any]) -> int:
@@ -64,6 +76,8 @@ def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, 
     if order is not None:
         rows = rows[order]
         undone.append("rows came in reverse order")
+    if fp.task.places is not None:
+        return rows, tuple(undone)
     if kind.answers_classes:
         columns = find_class_order(rows[natural], fp.truth)
         if columns is not None:
@@ -104,14 +118,27 @@ def seen_through(fp: Fingerprint, access: Access) -> Numbers:
     models = fp.calibration_models
     if models is None:
         raise ValueError("the fingerprint holds no calibration models")
-    return degrade(models.responses, access, classes=kind_of(fp.task.name).answers_classes, seed=fp.seed)
+    places = fp.task.places
+    responses = models.responses.astype(np.float64)
+    responses = responses if places is None else places.rows(responses)
+    seen = degrade(responses, access, classes=reads_classes(fp.task), seed=fp.seed)
+    return seen if places is None else places.joined(seen)
 
 
-def readable(rows: Numbers, access: Access) -> NDArray[np.float32]:
+def readable(rows: Numbers, access: Access, places: Places | None = None) -> NDArray[np.float32]:
     """Return rows (..., outputs) as verifiers read them: what an access cannot tell counts as little, not as nothing.
 
     A probability that was rounded to zero, or left out, would otherwise be a logarithm without bound.
+
+    places: of answers that hold a class for each of several, which are read as log-probabilities; None for others.
     """
+    if places is not None:
+        lifted = _lifted(places.rows(rows), access)
+        return np.ascontiguousarray(places.joined(log_probabilities(lifted)), dtype=np.float32)
+    return _lifted(rows, access)
+
+
+def _lifted(rows: Numbers, access: Access) -> NDArray[np.float32]:
     if access.reads not in ("probabilities", "labels"):
         return np.ascontiguousarray(rows, dtype=np.float32)
     outputs = rows.shape[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,11 +11,21 @@ from metav.errors import InputError
 from metav.statistics.intervals import Interval
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
+from metav.support.text import harmless
 from metav.suspects.asking_record import AskingRecord
 from metav.verdicts.competence import Competence
 from metav.verdicts.novelty import Novelty
 
+MOST_NAMES = 10
+"""Names of classes that are told."""
 _NO_TRUTH = "a {} is neither true nor false, being one of three; write {} == metav.Decision.MATCH"
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Return names of classes in one line, the first MOST_NAMES of them."""
+    more = len(names) - MOST_NAMES
+    shown = [harmless(name, limit=40) for name in names[:MOST_NAMES]]
+    return ", ".join([*shown, *([f"and {more} more"] if more > 0 else [])])
 
 
 class Decision(StrEnum):
@@ -52,6 +62,7 @@ class Verdict:
         measured.
     commitment: of the fingerprint.
     suspect: one line that names the suspect.
+    class_names: of the task's classes or labels, in the order of the outputs; empty where they are numbers.
     asking: what was sent, and the head of the log; None where the suspect was asked without options.
     """
 
@@ -73,6 +84,7 @@ class Verdict:
     noise: float | None
     commitment: str
     suspect: str
+    class_names: tuple[str, ...] = ()
     asking: AskingRecord | None = None
 
     def __bool__(self) -> bool:
@@ -122,6 +134,8 @@ class Verdict:
             lines.append(("form", f"{self.form}; access {self.access}"))
         if self.competence is not None:
             lines.append(("competence", str(self.competence)))
+        if self.class_names:
+            lines.append(("classes", listed_names(self.class_names)))
         noise = "not measured" if self.noise is None else f"{self.noise:.2g} standard deviations"
         lines.append(("queries", f"{self.queries}, noise {noise}"))
         if self.asking is not None:

@@ -19,10 +19,10 @@ from metav.support.files import PathLike
 from metav.support.text import harmless
 from metav.support.torch_state import in_standard_torch_state
 from metav.suspects import Accepts, Answers, Suspect, open_suspect
+from metav.suspects.answer_reading import reader_for
 from metav.suspects.asking import StoppedAskingError, ask_with_care, is_service
 from metav.suspects.asking_options import AskingOptions
 from metav.suspects.asking_record import AskingRecord, CarefulAnswers
-from metav.tasks.kinds import kind_of
 from metav.verdicts.access import Access
 from metav.verdicts.access_rules import AccessRule, rule_for
 from metav.verdicts.competence import Competence, judge_competence
@@ -30,6 +30,7 @@ from metav.verdicts.novelty import Novelty
 from metav.verdicts.reading import Reading, read_answers, readable
 from metav.verdicts.steadiness import unsteadiness
 from metav.verdicts.verdict import Decision, Verdict
+from metav.verifiers.places import Places
 
 SIMULATIONS = 64
 """How often noise as it was measured is added to a suspect's answers, to see whether the decision changes."""
@@ -64,8 +65,10 @@ def verify(
     accepts: what a callable is given, "numpy" or "torch"; None tries (see `CallableSuspect`).
     asking: how carefully it is asked.
     options: fields of `AskingOptions`, to replace some of `asking`: batch_size, log, budget, rate, decoys, ...; and how
-        a file or a service is asked: input, constants, output, layout, provider, timeout, headers, trust_code (see
-        `open_suspect`).
+        the suspect is asked (see `open_suspect`). Of models with several inputs and outputs: input, the name of the one
+        that takes the queries; constants, what the others are given, by name; output, which part of the answer counts,
+        where several fit: a name ("logits"), a number, or a function from the answer to an array. Of files and services
+        layout, provider, timeout, headers, trust_code.
 
     A suspect that fails, or whose answers do not fit, vary too much or not at all, gives INCONCLUSIVE.
 
@@ -112,10 +115,10 @@ class _Named:
 
 
 def _answers(fp: Fingerprint, suspect: Suspect, options: AskingOptions) -> Answers:
-    labels = kind_of(fp.task.name).answers_classes
     if options.is_plain and not is_service(suspect):
-        return suspect.answer(fp.queries, outputs=fp.task.outputs, batch_size=options.batch_size, labels=labels)
-    return ask_with_care(suspect, fp, options, labels=labels)
+        reader = reader_for(fp.task, suspect.interface.output)
+        return suspect.answer(fp.queries, outputs=fp.task.outputs, batch_size=options.batch_size, reader=reader)
+    return ask_with_care(suspect, fp, options)
 
 
 def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
@@ -127,7 +130,7 @@ def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
     if unsteady is not None:
         return _Case(fp, suspect, answers=answers).inconclusive(*unsteady)
     reading = read_answers(fp, answers)
-    rows, rule = readable(reading.rows, reading.access), rule_for(fp, reading.access)
+    rows, rule = readable(reading.rows, reading.access, fp.task.places), rule_for(fp, reading.access)
     case = _Case(fp, suspect, answers=answers, reading=reading, access_rule=rule)
     if rule is None:
         return case.inconclusive("access", _too_little(reading.access, 0.0))
@@ -187,7 +190,7 @@ def _competence(fp: Fingerprint, rows: FloatArray, trained: FloatArray) -> Compe
     if fp.truth is None or len(fp.truth) < FEWEST_NATURAL:
         return None
     natural = slice(fp.adaptive, len(fp.queries))
-    name = kind_of(fp.task.name).name
+    name = fp.task.kind.name
     return judge_competence(rows[natural], fp.truth, name, calibration=trained[:, natural], seed=fp.seed)
 
 
@@ -236,6 +239,7 @@ class _Case:
             noise=None if self.answers is None else self.answers.noise,
             commitment=self.fp.commitment,
             suspect=harmless(self.suspect.description),
+            class_names=self.fp.task.class_names,
             asking=self.answers.record if isinstance(self.answers, CarefulAnswers) else self.record,
         )
 
@@ -252,7 +256,7 @@ def _flips(fp: Fingerprint, reading: Reading, answers: Answers, rule: AccessRule
         # the difference of two answers has twice the variance of one; whole rows keep how outputs vary together
         noise = differences[random.integers(len(differences), size=len(reading.rows))] / (math.sqrt(2) * scale)
         noisy = reading.rows + noise * random.choice([-1.0, 1.0], size=(len(noise), 1))
-        logit = _logit(fp, rule, readable(_like(reading.rows, noisy), reading.access))
+        logit = _logit(fp, rule, readable(_like(reading.rows, noisy, fp.task.places), reading.access, fp.task.places))
         flipped += logit is None or (logit >= rule.calibration.threshold) != matched
     return flipped / SIMULATIONS
 
@@ -267,11 +271,13 @@ def _logit(fp: Fingerprint, rule: AccessRule, rows: FloatArray) -> float | None:
         return None
 
 
-def _like(responses: NDArray[Any], noisy: NDArray[Any]) -> NDArray[Any]:
-    """Return noisy answers, made probabilities again where the answers are probabilities.
+def _like(responses: NDArray[Any], noisy: NDArray[Any], places: Places | None) -> NDArray[Any]:
+    """Return noisy answers, made probabilities again where the answers, or their places, are probabilities.
 
     The view would otherwise read them as logits.
     """
+    if places is not None:
+        return places.joined(_like(places.rows(responses), places.rows(noisy), None))
     sums = responses.sum(axis=1, keepdims=True)
     if (responses < 0).any() or (np.abs(sums - 1) > 1e-2).any():
         return noisy

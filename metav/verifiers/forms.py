@@ -374,6 +374,11 @@ def log_softmax(rows: Numbers) -> Numbers:
     return result
 
 
+def log_probabilities(responses: ArrayLike) -> Numbers:
+    """Return answers (..., N, K), logits or probabilities as the core reads them, as log-probabilities above FLOOR."""
+    return np.log(np.maximum(as_probabilities(responses), FLOOR))
+
+
 def as_probabilities(responses: ArrayLike) -> Numbers:
     """Return answers (..., N, K), each model's logits or probabilities as the core reads them, as probabilities."""
     rows = np.asarray(responses, dtype=np.float64)

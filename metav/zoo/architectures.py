@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metav.errors import InputError, ModelError
 from metav.models.architectures import Architecture, PlainArchitecture, build
 from metav.models.running import predict
+from metav.support.model_interface import PLAIN, ModelInterface
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_backward
 
@@ -61,8 +62,11 @@ def listed(architectures: object) -> list[Architecture]:
     return list(architectures)
 
 
-def check_architectures(architectures: Sequence[Architecture], task: Task) -> None:
-    """Raise ModelError, naming the index, unless each architecture gives a model that fits the task."""
+def check_architectures(architectures: Sequence[Architecture], task: Task, interface: ModelInterface = PLAIN) -> None:
+    """Raise ModelError, naming the index, unless each architecture gives a model that fits the task.
+
+    interface: how they are called and what of their answers counts, as far as it suits them.
+    """
     for index, architecture in enumerate(architectures):
         if not callable(architecture):
             raise ModelError(
@@ -76,6 +80,7 @@ def check_architectures(architectures: Sequence[Architecture], task: Task) -> No
             )
         try:
             model = build(architecture, 0)
+            model = task.adapted(model, interface.suiting(model.forward))
             task.check_model(model)
             check_backward(model, task)
         except Exception as error:

@@ -10,12 +10,15 @@ from typing import Any, TypedDict, Unpack
 from torch import nn
 
 from metav.errors import InputError, ModelError, ZooError
+from metav.models.adapters import adapted_architecture
 from metav.models.architectures import Architecture, OwnerArchitecture
 from metav.models.running import copied
 from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import seed_number
 from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
+from metav.support.model_answers import OutputChoice
+from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.processor import job_count
 from metav.support.progress import progress_bar
 from metav.support.randomness import isolated_rng
@@ -49,6 +52,8 @@ from metav.zoo.training import ZooContext
 from metav.zoo.workers import train_missing
 from metav.zoo.zoo import Zoo, ZooModel
 
+POSITIVES = NEGATIVES = 48
+"""Training runs of derived and of independent models in a zoo, where nobody says otherwise."""
 FOREIGN_ARCHITECTURE = -1
 """Stands for an architecture that is none of those that the zoo was built with."""
 
@@ -73,6 +78,9 @@ class BuildOptions(TypedDict, total=False):
         are at least half of the independent ones, the hard ones. None: recipes are drawn at random. It is worth giving
         wherever the owner was not trained by `task.train`.
     independent: trained models that the user has and that do not derive from the owner's, on top of `negatives`.
+    output, input, constants: how models are called and which part of their answers counts, where that is
+        not one tensor to one that fits the task (see `metav.adapt_model`); of models that the recipe returns as well,
+        and as far as they have such inputs and parts, of architectures and independent models.
     progress: None shows a bar on a terminal, False never, True always.
     """
 
@@ -85,6 +93,9 @@ class BuildOptions(TypedDict, total=False):
     families: Sequence[str] | str | None
     recipe: Recipe | None
     independent: Sequence[nn.Module]
+    output: OutputChoice | None
+    input: str | None
+    constants: Mapping[str, Any] | None
     progress: bool | None
 
 
@@ -92,8 +103,8 @@ def build_zoo(
     owner: nn.Module,
     task: Task,
     *,
-    positives: int = 48,
-    negatives: int = 48,
+    positives: int = POSITIVES,
+    negatives: int = NEGATIVES,
     snapshots: int = 2,
     shares: Mapping[str, tuple[float, float, float]] | None = None,
     free_negatives: bool = True,
@@ -166,19 +177,32 @@ def _build(
     families: Sequence[str] | str | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
+    output: OutputChoice | None = None,
+    input: str | None = None,
+    constants: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Zoo:
     task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
     jobs = None if jobs is None else job_count(jobs)
+    interface = ModelInterface(output=output, input=input, constants=constants or {})
     if recipe is not None:
         check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), fixed_arithmetic():
-        tasks, is_cached = (thief_task, other_task), store is not None
-        context = zoo_context(owner, task, tasks, architectures, suspects, recipe=recipe, is_cached=is_cached)
+        context = zoo_context(
+            owner,
+            task,
+            (thief_task, other_task),
+            architectures,
+            suspects,
+            recipe=recipe,
+            is_cached=store is not None,
+            interface=interface,
+        )
         owner_metric = float(task.metric(context.owner))
-        given = check_given(independent, context.owner, task, context.least_useful)
+        given = check_given(independent, context.owner, task, context.least_useful, interface)
         unfit = unfit_families(context.owner, task)
+    _warn_of_useless(context, owner_metric)
     plan = plan_zoo(
         task,
         positives=sizes[0],
@@ -205,6 +229,7 @@ def _build(
         owner_metric=owner_metric,
         free=make_free_negatives(task, models, context.architectures, seed=seed) if free else (),
         standing=standing,
+        interface=interface,
     )
 
 
@@ -265,6 +290,7 @@ def zoo_context(
     *,
     recipe: Recipe | None = None,
     is_cached: bool = False,
+    interface: ModelInterface = PLAIN,
 ) -> ZooContext:
     """Return what the models are made from, after checking that owner and architectures fit the task.
 
@@ -272,16 +298,21 @@ def zoo_context(
     suspects: whether the default architectures are those of suspects.
     recipe: how the owner's model was trained; None where it is not told.
     is_cached: whether there is a cache.
+    interface: how the owner's model is called, and what of its answer counts.
 
     Warns where a cache cannot be used.
 
     Raises ModelError or InputError where something does not fit.
     """
-    clone = copied(owner)
+    clone = task.adapted(copied(owner), interface)
     task.check_model(clone)
     check_trainable(clone, task)
     others = plain_architectures(clone, task, unusual=suspects) if architectures is None else listed(architectures)
-    check_architectures(others, task)
+    check_architectures(others, task, interface)
+    others = [
+        adapted_architecture(entry, lambda model: task.adapted(model, interface.suiting(model.forward)))
+        for entry in others
+    ]
     own = OwnerArchitecture(clone)
     thief_task, other_task = (
         None if given is None else as_task(given, name=name)
@@ -436,6 +467,22 @@ def _independent_model(planned: PlannedModel, model: nn.Module, metric: float) -
         share=planned.share,
         architecture=FOREIGN_ARCHITECTURE,
         metric=metric,
+    )
+
+
+def _warn_of_useless(context: ZooContext, metric: float) -> None:
+    """Warn, before anything is trained, of an owner's model that does not do the task on these data."""
+    task = context.task
+    if context.least_useful is not None or task.baseline is None:
+        return
+    lower, upper = float(task.lower.min()), float(task.upper.max())
+    names = ", ".join(task.class_names[:5])
+    order = f", and classes in the order of its outputs ({names})" if names else ""
+    warnings.warn(
+        f"the owner's model has {task.metric_name} {metric:.4g} on these data, no better than a constant answer "
+        f"({task.baseline:.4g}); check that inputs are scaled as in its training (here {lower:.4g} to {upper:.4g})"
+        f"{order}",
+        stacklevel=5,
     )
 
 

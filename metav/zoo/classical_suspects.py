@@ -53,7 +53,7 @@ class ClassicalSuspect(nn.Module):
 
 def takes_classical(task: Task) -> bool:
     """Return whether scikit-learn is installed, and the inputs are vectors or small images, so that it can be used."""
-    if not isinstance(task, ArrayTask) or task.targets is None or task.kind.inputs_are_latents:
+    if not isinstance(task, ArrayTask) or task.targets is None or task.kind.inputs_are_latents or task.places:
         return False
     return math.prod(task.input_shape) <= MOST_FEATURES and importlib.util.find_spec("sklearn") is not None
 

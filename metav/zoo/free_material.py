@@ -87,11 +87,12 @@ def material_of(task: Task, zoo_models: Sequence[ZooModel], architectures: Seque
     if not architectures:
         raise ZooError("free negatives need an architecture, which tells the shape of answers; pass at least one")
     natural = natural_inputs(task)[:ANCHORS]
-    probe = build(architectures[0], 0)
+    probe = task.read(build(architectures[0], 0))
     output_shape = tuple(predict(probe, natural[:2]).shape[1:])
     outputs = math.prod(output_shape)
     answers = _answers(task, outputs)
-    models = [entry.model for entry in zoo_models if not entry.is_positive and entry.fraction == 1.0] or [probe]
+    finished = [entry.model for entry in zoo_models if not entry.is_positive and entry.fraction == 1.0]
+    models = [task.read(model) for model in finished] or [probe]
     center, scale, span = torch.zeros(outputs), torch.ones(outputs), (-math.inf, math.inf)
     if answers != "classes":
         known = numeric_targets(task)

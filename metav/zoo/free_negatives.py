@@ -8,6 +8,7 @@ network, none is kept in a cache, and they are counted apart from the independen
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -228,7 +229,8 @@ class _Dealer:
         own_seed = derive_seed(self.seed, "free", kind.name, number)
         generator = torch.Generator().manual_seed(own_seed)
         chosen = [sources[int(place)] for place in torch.randperm(len(sources), generator=generator)[: kind.sources]]
-        model = kind.make(self.material, [entry.model for entry in chosen], number, generator)
+        task = self.material.task
+        model = kind.make(self.material, [task.read(entry.model) for entry in chosen], number, generator)
         if model is None:
             return None
         model = model.to(self.material.device).eval()
@@ -246,5 +248,6 @@ class _Dealer:
             fraction=1.0,
             share=share,
             architecture=chosen[0].architecture if chosen else -1,
-            metric=float(self.material.task.metric(model)),
+            # what answers at the places that are read is no model of the whole task
+            metric=math.nan if task.places else float(task.metric(model)),
         )

@@ -351,7 +351,7 @@ def untrained(material: Material, _: Sources, number: int, generator: torch.Gene
     """Return a fresh network, of one architecture after the other."""
     architecture = material.architectures[number % len(material.architectures)]
     model = build(architecture, int(torch.randint(2**62, (1,), generator=generator)))
-    return frozen(model)
+    return frozen(material.task.read(model))
 
 
 def permuted_outputs(material: Material, sources: Sources, number: int, generator: torch.Generator) -> nn.Module | None:

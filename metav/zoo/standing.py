@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from metav.models.running import predict
 from metav.tasks.array_task import ArrayTask
 from metav.tasks.arrays import evenly
 from metav.tasks.base import Task
@@ -138,8 +137,8 @@ def measurements(task: Task, model: nn.Module) -> Measurements:
     for part, every in (("training", task.training_indices), ("validation", task.validation_indices)):
         if len(every) == 0:
             continue
-        indices = evenly(every, MOST_EXAMPLES)
-        outputs, targets = predict(model, task.examples[indices]), task.targets[indices]
+        indices = evenly(every, task.measured_at_once(MOST_EXAMPLES))
+        outputs, targets = task.answers(model, task.examples[indices]), task.targets[indices]
         if task.kind.answers_classes:
             logs = log_probabilities(outputs)
             found["confidence", part] = float(logs.amax(dim=1).mean())

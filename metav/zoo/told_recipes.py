@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError, MetavError, ModelError, ZooError
+from metav.models.adapters import adapted_like, bare
 from metav.models.copying import state_names, unwrapped
 from metav.models.identity import tensor_digest
 from metav.models.running import copied, frozen, predict
+from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_backward
@@ -64,16 +66,17 @@ def told_model(recipe: Recipe, seed: int, owner: nn.Module, task: Task) -> nn.Mo
     Raises ModelError for what does not fit the owner's class or the task, ZooError for the owner's own weights.
     """
     number = recipe_seed(seed)
-    model = unwrapped(_called(recipe, number))
+    model = adapted_like(unwrapped(_called(recipe, number)), owner)
     twin = copied(owner)
+    names = tuple(type(bare(entry)).__qualname__ for entry in (model, owner))
     state, wanted = state_names(model), tensor_state(twin.state_dict())
     unlike = [name for name in (*wanted, *state) if _shape(state, name) != _shape(wanted, name)]
     remedy = "a recipe must return models of the owner's own class; others can be given as independent="
     if unlike:
         raise ModelError(
-            f"recipe({number}) returns a {type(model).__qualname__} whose {unlike[0]} has shape "
+            f"recipe({number}) returns a {names[0]} whose {unlike[0]} has shape "
             f"{_shape(state, unlike[0])}, expected {_shape(wanted, unlike[0])} as in the owner's "
-            f"{type(owner).__qualname__}; {remedy}"
+            f"{names[1]}; {remedy}"
         )
     twin.load_state_dict(dict(state), strict=False)
     try:
@@ -82,8 +85,8 @@ def told_model(recipe: Recipe, seed: int, owner: nn.Module, task: Task) -> nn.Mo
         raise ModelError(f"the model of recipe({number}) does not fit the task: {error}") from error
     if not _answer_alike(model, twin, task):
         raise ModelError(
-            f"recipe({number}) returns a {type(model).__qualname__} that answers otherwise than the owner's "
-            f"{type(owner).__qualname__} with the same weights; {remedy}"
+            f"recipe({number}) returns a {names[0]} that answers otherwise than the owner's {names[1]} with the same "
+            f"weights; {remedy}"
         )
     own = tensor_state(copied(owner).state_dict())
     if all(torch.equal(tensor, own[name]) for name, tensor in tensor_state(twin.state_dict()).items()):
@@ -130,11 +133,14 @@ def check_useful(name: str, metric: float, task: Task, least: float | None) -> N
         )
 
 
-def check_given(given: Any, owner: nn.Module, task: Task, least: float | None) -> list[tuple[nn.Module, float]]:
+def check_given(
+    given: Any, owner: nn.Module, task: Task, least: float | None, interface: ModelInterface = PLAIN
+) -> list[tuple[nn.Module, float]]:
     """Return frozen copies of the models that the user has, each with its metric.
 
     given: a sequence of independent models.
     least: see `check_useful`.
+    interface: how they are called and what of their answers counts, as far as it suits them.
 
     Raises ModelError or ZooError for what is no independent model of the task.
     """
@@ -148,6 +154,7 @@ def check_given(given: Any, owner: nn.Module, task: Task, least: float | None) -
             raise ModelError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; pass the trained model")
         clone = frozen(copied(model))
         try:
+            clone = task.adapted(clone, interface.suiting(clone.forward))
             task.check_model(clone)
             check_backward(clone, task)
         except MetavError as error:

@@ -176,7 +176,11 @@ def _pickled(context: object) -> bytes:
 
     told: tuple[object, ...] = ()
     if isinstance(context, training.ZooContext):
-        told = (context.recipe, *context.architectures, type(context.owner), type(context.task))
+        users = [context.owner, *(getattr(entry, "like", None) for entry in context.architectures)]
+        parts = {type(part) for model in users if model is not None for part in model.modules()}
+        chosen = [getattr(model, "output", None) for model in users]
+        callables = [getattr(entry, "architecture", entry) for entry in context.architectures]
+        told = (context.recipe, *callables, *chosen, *parts, type(context.task))
     with _PICKLING, ExitStack() as stack:
         for module in {name for entry in told if (name := getattr(entry, "__module__", None)) in sys.modules}:
             # the main module's code always travels by value

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from metav.errors import ZooError
 from metav.support.html_tables import html_table
+from metav.support.model_interface import PLAIN, ModelInterface
+from metav.tasks.base import Task
 from metav.zoo.standing import OwnerStanding
 
 
@@ -60,6 +62,7 @@ class Zoo:
     free: negatives that cost no training (`metav.zoo.free_negatives`). They are no part of `models`, nor of any count
         of independent models: nobody trained them to compete with the owner's.
     standing: where the owner's model stands among the independent ones; None where it was not measured.
+    interface: how the user's models are called, and what of their answers counts.
     """
 
     models: tuple[ZooModel, ...]
@@ -70,6 +73,7 @@ class Zoo:
     owner_metric: float | None = None
     free: tuple[ZooModel, ...] = ()
     standing: OwnerStanding | None = None
+    interface: ModelInterface = PLAIN
 
     def __iter__(self) -> Iterator[ZooModel]:
         return iter(self.models)
@@ -87,6 +91,11 @@ class Zoo:
         """The independent models, snapshots included."""
         return tuple(entry for entry in self.models if not entry.is_positive)
 
+    @property
+    def smaller_class(self) -> int:
+        """Training runs of derived or of independent models, whichever are fewer."""
+        return min(len({entry.run for entry in group}) for group in (self.positives, self.negatives))
+
     def share(self, name: str, *, free: bool = False) -> tuple[ZooModel, ...]:
         """Return the models of one share: "optimize", "select", "calibrate" or "test".
 
@@ -97,6 +106,14 @@ class Zoo:
         if name not in ("optimize", "select", "calibrate", "test"):
             raise ZooError(f"share must be optimize, select, calibrate or test, got {name!r}")
         return tuple(entry for entry in (*self.models, *(self.free if free else ())) if entry.share == name)
+
+    def read_by(self, task: Task) -> Zoo:
+        """Return the zoo with its models as a fingerprint of the task reads them (`Task.read`)."""
+        if task.places is None:
+            return self
+        models = tuple(replace(entry, model=task.read(entry.model).eval()) for entry in self.models)
+        free = tuple(replace(entry, model=task.read(entry.model, is_read=True).eval()) for entry in self.free)
+        return replace(self, models=models, free=free)
 
     def summary(self) -> dict[str, Any]:
         """Return counts of runs and snapshots per family and share, with the range of metrics; fit for JSON."""

@@ -24,6 +24,7 @@ from small_fingerprints import (
     OUTPUTS,
     QUERIES,
     handmade,
+    handmade_of_places,
     handmade_of_version_1,
     member,
     numbers,
@@ -45,6 +46,7 @@ MADE = {
     "a regressor's": handmade,
     "a classifier's": lambda: handmade(view="relative"),
     "of version 1": handmade_of_version_1,
+    "of pixels": handmade_of_places,
 }
 WRONG: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2**31, 2**63, 10**30),
@@ -129,7 +131,11 @@ def suspects_of(fp: Fingerprint) -> list[Any]:
     if fp.calibration_models is None:
         return [numbers(len(fp.queries), fp.task.outputs, seed=4)]
     responses = fp.calibration_models.responses
-    return [responses[0], responses[-3], np.round(responses[1]), numbers(*responses[0].shape, seed=9)]
+    suspects = [responses[0], responses[-3], np.round(responses[1]), numbers(*responses[0].shape, seed=9)]
+    if fp.task.places is None:
+        return suspects
+    # the one pixel that is read, at all places
+    return [np.repeat(answers[:, :, None], fp.task.places.count, axis=2) for answers in suspects]
 
 
 def check_wrong_values(name: str, path, *, every: int) -> None:

@@ -6,14 +6,16 @@ import copy
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_fingerprints import OUTPUTS, QUERIES, handmade, handmade_task, member, numbers, rule
+from small_fingerprints import OUTPUTS, QUERIES, handmade, handmade_of_places, handmade_task, member, numbers, rule
 
 from metav.errors import InputError
-from metav.fingerprints.fingerprint import derive_salt
+from metav.fingerprints.fingerprint import derive_salt, load
 from metav.verifiers.meta_verifier import MetaVerifier
+from metav.verifiers.places import Places
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,44 @@ def test_the_card_escapes_names():
     assert fp.commitment in fp._repr_html_()
     assert fp.commitment[:12] in repr(fp)
     assert "6 queries of shape (2, 2), 4 of them optimised" in repr(fp)
+
+
+def test_places_names_and_the_name_of_the_output_are_kept_in_the_file(tmp_path):
+    fp = handmade_of_places()
+    fp.save(tmp_path / "a.metav")
+    loaded = load(tmp_path / "a.metav")
+    assert loaded.task == fp.task
+    assert loaded.commitment == fp.commitment
+    assert loaded.to_dict()["task"]["class_names"] == ["sea", "land", "ice"]
+    assert pickle.loads(pickle.dumps(fp)).task == fp.task
+    assert "places" not in handmade().to_dict()["task"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"name": "classification", "view": "tempered", "places": Places(classes=3, shape=(4,), chosen=(2,))},
+            "no places",
+        ),
+        ({"name": "segmentation", "places": Places(classes=2, shape=(4,), chosen=(2,))}, "places must hold 3 numbers"),
+        ({"class_names": ("a", "b")}, "class_names must name 3 classes, got 2"),
+        ({"class_names": ("a", "b", "a")}, "class_names must be different texts"),
+        ({"class_names": (1, 2, 3)}, "class_names must be different texts"),
+        ({"output_name": 3}, "different texts"),
+    ],
+)
+def test_names_and_places_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        handmade_task(**{"name": "classification", **changes})
+
+
+@pytest.mark.parametrize(
+    "truth", [np.array([0, 2]), np.array([[0], [3]]), np.array([[0.5], [1.0]]), np.zeros((2, 2), int)]
+)
+def test_truth_of_other_places_is_refused(truth):
+    with pytest.raises(InputError, match="truth must hold classes of 1 places per query"):
+        replace(handmade_of_places(), truth=np.array(truth))
 
 
 def test_salts_follow_seed_and_owner():

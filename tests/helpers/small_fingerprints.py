@@ -20,6 +20,7 @@ from metav.statistics.calibration_models import CalibrationModels
 from metav.support.randomness import isolated_rng, single_thread
 from metav.tasks.classification import Classification
 from metav.verifiers.meta_verifier import Member, MetaVerifier
+from metav.verifiers.places import Places
 from metav.zoo.zoo import Zoo
 
 QUERIES, OUTPUTS = 6, 3
@@ -110,6 +111,15 @@ def handmade(**changes: Any) -> Fingerprint:
         "check": {"owner_matches": True, "owner_score": 0.875},
     }
     return Fingerprint(**{**options, **changes})
+
+
+def handmade_of_places() -> Fingerprint:
+    """The hand-made fingerprint as one of four pixels of three named classes, of which one pixel is read."""
+    names = {"class_names": ("sea", "land", "ice"), "output_name": "logits"}
+    task = handmade_task(
+        name="segmentation", view="relative", places=Places(classes=3, shape=(4,), chosen=(2,)), **names
+    )
+    return handmade(view="relative", task=task, truth=np.array([[0], [2]]))
 
 
 def handmade_of_version_1() -> Fingerprint:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
-from small_fingerprints import small_task, small_zoo
+from small_fingerprints import small_options, small_owner, small_task, small_zoo
 from torch import nn
 
+import metav
+import metav.fingerprinting
+from metav.errors import InputError
 from metav.optimization.options import OptimizationOptions
-from metav.optimization.settings import resolve_settings
+from metav.optimization.settings import check_options, natural_needed, resolve_settings
 from metav.zoo.zoo import Zoo, ZooModel
 
 
@@ -65,3 +71,39 @@ def test_what_the_task_says_stands_where_no_option_does():
     assert (found.view, found.levels) == (task.view, task.levels)
     found = resolve_settings(OptimizationOptions(view="label", levels=16), task, small_zoo())
     assert (found.view, found.levels) == ("label", 16)
+
+
+# Whether a task can be asked so much ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", ["tempered", "label", "identity"])
+@pytest.mark.parametrize("surrogates", [12, 130, 200])
+@pytest.mark.parametrize("adaptive", [None, 0.0, 0.5, 1.0])
+def test_the_number_that_is_named_fits_and_one_more_does_not(view, surrogates, adaptive):
+    task = small_task()
+    wanted = OptimizationOptions(queries=30_000, view=view, adaptive=adaptive)
+    if natural_needed(wanted, task, surrogates) <= len(task.examples):
+        check_options(wanted, task, surrogates)
+        return
+    with pytest.raises(
+        InputError, match=r"30000 queries need .* different natural inputs, and the task has 400"
+    ) as caught:
+        check_options(wanted, task, surrogates)
+    named = int(re.search(r"ask for queries=(\d+) at most", str(caught.value)).group(1))
+    check_options(replace(wanted, queries=named), task, surrogates)
+    with pytest.raises(InputError, match=f"ask for queries={named} at most"):
+        check_options(replace(wanted, queries=named + 1), task, surrogates)
+
+
+def test_queries_that_fit_are_found_and_others_refused_before_anything_is_trained(monkeypatch):
+    task = small_task().subset(range(30))
+    zoo = replace(small_zoo(), task_digest=task.digest())
+    fp = metav.fingerprint(small_owner(), task, zoo=zoo, options=small_options(queries=122, steps=1))
+    assert (len(fp.queries), fp.adaptive) == (122, 92)
+    monkeypatch.setattr(metav.fingerprinting, "build_zoo", lambda *_, **__: pytest.fail("a zoo was built"))
+    with pytest.raises(
+        InputError, match="10000 queries need 2500 different natural inputs, and the task has 30; ask for"
+    ):
+        metav.fingerprint(small_owner(), task, queries=10_000)
+    with pytest.raises(InputError, match="view must be one of"):
+        metav.fingerprint(small_owner(), task, options=OptimizationOptions(view="topk"))

@@ -360,13 +360,19 @@ BAD = {
     "no outputs": (lambda q: linear(q)[:, :0], "wrong_outputs", "answers 0 numbers per query"),
     "text": (lambda q: ["cat"] * len(q), "not_numeric", "list of <U3, expected real numbers"),
     "None": (lambda q: None, "not_numeric", "NoneType of object"),
-    "dictionary": (lambda q: {"logits": linear(q)}, "not_numeric", "dict of object, .* return"),
+    "dictionary": (lambda q: {"logits": linear(q)[:, 1:]}, "wrong_outputs", r"dict with logits \(20, 9\), expected"),
+    "two that fit": (
+        lambda q: {"first": linear(q), "second": -linear(q)},
+        "wrong_outputs",
+        r"several parts of the answer fit: first \(20, 10\), second \(20, 10\); name one with output=",
+    ),
+    "empty dictionary": (lambda q: {}, "not_numeric", "dict of object"),
     "complex": (lambda q: linear(q) * 1j, "not_numeric", "complex"),
     "complex tensor": (lambda q: torch.from_numpy(linear(q)) * 1j, "not_numeric", "complex"),
     "objects": (lambda q: linear(q).astype(object), "not_numeric", "object"),
     "sparse": (lambda q: torch.from_numpy(linear(q)).to_sparse(), "not_numeric", "no array of numbers"),
     "ragged": (lambda q: [[1.0] * (1 + i % 2) for i in range(len(q))], "ragged", "no rectangular array"),
-    "several outputs": (lambda q: (torch.zeros(20, 10), torch.zeros(20, 3)), "ragged", "return one array"),
+    "several outputs": (lambda q: (torch.zeros(20, 9), torch.zeros(20, 3)), "wrong_outputs", r"1 \(20, 3\)"),
 }
 
 
@@ -494,8 +500,13 @@ def test_files_that_cannot_be_read_are_refused(name, content, message, tmp_path)
 
 def test_several_arrays_need_a_name(tmp_path):
     np.savez(tmp_path / "a.npz", x=ANSWERS, y=ANSWERS)
-    with pytest.raises(InputError, match='holds the arrays x, y; expected one, or one named "answers"'):
-        open_suspect(tmp_path / "a.npz")
+    same = ask(tmp_path / "a.npz").responses
+    assert np.array_equal(same, ANSWERS)  # under two names, but one answer
+    np.savez(tmp_path / "a.npz", x=ANSWERS, y=-ANSWERS, queries=QUERIES)
+    with pytest.raises(SuspectError, match=r"several parts of the answer fit: x \(20, 10\), y \(20, 10\)"):
+        ask(tmp_path / "a.npz")
+    second = open_suspect(tmp_path / "a.npz", output="y").answer(QUERIES, outputs=OUTPUTS).responses
+    assert np.array_equal(second, -ANSWERS)
 
 
 def test_files_that_are_or_unpack_to_more_than_allowed_are_refused(tmp_path, monkeypatch):
@@ -539,7 +550,7 @@ def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path):
         (ResidualCNN, "is the class ResidualCNN, expected a trained model: pass an instance"),
         (None, "suspect of type NoneType cannot be asked; expected a torch.nn.Module"),
         (3, "suspect of type int"),
-        ({"answers": ANSWERS}, "suspect of type dict"),
+        ({"answers": "text"}, "suspect of type dict"),
         (b"model.npy", "suspect of type bytes"),
     ],
 )

@@ -218,6 +218,43 @@ def test_one_failed_calibration_model_among_many_does_not_move_the_line():
     assert required_skill(np.append(strong, 0.0)) == pytest.approx(required_skill(strong), abs=0.05)
 
 
+# Several places ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "segmentation"])
+def test_skill_of_several_places_is_cohens_kappa_of_each_label_or_of_all_pixels(kind):
+    random = np.random.default_rng(0)
+    outputs = 2 if kind == "multi-label" else 3
+    truth = random.integers(0, outputs, (50, 4))
+    truth[:, 3] = 0  # tells nothing as a label, is a pixel like any other
+    answers = gaussian(50, 4 * outputs, 1.0, seed=1) + 1.5 * np.eye(outputs)[truth].reshape(50, -1)
+    value, skill = measure_competence(answers, truth, kind)
+    found = answers.reshape(50, 4, outputs).argmax(axis=2)
+    assert value == pytest.approx((found == truth).mean())
+    if kind == "multi-label":
+        wanted = np.mean([cohen_kappa_score(truth[:, label], found[:, label]) for label in range(3)])
+    else:
+        wanted = cohen_kappa_score(truth.ravel(), found.ravel())
+    assert skill == pytest.approx(wanted)
+    values, skills = measure_competence(np.stack([answers, -answers]), truth, kind)
+    assert (values[0], skills[0]) == pytest.approx((float(value), float(skill)))
+    perfect = np.eye(outputs)[truth].reshape(50, -1)
+    assert measure_competence(perfect, truth, kind)[1] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "segmentation"])
+def test_noise_at_several_places_is_not_competent(kind):
+    outputs = 2 if kind == "multi-label" else 3
+    truth = np.random.default_rng(0).integers(0, outputs, (40, 5))
+    right = np.eye(outputs)[truth].reshape(40, -1)
+    calibration = np.stack([right + gaussian(40, 5 * outputs, 0.7, seed=seed) for seed in range(20)])
+    assert judge_competence(calibration[0], truth, kind, calibration=calibration).is_competent
+    assert not judge_competence(
+        gaussian(40, 5 * outputs, 1.0, seed=99), truth, kind, calibration=calibration
+    ).is_competent
+    assert not judge_competence(np.roll(right, 1, axis=0), truth, kind, calibration=calibration).is_competent
+
+
 def test_generators_have_no_true_answers():
     assert measure_competence(np.zeros((3, 4)), np.zeros(3), "generation") is None
     assert judge_competence(np.zeros((3, 4)), np.zeros(3), "generation", calibration=np.zeros((2, 3, 4))) is None

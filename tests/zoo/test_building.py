@@ -227,6 +227,18 @@ def test_progress_is_silent_off_a_terminal(owner, task, capfd, progress, shown):
     assert bool(captured.err) == shown
 
 
+def test_an_owner_that_does_not_do_the_task_on_these_data_is_told_of_before_anything_is_trained():
+    images, labels = digits()
+    names = np.array([f"digit {number}" for number in range(10)])
+    bytes_of_images = (255 * images[:100]).astype(np.uint8)
+    task = Classification(bytes_of_images, names[(labels[:100] + 3) % 10], classes=names.tolist())
+    told = (
+        r"accuracy 0.* on these data, no better than a constant .* \(here 0 to 255\), and classes in the order of its"
+    )
+    with pytest.warns(UserWarning, match=told), pytest.raises(ZooError, match="positives"):
+        build_zoo(owner_of("classification"), task, positives=0)
+
+
 def one_layer() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
