@@ -32,7 +32,7 @@ typedef struct handle_guard {
 
 typedef struct core_call {
     module_state *state;
-    handle_guard *guard;   /* of the handle that is worked on; NULL: there is none */
+    handle_guard *guard; /* of the handle that is worked on; NULL: there is none */
     call_access access;
     const char *type_name; /* of that handle, for messages */
     bool entered;          /* the handle is open to this call */

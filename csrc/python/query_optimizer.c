@@ -7,7 +7,7 @@ typedef struct query_optimizer_object {
     PyObject_HEAD
     mv_query_optimizer *handle;
     handle_guard guard;
-    int dimensions;   /* of the queries; the shape is one allocation behind the object */
+    int dimensions; /* of the queries; the shape is one allocation behind the object */
     size_t *shape;
 } query_optimizer_object;
 

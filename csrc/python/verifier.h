@@ -7,7 +7,7 @@
 typedef struct verifier_object {
     PyObject_HEAD
     mv_verifier *handle;
-    PyObject *view;      /* its text, str */
+    PyObject *view; /* its text, str */
     handle_guard guard;
     atomic_ullong steps; /* of the handle, readable while it is changed */
 } verifier_object;
