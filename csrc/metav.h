@@ -6,8 +6,10 @@
  * Rules: a function that can fail returns an mv_status, and if it fails, its outputs and its handle are as they were.
  * There are two exceptions: mv_verifier_load sets *culprit; and mv_query_optimizer_update with MV_ERROR_GRADIENT has
  * moved the queries whose gradients are finite, and only the others, with their moments, are as they were. No function
- * keeps a pointer of the caller. Different handles may be used from different threads at once, one handle by one thread
- * at a time. What the process shares are the chosen instruction set and the pool of threads, both below.
+ * keeps a pointer of the caller. Different handles may be used from different threads at once. One handle serves many
+ * threads while all of them only read it (the functions that say so), or one thread that changes it. What the process
+ * shares are the chosen instruction set and the pool of threads, both below. A child of fork may go on with handles that
+ * were read at that moment; one that another thread was changing is half changed.
  */
 #ifndef METAV_H
 #define METAV_H
@@ -188,8 +190,9 @@ typedef struct mv_verifier_config {
 typedef struct mv_verifier mv_verifier;
 
 mv_status mv_verifier_create(const mv_verifier_config *config, mv_verifier **verifier);
-mv_status mv_verifier_copy(const mv_verifier *verifier, mv_verifier **copy); /* Adam state and step counter included */
-void mv_verifier_destroy(mv_verifier *verifier);                             /* NULL is fine */
+/* Adam's state and the step counter included. Only reads. */
+mv_status mv_verifier_copy(const mv_verifier *verifier, mv_verifier **copy);
+void mv_verifier_destroy(mv_verifier *verifier); /* NULL is fine */
 
 const mv_verifier_config *mv_verifier_get_config(const mv_verifier *verifier);
 uint64_t mv_verifier_get_steps(const mv_verifier *verifier); /* updates so far */
@@ -235,10 +238,10 @@ typedef struct mv_step_options {
 mv_status mv_verifier_step(mv_verifier *verifier, size_t models, const float *responses, const uint8_t *roles,
                            const mv_step_options *options, float *gradient, double *loss);
 
-/* logits (M) of responses (M, N, K); for `local` that of the mean score, clamped to [1e-7, 1 - 1e-7]. */
+/* logits (M) of responses (M, N, K); for `local` that of the mean score, clamped to [1e-7, 1 - 1e-7]. Only reads. */
 mv_status mv_verifier_logits(mv_verifier *verifier, size_t models, const float *responses, float *logits);
 
-/* scores (M) in [0, 1] of responses (M, N, K). */
+/* scores (M) in [0, 1] of responses (M, N, K). Only reads. */
 mv_status mv_verifier_scores(mv_verifier *verifier, size_t models, const float *responses, float *scores);
 
 /* A named tensor of one or two dimensions: (rows) or (rows, columns). */
@@ -258,7 +261,7 @@ enum { MV_MAX_PARAMETERS = 8 };
  * are free. The view does not matter. MV_ERROR_KIND, MV_ERROR_SIZE. */
 mv_status mv_kind_parameters(const mv_verifier_config *config, mv_parameter list[MV_MAX_PARAMETERS], size_t *count);
 
-/* Fills `list` with views of the handle's own memory, valid until its next change; returns how many. */
+/* Fills `list` with views of the handle's own memory, valid until its next change; returns how many. Only reads. */
 size_t mv_verifier_parameters(const mv_verifier *verifier, mv_parameter list[MV_MAX_PARAMETERS]);
 
 /* Copies all parameters from `list`, which must name each one once. Adam

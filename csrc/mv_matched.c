@@ -433,7 +433,7 @@ matched_fit_closed_form(mv_verifier *self, const float *owner, size_t models, co
                         double floor)
 {
     mv_matched fit = {0};
-    mv_workspace work;
+    mv_workspace work = {0};
     double *scratch = NULL; /* (models + 1, models) */
     size_t size;
     mv_status status = mv_workspace_prepare(self, models, &work);
@@ -470,6 +470,7 @@ matched_fit_closed_form(mv_verifier *self, const float *owner, size_t models, co
         fit = old;
     }
 done:
+    mv_workspace_release(self, &work);
     mv_free(scratch);
     release(&fit);
     return status;

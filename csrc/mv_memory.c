@@ -108,9 +108,11 @@ mv_arena_reserve(mv_arena *arena, size_t bytes)
     if (!memory) {
         return false;
     }
-    mv_free(arena->memory);
+    /* In this order: the child of a fork in between must not find memory that has been given back. */
+    char *old = arena->memory;
     arena->memory = memory;
     arena->size = bytes;
+    mv_free(old);
     return true;
 }
 

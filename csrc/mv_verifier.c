@@ -256,11 +256,23 @@ mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work)
     work->threads = mv_get_threads();
     work->gradient_scale = NULL;
     carve(self, models, &measure, work);
-    if (!mv_arena_reserve(&self->arena, measure.used)) {
+    work->has_arena = !atomic_exchange_explicit(&self->arena_taken, true, memory_order_acquire);
+    mv_arena *arena = work->has_arena ? &self->arena : &work->own;
+    if (!mv_arena_reserve(arena, measure.used)) {
         return MV_ERROR_MEMORY;
     }
-    carve(self, models, &self->arena, work);
+    carve(self, models, arena, work);
     return MV_OK;
+}
+
+void
+mv_workspace_release(mv_verifier *self, mv_workspace *work)
+{
+    mv_arena_free(&work->own);
+    if (work->has_arena) {
+        work->has_arena = false;
+        atomic_store_explicit(&self->arena_taken, false, memory_order_release);
+    }
 }
 
 /* Responses to logits --------------------------------------------------------------------------------------------- */
@@ -321,15 +333,15 @@ mv_verifier_features(const mv_verifier *self, size_t models, const float *respon
 mv_status
 mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses)
 {
-    mv_workspace work;
+    mv_workspace work = {0};
     const size_t features = self->features;
     const size_t outputs = self->config.outputs;
-    const mv_status status = mv_workspace_prepare(self, models, &work);
-    if (status) {
-        return status;
+    mv_status status = mv_workspace_prepare(self, models, &work);
+    if (!status && !mv_all_finite(responses, models * features)) {
+        status = MV_ERROR_RESPONSES;
     }
-    if (!mv_all_finite(responses, models * features)) {
-        return MV_ERROR_RESPONSES;
+    if (status) {
+        goto done;
     }
     for (size_t m = 0; m < models; m++) {
         mv_view_features(self->kernels, self->config.view, self->config.queries, outputs, responses + m * features,
@@ -357,7 +369,9 @@ mv_verifier_standardize(mv_verifier *self, size_t models, const float *responses
         self->scale[k] = (float)fmax(sqrt(squares[k] / count), scale_floor);
     }
     mv_verifier_invert_scale(self);
-    return MV_OK;
+done:
+    mv_workspace_release(self, &work);
+    return status;
 }
 
 static mv_status
@@ -366,7 +380,7 @@ check_use(const mv_verifier *self)
     return self->kind->check ? self->kind->check(self) : MV_OK;
 }
 
-/* work->logits (models, units) of raw responses */
+/* work->logits (models, units) of raw responses; the caller gives the workspace back. */
 static mv_status
 find_logits(mv_verifier *self, size_t models, const float *responses, mv_workspace *work)
 {
@@ -398,12 +412,9 @@ mean_score(const float *logits, size_t units)
 mv_status
 mv_verifier_logits(mv_verifier *self, size_t models, const float *responses, float *logits)
 {
-    mv_workspace work;
+    mv_workspace work = {0};
     const mv_status status = find_logits(self, models, responses, &work);
-    if (status) {
-        return status;
-    }
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; !status && m < models; m++) {
         if (!self->kind->unit_per_query) {
             logits[m] = work.logits[m];
             continue;
@@ -412,21 +423,20 @@ mv_verifier_logits(mv_verifier *self, size_t models, const float *responses, flo
         const double inside = fmin(fmax(score, SCORE_MARGIN), 1.0 - SCORE_MARGIN);
         logits[m] = (float)log(inside / (1.0 - inside));
     }
-    return MV_OK;
+    mv_workspace_release(self, &work);
+    return status;
 }
 
 mv_status
 mv_verifier_scores(mv_verifier *self, size_t models, const float *responses, float *scores)
 {
-    mv_workspace work;
+    mv_workspace work = {0};
     const mv_status status = find_logits(self, models, responses, &work);
-    if (status) {
-        return status;
-    }
-    for (size_t m = 0; m < models; m++) {
+    for (size_t m = 0; !status && m < models; m++) {
         scores[m] = (float)mean_score(work.logits + m * self->units, self->units);
     }
-    return MV_OK;
+    mv_workspace_release(self, &work);
+    return status;
 }
 
 /* The closed form ------------------------------------------------------------------------------------------------- */
@@ -554,7 +564,7 @@ mv_status
 mv_verifier_step(mv_verifier *self, size_t models, const float *responses, const uint8_t *roles,
                  const mv_step_options *options, float *gradient, double *loss)
 {
-    mv_workspace work;
+    mv_workspace work = {0};
     mv_adam_step adam;
     mv_status status = check_step(self, models, roles, options);
     if (!status) {
@@ -564,13 +574,14 @@ mv_verifier_step(mv_verifier *self, size_t models, const float *responses, const
         status = mv_verifier_features(self, models, responses, work.z, &work);
     }
     if (status) {
-        return status;
+        goto done;
     }
     mv_augment(self, models, roles, options, &work);
     self->kind->forward(self, &work, models);
     const double value = find_loss(self, models, roles, options, &work);
     if (!isfinite(value)) {
-        return MV_ERROR_LOSS;
+        status = MV_ERROR_LOSS;
+        goto done;
     }
     const bool by_backward = gradient && is_only_scaled(self, options);
     if (by_backward) {
@@ -587,5 +598,7 @@ mv_verifier_step(mv_verifier *self, size_t models, const float *responses, const
         self->adam_steps++;
     }
     *loss = value;
-    return MV_OK;
+done:
+    mv_workspace_release(self, &work);
+    return status;
 }

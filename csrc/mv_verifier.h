@@ -7,7 +7,10 @@
 #include "mv_memory.h"
 #include "mv_view.h"
 
-/* Scratch of one call with M models, carved from the handle's arena. N queries, K outputs, D = N * K features. */
+#include <stdatomic.h>
+
+/* Scratch of one call with M models, carved from the handle's arena, or from one of its own while another thread has that.
+ * N queries, K outputs, D = N * K features. */
 typedef struct mv_workspace {
     size_t threads;         /* that the call may use: so many have scratch of their own below */
     float *z;               /* (M, D) standardised features; `matched` subtracts its mean in place */
@@ -28,6 +31,8 @@ typedef struct mv_workspace {
      * Where that is one multiplication by 1 / scale, a kind with fuses_scale is asked to do it on the way: z_gradient
      * then is the caller's memory, and what belongs there is d loss / d z * gradient_scale. */
     const float *gradient_scale;
+    bool has_arena; /* of the handle */
+    mv_arena own;
 } mv_workspace;
 
 /* What a kind of verifier is. A kind is one file that fills this, and a row in the table of mv_verifier.c. */
@@ -103,13 +108,17 @@ struct mv_verifier {
     float *inverse_scale; /* (D) 1 / scale, once for every feature */
     void *extra;          /* what the kind keeps besides its parameters */
     mv_arena arena;
+    atomic_bool arena_taken; /* by one call; those beside it have memory of their own */
 };
 
 /* features = D and the number of trainable parameters; MV_ERROR_KIND or MV_ERROR_SIZE. */
 mv_status mv_verifier_check_sizes(const mv_verifier_config *config, size_t *features, size_t *trainable_count);
 
-/* Sets up the workspace for `models`; MV_ERROR_MEMORY or MV_ERROR_SIZE. */
+/* Sets up a zeroed workspace for `models`; MV_ERROR_MEMORY or MV_ERROR_SIZE. */
 mv_status mv_workspace_prepare(mv_verifier *self, size_t models, mv_workspace *work);
+
+/* Gives back what prepare took, whether it succeeded or was never called. */
+void mv_workspace_release(mv_verifier *self, mv_workspace *work);
 
 /* z (M, D) of raw responses; MV_ERROR_RESPONSES. */
 mv_status mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z,

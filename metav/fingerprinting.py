@@ -24,6 +24,7 @@ from metav.optimization.options import OptimizationOptions
 from metav.optimization.settings import check_options
 from metav.statistics.calibration import DEFAULT_FPR
 from metav.support.arguments import query_count, seed_number
+from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import ModelInterface
@@ -116,7 +117,7 @@ def fingerprint(
             jobs=jobs,
             progress=progress,
         )
-    with isolated_rng(derive_seed(seed, "fingerprint")):
+    with fixed_arithmetic(), single_threaded_libraries(), isolated_rng(derive_seed(seed, "fingerprint")):
         clone = task.adapted(copied(owner), zoo.interface)
         task.check_model(clone)
         _check_zoo(zoo, clone, task)

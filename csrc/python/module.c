@@ -1,6 +1,7 @@
 /* metav._core: multi-phase initialisation, module state, heap types. */
 #include "module.h"
 
+#include "call.h"
 #include "dlpack.h"
 #include "tensor.h"
 
@@ -80,7 +81,7 @@ static int
 module_exec(PyObject *module)
 {
     module_state *state = get_state(module);
-    if (read_environment() < 0 || tensor_import_numpy() < 0 || add_names(state) < 0 ||
+    if (read_environment() < 0 || call_watch_forks() < 0 || tensor_import_numpy() < 0 || add_names(state) < 0 ||
         PyModule_AddFunctions(module, processor_methods) < 0 ||
         PyModule_AddFunctions(module, verifier_kind_methods) < 0) {
         return -1;

@@ -6,7 +6,7 @@
 typedef struct query_optimizer_object {
     PyObject_HEAD
     mv_query_optimizer *handle;
-    atomic_bool busy; /* guards handle */
+    handle_guard guard;
     int dimensions;   /* of the queries; the shape is one allocation behind the object */
     size_t *shape;
 } query_optimizer_object;
@@ -70,7 +70,7 @@ wrap(PyTypeObject *type, mv_query_optimizer *handle, const tensor *natural)
         return NULL;
     }
     self->handle = handle;
-    atomic_init(&self->busy, false);
+    atomic_init(&self->guard.state, 0);
     self->shape = PyMem_New(size_t, (size_t)natural->dimensions);
     if (!self->shape) {
         Py_DECREF(self);
@@ -117,7 +117,7 @@ query_optimizer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     mv_query_config config = {.radius = INFINITY};
     const tensor *natural, *lower, *upper;
     core_call call;
-    call_open(&call, state_of(type), NULL, NULL);
+    call_open(&call, state_of(type), NULL, CALL_CHANGES, NULL);
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOO|$OO:QueryOptimizer", names, &objects[0], &objects[1],
                                      &objects[2], &radius, &levels) ||
         parse_limits(radius, levels, &config) < 0 || !(natural = call_take(&call, objects[0], &natural_spec)) ||
@@ -165,7 +165,7 @@ query_optimizer_update(PyObject *object, PyObject *const *arguments, Py_ssize_t 
     const tensor *gradient, *queries;
     double learning_rate = 1e-2;
     core_call call;
-    call_open(&call, state_of(Py_TYPE(object)), &self->busy, "QueryOptimizer");
+    call_open(&call, state_of(Py_TYPE(object)), &self->guard, CALL_CHANGES, "QueryOptimizer");
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 ||
         parse_double(values[2], "learning_rate", &learning_rate) < 0 ||
         !(gradient = call_take(&call, values[0], &gradient_spec)) ||

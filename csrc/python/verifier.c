@@ -14,9 +14,10 @@ config_of(const PyObject *self)
 }
 
 void
-verifier_open_call(core_call *call, verifier_object *self)
+verifier_open_call(core_call *call, verifier_object *self, call_access access)
 {
-    call_open(call, (module_state *)PyType_GetModuleState(Py_TYPE((PyObject *)self)), &self->busy, "Verifier");
+    module_state *state = (module_state *)PyType_GetModuleState(Py_TYPE((PyObject *)self));
+    call_open(call, state, &self->guard, access, "Verifier");
 }
 
 tensor_spec
@@ -44,7 +45,7 @@ wrap(PyTypeObject *type, mv_verifier *handle, PyObject *view)
     }
     self->handle = handle;
     self->view = Py_NewRef(view);
-    atomic_init(&self->busy, false);
+    atomic_init(&self->guard.state, 0);
     atomic_init(&self->steps, mv_verifier_get_steps(handle));
     return (PyObject *)self;
 }
@@ -128,7 +129,7 @@ verifier_copy(PyObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *result = NULL;
     mv_verifier *handle = verifier_of(self)->handle;
     core_call call;
-    verifier_open_call(&call, verifier_of(self));
+    verifier_open_call(&call, verifier_of(self), CALL_READS);
     if (!call_begin(&call)) {
         goto done;
     }
@@ -154,7 +155,7 @@ verifier_standardize(PyObject *self, PyObject *object)
     PyObject *result = NULL;
     mv_verifier *handle = verifier_of(self)->handle;
     core_call call;
-    verifier_open_call(&call, verifier_of(self));
+    verifier_open_call(&call, verifier_of(self), CALL_CHANGES);
     const tensor *responses = call_take(&call, object, &spec);
     if (!responses || !call_begin(&call)) {
         goto done;
@@ -191,7 +192,7 @@ verifier_fit_closed_form(PyObject *self, PyObject *const *arguments, Py_ssize_t 
     double floor = 1e-2;
     mv_verifier *handle = verifier_of(self)->handle;
     core_call call;
-    verifier_open_call(&call, verifier_of(self));
+    verifier_open_call(&call, verifier_of(self), CALL_CHANGES);
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 ||
         parse_double(values[2], "shrinkage", &shrinkage) < 0 || parse_double(values[3], "floor", &floor) < 0 ||
         !(owner = call_take(&call, values[0], &owner_spec)) ||
@@ -225,7 +226,7 @@ call_model_function(PyObject *self, model_function mv_function, const call_signa
     PyObject *result = NULL;
     mv_verifier *handle = verifier_of(self)->handle;
     core_call call;
-    verifier_open_call(&call, verifier_of(self));
+    verifier_open_call(&call, verifier_of(self), CALL_READS);
     if (parse_arguments(signature, arguments, count, keywords, values) < 0 ||
         !(responses = call_take(&call, values[0], &spec))) {
         goto done;

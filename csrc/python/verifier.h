@@ -8,12 +8,12 @@ typedef struct verifier_object {
     PyObject_HEAD
     mv_verifier *handle;
     PyObject *view;      /* its text, str */
-    atomic_bool busy;    /* guards handle */
-    atomic_ullong steps; /* of the handle, readable while it is busy */
+    handle_guard guard;
+    atomic_ullong steps; /* of the handle, readable while it is changed */
 } verifier_object;
 
 /* A call on this verifier. */
-void verifier_open_call(core_call *call, verifier_object *self);
+void verifier_open_call(core_call *call, verifier_object *self, call_access access);
 
 /* Of responses to this verifier, with so many models or TENSOR_ANY. */
 tensor_spec verifier_responses_spec(const verifier_object *self, const char *name, int64_t models);

@@ -27,7 +27,7 @@ verifier_parameters(PyObject *object, PyObject *Py_UNUSED(ignored))
     mv_parameter list[MV_MAX_PARAMETERS];
     PyObject *result = NULL;
     core_call call;
-    verifier_open_call(&call, self);
+    verifier_open_call(&call, self, CALL_READS);
     if (!call_enter(&call)) {
         goto done;
     }
@@ -133,7 +133,7 @@ verifier_load_parameters(PyObject *object, PyObject *mapping)
     const char *culprit = NULL;
     PyObject *result = NULL;
     parameter_load load;
-    verifier_open_call(&load.call, self);
+    verifier_open_call(&load.call, self, CALL_CHANGES);
     /* Entered before the tensors are taken: their shapes are compared with the handle's. */
     if (!call_enter(&load.call)) {
         goto done;

@@ -86,7 +86,7 @@ verifier_step(PyObject *object, PyObject *const *arguments, Py_ssize_t count, Py
     PyObject *result = NULL;
     float *gradient = NULL;
     core_call call;
-    verifier_open_call(&call, self);
+    verifier_open_call(&call, self, CALL_CHANGES);
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 || parse_step(values, &options) < 0 ||
         !(responses = call_take(&call, values[STEP_RESPONSES], &spec))) {
         goto done;

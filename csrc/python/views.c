@@ -110,7 +110,7 @@ apply_view(PyObject *module, PyObject *const *arguments, Py_ssize_t count, PyObj
     PyObject *result = NULL;
     core_call call;
     mv_view view;
-    call_open(&call, get_state(module), NULL, NULL);
+    call_open(&call, get_state(module), NULL, CALL_READS, NULL);
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 || parse_view(values[1], &view) < 0) {
         goto done;
     }
@@ -146,7 +146,7 @@ view_gradient(PyObject *module, PyObject *const *arguments, Py_ssize_t count, Py
     PyObject *result = NULL;
     core_call call;
     mv_view view;
-    call_open(&call, get_state(module), NULL, NULL);
+    call_open(&call, get_state(module), NULL, CALL_READS, NULL);
     if (parse_arguments(&signature, arguments, count, keywords, values) < 0 || parse_view(values[2], &view) < 0) {
         goto done;
     }

@@ -18,6 +18,7 @@ from metav.errors import InputError, ModelError, ZooError
 from metav.models.running import device_of, frozen_copy, predict
 from metav.optimization.shares import role_of
 from metav.support.arguments import MOST_QUERIES, count, seed_number
+from metav.support.arithmetic import fixed_arithmetic
 from metav.support.arrays import FloatArray, as_array
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.support.torch_state import standard_torch_state
@@ -116,7 +117,7 @@ class Baseline(ABC):
         seed = seed_number(seed)
         self._check(owner, task, zoo, queries)
         self._queries = None
-        with standard_torch_state(), isolated_rng(derive_seed(seed, "baseline", self.name)):
+        with standard_torch_state(), fixed_arithmetic(), isolated_rng(derive_seed(seed, "baseline", self.name)):
             context = FitContext(
                 owner=frozen_copy(owner),
                 task=task,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metav.errors import MissingDependencyError
+from metav.support.arithmetic import fixed_arithmetic
 from metav.support.clock import PhaseClock
 from metav.support.json_values import plain, readable_json
-from metav.support.randomness import single_thread
 
 if TYPE_CHECKING:
     from metav.experiments.scenarios.scenario import Scenario
@@ -131,7 +131,7 @@ def _fingerprint(
     # models this small gain nothing from more threads, and lose much where another program has a core
     with (
         narrator.phase("fingerprint", "Optimising 100 queries and the meta-verifier, then calibrating"),
-        single_thread(),
+        fixed_arithmetic(),
     ):
         return fingerprint(owner, scenario.task, zoo=zoo, options=options, seed=seed)
 
@@ -159,7 +159,7 @@ def _evaluation(
             jobs=jobs,
         )
     text = f"Verifying all {2 * size.suspects}, from their answers to the queries alone"
-    with narrator.phase("verify", text), single_thread():
+    with narrator.phase("verify", text), fixed_arithmetic():
         return evaluate(fp, suspects, progress=False)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -30,6 +29,7 @@ from metav.support.arrays import FloatArray
 from metav.support.files import PathLike, path_text
 from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
+from metav.support.locks import ForkSafeLock
 from metav.tasks.kinds import TaskKind, kind_of
 from metav.verifiers.meta_verifier import MetaVerifier, restore_meta_verifier
 from metav.verifiers.places import Places
@@ -123,8 +123,8 @@ class Fingerprint:
     truth: true answers of the natural queries, (n,) classes or (n, outputs) values; None where they are not known.
     check: what `metav.fingerprint` found when it tried the fingerprint on itself, plain values.
     format_version: of the file that it comes from.
-    lock: held while a verifier works: the core refuses one verifier in two threads, and users may verify in threads.
     accesses: what verdicts have worked out for forms of answers so far; no part of the fingerprint.
+    lock: held while `accesses` is added to, since users may verify in threads.
     seed: that it was made with.
     salt: 64 hexadecimal digits that keep the commitment from being guessed.
 
@@ -148,8 +148,8 @@ class Fingerprint:
     truth: NDArray[Any] | None = None
     check: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
-    lock: Any = field(default_factory=threading.RLock, init=False, repr=False)
     accesses: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    lock: ForkSafeLock = field(default_factory=ForkSafeLock, init=False, repr=False)
     _commitments: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -191,8 +191,7 @@ class Fingerprint:
         if not np.isfinite(given).all():
             raise InputError("responses must be finite, got NaN or infinity; check the suspect's answers")
         try:
-            with self.lock:  # the core refuses concurrent use of one verifier, and users may verify in threads
-                logits = self.meta_verifier.logits(given)
+            logits = self.meta_verifier.logits(given)
         except OverflowError as error:  # the answers are finite, their logits are not
             raise InputError("responses are so large that they have no finite score; check their unit") from error
         return logits
@@ -209,11 +208,10 @@ class Fingerprint:
             raise InputError("a fingerprint of format version 1 holds no calibration models; make it again")
         given = np.ascontiguousarray(responses, dtype=np.float32)
         found = np.empty(len(given), dtype=np.float64)
-        with self.lock:
-            parts = models.parts[models.calibrating]
-            for part in np.unique(parts):
-                own = parts == part
-                found[own] = self.meta_verifier.logits_of_part(np.ascontiguousarray(given[own]), int(part))
+        parts = models.parts[models.calibrating]
+        for part in np.unique(parts):
+            own = parts == part
+            found[own] = self.meta_verifier.logits_of_part(np.ascontiguousarray(given[own]), int(part))
         return found
 
     def scores(self, responses: ArrayLike) -> NDArray[np.float64]:

@@ -35,12 +35,14 @@ class ExpectedAnswer:
 
     fits: whether an answer of a shape, without the axis of the queries, is one as it is.
     stands_for_two: the same of an answer in which one number stands for two classes.
+    classes_last: the same of an answer whose classes stand behind its places instead of before them.
     are_odds: whether each number is the log-odds of a label of its own.
     text: what is expected, for messages, such as "(n, 10)".
     """
 
     fits: Callable[[tuple[int, ...]], bool]
     stands_for_two: Callable[[tuple[int, ...]], bool]
+    classes_last: Callable[[tuple[int, ...]], bool]
     are_odds: bool
     text: str
 
@@ -52,16 +54,23 @@ class AdaptedModel(nn.Module):
     interface: how it is called, and which part of its answer counts.
     are_chances: whether it answers chances in [0, 1], which become log-odds.
     stands_for_two: whether one number stands for two classes, and becomes their scores along axis 1.
+    classes_last: whether the last axis becomes axis 1.
     """
 
     identity_name = "AdaptedModel"
 
     def __init__(
-        self, inner: nn.Module, interface: ModelInterface, *, are_chances: bool = False, stands_for_two: bool = False
+        self,
+        inner: nn.Module,
+        interface: ModelInterface,
+        *,
+        are_chances: bool = False,
+        stands_for_two: bool = False,
+        classes_last: bool = False,
     ) -> None:
         super().__init__()
         self.inner, self.output, self.input = inner, interface.output, interface.input
-        self.are_chances, self.stands_for_two = are_chances, stands_for_two
+        self.are_chances, self.stands_for_two, self.classes_last = are_chances, stands_for_two, classes_last
         self.plain_constants: dict[str, Any] = {}
         self.constant_names: list[str] = []
         for name, value in interface.constants.items():
@@ -76,6 +85,8 @@ class AdaptedModel(nn.Module):
     def forward(self, queries: Tensor) -> Tensor:
         """Return the one tensor that counts, of shape (n, ...), for queries (n, ...)."""
         answer = self._one_of(self.interface.call(self.inner, queries), len(queries))
+        if self.classes_last:
+            answer = answer.movedim(-1, 1)
         if self.are_chances:
             answer = torch.logit(answer, eps=LEAST_CHANCE)
         if self.stands_for_two:
@@ -92,7 +103,11 @@ class AdaptedModel(nn.Module):
     def around(self, inner: nn.Module) -> AdaptedModel:
         """Return another model adapted in the same way."""
         return AdaptedModel(
-            inner, self.interface, are_chances=self.are_chances, stands_for_two=self.stands_for_two
+            inner,
+            self.interface,
+            are_chances=self.are_chances,
+            stands_for_two=self.stands_for_two,
+            classes_last=self.classes_last,
         ).train(inner.training)
 
     def extra_repr(self) -> str:
@@ -102,7 +117,7 @@ class AdaptedModel(nn.Module):
         output = source_identity(self.output) if callable(self.output) else self.output
         return (
             f"output={output!r}, input={self.input!r}, constants={constants}, "
-            f"are_chances={self.are_chances}, stands_for_two={self.stands_for_two}"
+            f"are_chances={self.are_chances}, stands_for_two={self.stands_for_two}, classes_last={self.classes_last}"
         )
 
     def _one_of(self, answer: Any, count: int) -> Tensor:
@@ -196,11 +211,13 @@ def adapted(
         name = None if in_training is None else _choose(in_training, interface.output, expected, len(inputs), model)[1]
     choice: OutputChoice | None = interface.output if callable(interface.output) else name
     shape, called = tuple(chosen.shape[1:]), replace(interface, output=choice)
-    two = not expected.fits(shape) and expected.stands_for_two(shape)
+    last = not expected.fits(shape) and expected.classes_last(shape)
+    two = not (expected.fits(shape) or last) and expected.stands_for_two(shape)
     chances = (two or expected.are_odds) and _answers_chances(AdaptedModel(model, called), inputs)
-    if called.is_plain and not (two or chances):
+    if called.is_plain and not (two or chances or last):
         return model
-    return AdaptedModel(model, called, are_chances=chances, stands_for_two=two).train(model.training)
+    found = AdaptedModel(model, called, are_chances=chances, stands_for_two=two, classes_last=last)
+    return found.train(model.training)
 
 
 def adapted_like(model: nn.Module, like: nn.Module) -> nn.Module:
@@ -274,7 +291,7 @@ def _choose(
         return part, choice
     if isinstance(answer, Tensor):
         return answer, None
-    for fits in (expected.fits, expected.stands_for_two):
+    for fits in (expected.fits, expected.classes_last, expected.stands_for_two):
         parts = {
             name: part
             for name, part in fitting_parts(answer, lambda part: _is_answer(part, count)).items()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from metav.errors import ModelError
 from metav.models.copying import duplicate
 from metav.support.arrays import batch_sizes
+from metav.support.locks import ForkSafeLock
+from metav.support.shared_changes import SharedChange
 
 Teacher = Callable[[Tensor], Tensor]
 """A module or callable whose outputs another model is trained on."""
@@ -25,15 +27,45 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run the body with all of the model's parts in eval mode and no gradients, then restore the mode of each part."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Run the body with all of the model's parts in eval mode and no gradients, then restore the mode of each part.
+
+    Several threads may do so with one model: the last one restores.
+    """
+    with _eval_mode(model), torch.no_grad():
+        yield
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Run the body with a model in eval mode; each part gets its mode back when no body needs it any more."""
+    entered: dict[int, SharedChange[bool]] = {}
     try:
-        model.eval()
-        with torch.no_grad():
-            yield
+        with _MODES_LOCK:
+            modules = {id(module): module for module in model.modules()}
+            if any(module.training or key in _MODES for key, module in modules.items()):
+                for key, module in modules.items():
+                    entered[key] = _MODES.setdefault(key, _mode_of(module))
+                    entered[key].enter()
+            model.eval()
+        yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        with _MODES_LOCK:
+            for key, mode in entered.items():
+                mode.leave()
+                if not mode.is_made:
+                    _MODES.pop(key, None)
+
+
+def _mode_of(module: nn.Module) -> SharedChange[bool]:
+    def undo(mode: bool) -> None:
+        module.training = mode
+
+    return SharedChange(lambda: module.training, undo)
+
+
+_MODES: dict[int, SharedChange[bool]] = {}
+"""The modules that are in eval mode for a while, by their id; each entry keeps its module alive."""
+_MODES_LOCK = ForkSafeLock()
 
 
 @contextmanager

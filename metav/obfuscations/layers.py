@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import ObfuscationError
+from metav.models.adapters import AdaptedModel
 from metav.models.copying import duplicate, recompute_weights
 from metav.models.running import device_of, evaluating
 from metav.support.randomness import isolated_rng
@@ -35,7 +36,8 @@ def weighted_layers(model: nn.Module, task: Task) -> list[nn.Module]:
     task: gives the inputs of that pass.
 
     A layer is placed where it is called last; one that is never called itself, where the module around it is. In a
-    scripted model, whose calls cannot be watched, the order is that of registration.
+    scripted model, whose calls cannot be watched, the order is that of registration. Of a model with several outputs
+    those that take no part in the one that counts are left out.
 
     Raises ObfuscationError for a model without any.
     """
@@ -46,6 +48,8 @@ def weighted_layers(model: nn.Module, task: Task) -> list[nn.Module]:
             f"the model of class {type(model).__qualname__} has no layer with a weight matrix; this obfuscation "
             "needs at least one"
         )
+    idle = _idle(layers, model, task)
+    layers = [layer for layer in layers if id(layer) not in idle] or layers
     calls = _last_calls(model, task)
     place = {id(model): calls.get(id(model), -1)}
     for module in model.modules():
@@ -62,6 +66,21 @@ def hidden_layers(model: nn.Module, task: Task) -> list[nn.Module]:
 def layer_parameters(layer: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of a layer itself, without those of layers that are registered inside it."""
     return [*layer.parameters(recurse=False), *_parametrizations(layer).parameters()]
+
+
+def _idle(layers: list[nn.Module], model: nn.Module, task: Task) -> set[int]:
+    """Return the ids of the layers that take no part in the answer of a model with several; others have none."""
+    if not isinstance(model, AdaptedModel):
+        return set()
+    parameters = {id(layer): layer_parameters(layer) for layer in layers}
+    every = [entry for own in parameters.values() for entry in own if entry.requires_grad]
+    with isolated_rng(0), evaluating(model), torch.enable_grad():
+        answer = model(task.natural_queries(2, seed=0).to(device_of(model)))
+        if not answer.requires_grad or not every:
+            return set()
+        found = torch.autograd.grad(answer.sum(), every, allow_unused=True)
+    used = {id(entry) for entry, gradient in zip(every, found, strict=True) if gradient is not None}
+    return {key for key, own in parameters.items() if not any(id(entry) in used for entry in own)}
 
 
 def _last_calls(model: nn.Module, task: Task) -> dict[int, int]:

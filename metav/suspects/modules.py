@@ -21,7 +21,8 @@ class ModuleSuspect(AskedSuspect):
     """A torch.nn.Module, asked in eval mode, without gradients, on its own device and in its own precision.
 
     module: the model; the mode of each of its parts and the global random state come back as they were. One that was
-        wrapped by `torch.compile` or `DataParallel` is asked without the wrapper.
+        wrapped by `torch.compile` or `DataParallel` is asked without the wrapper. Modules that are asked in several
+        threads take turns.
     input, constants, output: which of its inputs takes the queries, what the others are given, and which part of its
         answer counts (see `ModelInterface`).
 
@@ -59,6 +60,7 @@ class ModuleSuspect(AskedSuspect):
         import torch
 
         from metav.models.running import evaluating
+        from metav.support.arithmetic import fixed_arithmetic
         from metav.support.randomness import isolated_rng
 
         empty = [
@@ -69,7 +71,7 @@ class ModuleSuspect(AskedSuspect):
         if empty:
             raise SuspectError("failed", f"the suspect has no values in {empty[0]} yet; load its weights first")
         # seeded once, not before the second asking: a random model then gives other answers, and its noise is measured
-        with isolated_rng(0), ExitStack() as stack:
+        with fixed_arithmetic(), isolated_rng(0), ExitStack() as stack:
             try:
                 stack.enter_context(evaluating(self.module))
             except Exception as error:

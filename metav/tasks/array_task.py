@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from metav.errors import InputError
+from metav.models.content_identity import UnidentifiedError, content_identity
 from metav.models.identity import class_name, source_identity, tensor_digest
 from metav.models.recipe import DrawnRecipe
 from metav.models.training import TrainingOptions
@@ -41,6 +42,7 @@ class ArrayTask(Task):
     training_indices: Tensor
     validation_indices: Tensor
     _digest: str | None = None
+    not_in_identity: ClassVar[tuple[str, ...]] = ("_digest",)
 
     def digest(self) -> str:
         """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""
@@ -119,9 +121,16 @@ class ArrayTask(Task):
         return self.validation_indices if len(self.validation_indices) else self.training_indices
 
     def _described(self) -> dict[str, Any]:
-        augment = None if self.augment is None else source_identity(self.augment)
-        described = {"name": self.name, **self._shared_options(), "bounds": None, "augment": augment}
+        described = {"name": self.name, **self._shared_options(), "bounds": None, "augment": self._described_augment()}
         return {**described, **self.options.unusual()}
+
+    def _described_augment(self) -> str | None:
+        if self.augment is None:
+            return None
+        try:
+            return content_identity(self.augment, "augment")
+        except UnidentifiedError:  # a cache will say so
+            return source_identity(self.augment)
 
     def _shared_options(self) -> dict[str, Any]:
         """Return the options that all constructors take, to make a task of the same kind."""

@@ -17,8 +17,9 @@ from metav.models.identity import source_identity
 from metav.models.recipe import DrawnRecipe
 from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, training_mode
+from metav.support.arithmetic import fixed_arithmetic
 from metav.support.model_interface import PLAIN, ModelInterface, call_remedy
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.randomness import isolated_rng
 from metav.support.torch_state import in_standard_torch_state, standard_torch_state
 from metav.tasks.kinds import TaskKind, kind_of
 from metav.verifiers.places import Places
@@ -142,6 +143,7 @@ class Task:
         return ExpectedAnswer(
             fits=lambda shape: outputs is None or math.prod(shape) == outputs,
             stands_for_two=lambda shape: False,
+            classes_last=lambda shape: False,
             are_odds=False,
             text=f"(n, {'...' if outputs is None else outputs})",
         )
@@ -273,7 +275,7 @@ class Task:
         if isinstance(teacher, nn.Module):
             teacher = self.adapted(teacher, looks_at_training=False)
         watched = on_epoch if on_epoch is None or plain is model else lambda share, _: on_epoch(share, model)
-        with standard_torch_state(), isolated_rng(seed), single_thread(), training_mode(model, chosen):
+        with standard_torch_state(), isolated_rng(seed), fixed_arithmetic(), training_mode(model, chosen):
             self._fit(plain, chosen, options, seed=seed, teacher=teacher, truth=truth, on_epoch=watched)
         return model
 

@@ -38,10 +38,10 @@ class Segmentation(PlacesTask):
         moves pixels is no `augment` here, as labels stay where they are.
     classes: their number, or their names in the order of the model's outputs; None for one more than the largest label.
 
-    Models may answer logits or probabilities, at another resolution than that of the labels (they are enlarged), and
-    for two classes one number per place, a logit or the chance of class 1. The loss is the mean cross-entropy over
-    places, the metric the mean intersection over union of the classes that occur, the teacher's loss the divergence of
-    each place at temperature 2. A fingerprint reads up to 64 places, on an even grid.
+    Models may answer logits or probabilities, at another resolution than that of the labels (they are enlarged), with
+    the classes behind the places, and for two classes one number per place, a logit or the chance of class 1. The loss
+    is the mean cross-entropy over places, the metric the mean intersection over union of the classes that occur, the
+    teacher's loss the divergence of each place at temperature 2. A fingerprint reads up to 64 places, on an even grid.
 
     Raises InputError for data that cannot be used.
     """
@@ -100,6 +100,7 @@ class Segmentation(PlacesTask):
             super().expected_answer,
             fits=lambda shape: len(shape) == axes + 1 and shape[0] == classes,
             stands_for_two=is_single,
+            classes_last=lambda shape: shape == (*self.places.shape, classes),
             text=f"(n, {', '.join(map(str, (classes, *self.places.shape)))})",
         )
 

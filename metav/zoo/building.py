@@ -11,17 +11,17 @@ from torch import nn
 
 from metav.errors import InputError, ModelError, ZooError
 from metav.models.adapters import adapted_architecture
-from metav.models.architectures import Architecture, OwnerArchitecture, build
-from metav.models.identity import state_digest
+from metav.models.architectures import Architecture, OwnerArchitecture
 from metav.models.running import copied
 from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import seed_number
+from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.processor import job_count
 from metav.support.progress import progress_bar
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.randomness import isolated_rng
 from metav.support.signatures import show_options
 from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
@@ -32,6 +32,7 @@ from metav.zoo.architectures import check_architectures, listed, plain_architect
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
 from metav.zoo.classical_suspects import classical_suspect, takes_classical
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
+from metav.zoo.identities import identities_of
 from metav.zoo.plan import (
     ANOTHER_ARCHITECTURE_OR_DATA,
     CLASSICAL,
@@ -47,7 +48,8 @@ from metav.zoo.plan import (
 from metav.zoo.stages import train_in_stages
 from metav.zoo.standing import OwnerStanding
 from metav.zoo.told_recipes import DistinctCopies, Recipe, check_given, check_recipe
-from metav.zoo.training import ZooContext, context_digests, identity_of, train_missing
+from metav.zoo.training import ZooContext
+from metav.zoo.workers import train_missing
 from metav.zoo.zoo import Zoo, ZooModel
 
 POSITIVES = NEGATIVES = 48
@@ -181,11 +183,20 @@ def _build(
     task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
     jobs = None if jobs is None else job_count(jobs)
     interface = ModelInterface(output=output, input=input, constants=constants or {})
-    identity = "" if recipe is None else check_recipe(recipe, jobs)
+    if recipe is not None:
+        check_recipe(recipe, jobs)
     store = None if cache is None else ZooCache(cache)
-    with isolated_rng(0), single_thread():
-        context = zoo_context(owner, task, (thief_task, other_task), architectures, suspects, interface)
-        context = replace(context, recipe=recipe, recipe_identity=identity)
+    with isolated_rng(0), fixed_arithmetic():
+        context = zoo_context(
+            owner,
+            task,
+            (thief_task, other_task),
+            architectures,
+            suspects,
+            recipe=recipe,
+            is_cached=store is not None,
+            interface=interface,
+        )
         owner_metric = float(task.metric(context.owner))
         given = check_given(independent, context.owner, task, context.least_useful, interface)
         unfit = unfit_families(context.owner, task)
@@ -274,13 +285,20 @@ def zoo_context(
     tasks: tuple[Task | None, Task | None],
     architectures: Sequence[Architecture] | Architecture | None,
     suspects: bool,
+    *,
+    recipe: Recipe | None = None,
+    is_cached: bool = False,
     interface: ModelInterface = PLAIN,
 ) -> ZooContext:
     """Return what the models are made from, after checking that owner and architectures fit the task.
 
     tasks: the thief's task and the task of another source; None for the owner's and for none.
     suspects: whether the default architectures are those of suspects.
+    recipe: how the owner's model was trained; None where it is not told.
+    is_cached: whether there is a cache.
     interface: how the owner's model is called, and what of its answer counts.
+
+    Warns where a cache cannot be used.
 
     Raises ModelError or InputError where something does not fit.
     """
@@ -307,7 +325,14 @@ def zoo_context(
             raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task")
     baseline, metric = task.baseline, float(task.metric(clone))
     better = baseline is not None and (metric > baseline if task.higher_is_better else metric < baseline)
-    digests = {"task": task, "thief": thief_task or task, "other": other_task}
+    identities = identities_of(
+        clone,
+        {"task": task, "thief": thief_task or task, "other": other_task},
+        others,
+        recipe,
+        is_cached=is_cached,
+    )
+    identities.warn()
     return ZooContext(
         owner=clone,
         task=task,
@@ -316,11 +341,9 @@ def zoo_context(
         architectures=(own, *others),
         least_useful=baseline + 0.5 * (metric - baseline) if baseline is not None and better else None,
         owner_fit=task.lack_of_fit(clone) if isinstance(task, SupervisedTask) and not task.has_own_loop else None,
-        digests=context_digests(
-            state_digest(clone),
-            {name: "" if entry is None else identity_of(entry) for name, entry in digests.items()},
-            [clone, *(build(architecture, 0) for architecture in others)],
-        ),
+        digests=identities.digests,
+        unidentified=identities.unidentified,
+        recipe=recipe,
     )
 
 
@@ -365,7 +388,7 @@ def _train_stage(
             distinct(planned.seed, found.states[-1])
 
     for planned in plan:
-        found = None if store is None else store.load(context.key(planned))
+        found = store.load(context.key(planned)) if store is not None and context.is_cached(planned) else None
         if found is not None:
             keep(planned, found)
     missing = {planned.run: planned for planned in plan if planned.run not in trained}
@@ -401,7 +424,7 @@ def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContex
 def _fitted(planned: PlannedModel, context: ZooContext) -> ZooModel:
     """Return a planned suspect of another library; it is fitted here, in moments, and not cached."""
     number = int(planned.run.rpartition("/")[2])
-    with isolated_rng(planned.seed), single_thread():
+    with isolated_rng(planned.seed), fixed_arithmetic(), single_threaded_libraries():
         model = classical_suspect(context.task, number, planned.seed)
         metric = float(context.task.metric(model))
     return _independent_model(planned, model, metric)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from torch import Tensor
 from metav.errors import CacheError
 from metav.support.files import PathLike, path_text, remove_stale_parts, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 """Version of the cache; it is increased whenever the same key would stand for another model, for example when an
-obfuscation changes."""
+obfuscation changes. Of a file whose name a key is, the whole content has a digest since version 2."""
+NO_DIGEST = "0" * 64
+"""Stands for the digest of a file while it is worked out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,8 @@ def pack(trained: TrainedModel, key: str) -> bytes:
     key: its cache key.
 
     All metadata sit under one key, because safetensors does not write several in a fixed order. They hold a digest of
-    the tensors, since safetensors has no checksum.
+    the whole file but for itself, since safetensors has no checksum, neither of tensors nor of the header that says
+    what they are.
     """
     from safetensors.torch import save
 
@@ -63,30 +66,33 @@ def pack(trained: TrainedModel, key: str) -> bytes:
         "fractions": trained.fractions,
         "metrics": trained.metrics,
         "strength": trained.strength,
-        "sha256": hashlib.sha256(_body(save(tensors))).hexdigest(),
+        "sha256": NO_DIGEST,
     }
-    return save(tensors, metadata={"record": json.dumps(record, sort_keys=True)})
+    content = save(tensors, metadata={"record": json.dumps(record, sort_keys=True)})
+    return _with_digest(content, NO_DIGEST, hashlib.sha256(content).hexdigest())
 
 
 def unpack(content: bytes, key: str) -> TrainedModel:
     """Return the training run that `pack` made into bytes.
 
-    Raises ValueError unless the bytes are intact and those of `key`.
+    Raises ValueError unless the bytes are intact, every one of them, and those of `key`.
     """
     from safetensors.torch import load
 
     try:
-        size = int.from_bytes(content[:8], "little")
-        record = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["record"])
-        states: list[dict[str, Tensor]] = [{} for _ in record["fractions"]]
-        for name, tensor in load(content).items():
-            index, _, parameter = name.partition("/")
-            states[int(index)][parameter] = tensor
-        intact = record["key"] == key and record["sha256"] == hashlib.sha256(_body(content)).hexdigest()
+        record = json.loads(json.loads(_header(content))["__metadata__"]["record"])
+        stated = record["sha256"]
+        intact = stated == hashlib.sha256(_with_digest(content, stated, NO_DIGEST)).hexdigest()
     except Exception as error:
         raise ValueError(f"not a readable cache file: {error}") from error
     if not intact:
         raise ValueError("its content does not match its digest")
+    if record["key"] != key:
+        raise ValueError("it is that of another model: its key does not match its name")
+    states: list[dict[str, Tensor]] = [{} for _ in record["fractions"]]
+    for name, tensor in load(content).items():
+        index, _, parameter = name.partition("/")
+        states[int(index)][parameter] = tensor
     return TrainedModel(
         states=tuple(states),
         fractions=tuple(record["fractions"]),
@@ -107,9 +113,8 @@ class ZooCache:
         self.folder = Path(path_text(folder, "cache"))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe-{os.getpid()}"
-            write_atomically(probe, b"")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass  # it can be written to
             remove_stale_parts(self.folder)
         except OSError as error:
             raise CacheError(
@@ -155,6 +160,14 @@ def tensor_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def _body(content: bytes) -> bytes:
-    """Return the tensors' bytes behind the header."""
-    return content[8 + int.from_bytes(content[:8], "little") :]
+def _header(content: bytes) -> bytes:
+    """Return the JSON text in front of the tensors."""
+    return content[8 : 8 + int.from_bytes(content[:8], "little")]
+
+
+def _with_digest(content: bytes, old: str, new: str) -> bytes:
+    """Return a file with another digest in its header, at the one place where the old one stands."""
+    header = _header(content)
+    if header.count(old.encode()) != 1 or len(new) != len(old):
+        raise ValueError("its header does not state one digest")
+    return content[:8] + header.replace(old.encode(), new.encode()) + content[8 + len(header) :]

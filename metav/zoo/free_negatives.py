@@ -19,7 +19,8 @@ from torch import nn
 
 from metav.models.architectures import Architecture
 from metav.models.running import predict
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task
 from metav.zoo import classical_negatives as classical
 from metav.zoo import nonsense_models as nonsense
@@ -173,7 +174,7 @@ def free_negatives(
 
     Raises ZooError without an architecture.
     """
-    with isolated_rng(derive_seed(seed, "free negatives")), single_thread():
+    with isolated_rng(derive_seed(seed, "free negatives")), fixed_arithmetic(), single_threaded_libraries():
         dealer = _Dealer(material_of(task, zoo_models, architectures), seed)
         return tuple(
             entry

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from metav.models.recipe import DrawnRecipe
 from metav.obfuscations.registry import OBFUSCATIONS
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.recipes import SUSPECT_RANGE, USUAL_RANGE, RecipeRange, draw_recipe
 from metav.zoo.cache import TrainedModel
 from metav.zoo.inferred_recipes import descendant, nearest_recipes
@@ -78,7 +79,7 @@ class _Peers:
         self._context = context
         self._family, self._recipe = (HOMOLOGOUS, "drawn") if context.recipe is None else (KINDRED, "told")
         self._found: dict[str, tuple[DrawnRecipe | None, Measurements]] = {}
-        with isolated_rng(0), single_thread():
+        with isolated_rng(0), fixed_arithmetic():
             self._owner = measurements(context.task, context.owner)
 
     def measure(self, plan: Sequence[PlannedModel], trained: Mapping[str, TrainedModel]) -> None:
@@ -86,7 +87,7 @@ class _Peers:
         for planned in plan:
             if planned.family != self._family or planned.attack is not None or planned.run in self._found:
                 continue
-            with isolated_rng(0), single_thread():
+            with isolated_rng(0), fixed_arithmetic():
                 model = self._context.model(planned, trained[planned.run].states[-1])
                 self._found[planned.run] = planned.recipe, measurements(self._context.task, model)
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import re
-import types
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +12,7 @@ from torch import Tensor, nn
 from metav.errors import InputError, MetavError, ModelError, ZooError
 from metav.models.adapters import adapted_like, bare
 from metav.models.copying import state_names, unwrapped
-from metav.models.identity import source_identity, tensor_digest
+from metav.models.identity import tensor_digest
 from metav.models.running import copied, frozen, predict
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.randomness import isolated_rng
@@ -32,28 +27,29 @@ MOST_SEED = 2**31
 """Seeds of recipes lie below it, since not every generator takes larger ones."""
 
 
-def check_recipe(recipe: object, jobs: int | None) -> str:
-    """Return the identity of a recipe, which changes with its source and with the data that it has at hand.
+def check_recipe(recipe: object, jobs: int | None) -> None:
+    """Raise InputError for what cannot be called with a seed, or cannot run in `jobs` processes.
 
     jobs: processes that train; in others than this one the recipe runs only if it can be pickled. None: as many as can.
-
-    Raises InputError for what cannot be called with a seed, or cannot run in `jobs` processes.
     """
     if isinstance(recipe, nn.Module) or not callable(recipe):
         raise InputError(
             f"recipe must be a callable from a seed to a fresh trained model, got {type(recipe).__name__}; pass a "
             "function that trains a model from scratch (trained models themselves go into independent=)"
         )
+    if jobs == 1:
+        return
+    import cloudpickle
+
     try:
-        content = _digest_of_content(recipe)
+        cloudpickle.dumps(recipe)
     except Exception as error:
-        if jobs not in (None, 1):
-            raise InputError(
-                f"the recipe cannot be sent to worker processes ({type(error).__name__}: {error}); use jobs=1, or let "
-                "it open files, locks and connections itself when it is called"
-            ) from error
-        content = ""
-    return f"{source_identity(recipe)}\n{content}"
+        if jobs is None:  # it then runs in this process
+            return
+        raise InputError(
+            f"the recipe cannot be sent to worker processes ({type(error).__name__}: {error}); use jobs=1, or let "
+            "it open files, locks and connections itself when it is called"
+        ) from error
 
 
 def recipe_seed(seed: int) -> int:
@@ -203,22 +199,3 @@ def _answers(model: nn.Module, task: Task) -> Tensor:
     count = 8 if task.natural_count is None else min(8, task.natural_count)
     with isolated_rng(0):
         return predict(model, task.natural_queries(count, seed=0))
-
-
-def _digest_of_content(recipe: Recipe) -> str:
-    """Return a digest of all that a recipe holds: its closure, and what its module's names stand for.
-
-    It does not change with the file or line where code stands, nor with the numbers that cloudpickle gives classes.
-    """
-    import cloudpickle
-
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: _code_content}, cloudpickle.Pickler.dispatch_table)
-
-    buffer = io.BytesIO()
-    Pickler(buffer).dump(recipe)
-    return hashlib.sha256(re.sub(rb"[0-9a-f]{32}", b"", buffer.getvalue())).hexdigest()
-
-
-def _code_content(code: types.CodeType) -> tuple[Any, ...]:
-    return tuple, ((code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars),)

@@ -1,40 +1,32 @@
-"""Training of one planned model, in this process or in a worker; its result depends on plan and data alone."""
+"""Training of one planned model; its result depends on plan and data alone."""
 
 from __future__ import annotations
 
-import functools
 import math
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metav.errors import InputError, ModelError
+from metav.errors import ModelError
 from metav.models.architectures import Architecture, build
+from metav.models.content_identity import content_identity
 from metav.models.copying import duplicate, recompute_weights
-from metav.models.identity import architecture_identity
 from metav.models.running import copied, device_of, evaluating, frozen
 from metav.obfuscations.registry import OBFUSCATIONS
-from metav.support.processor import job_count
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
-from metav.support.torch_state import standard_torch_state
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task, train_as_it_can
 from metav.tasks.data_variations import varied
-from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state
+from metav.zoo.cache import TrainedModel, cache_key, pack, tensor_state
+from metav.zoo.identities import RECIPE
 from metav.zoo.plan import KINDRED, OTHER_DATA, PlannedModel
 from metav.zoo.told_recipes import Recipe, check_useful, recipe_seed, told_model
 
 ATTEMPTS = 3
 """How often a derived model is made, with less and less strength, until it is useful."""
-STARTING_SECONDS = 10.0
-"""What worker processes have to save where nobody asked for them: starting each, with PyTorch, takes about as long."""
 LAST_SNAPSHOT = 0.9
 """Share of the training after which no snapshot is taken: it would hardly differ from the finished model."""
 
@@ -49,10 +41,10 @@ class ZooContext:
     other_task: a task on data of another source, for independent models; None for changed parts of the owner's.
     architectures: callables that return fresh models; the first is the owner's own class.
     least_useful: the metric with which a thief would still use a model; None where none is known.
-    digests: identities of all of these, which go into every cache key.
+    digests: identities of all of these, which go into every cache key; that of the recipe into those of its models.
     recipe: how the owner's model was trained; None where the user does not tell.
-    recipe_identity: goes into the cache keys of the models made by it.
     owner_fit: the owner's lack of fit (`SupervisedTask.lack_of_fit`), which drawn recipes train for; None: they do not.
+    unidentified: why a cache must not be used, by what it is that has no identity; "recipe" concerns its models alone.
     """
 
     owner: nn.Module
@@ -63,14 +55,18 @@ class ZooContext:
     least_useful: float | None
     digests: dict[str, str]
     recipe: Recipe | None = None
-    recipe_identity: str = ""
     owner_fit: float | None = None
+    unidentified: Mapping[str, str] = field(default_factory=dict)
+
+    def is_cached(self, planned: PlannedModel) -> bool:
+        """Return whether the cache key of a planned model stands for all that it depends on."""
+        return not self.unidentified or (set(self.unidentified) == {RECIPE} and planned.family != KINDRED)
 
     def key(self, planned: PlannedModel) -> str:
         """Return the cache key of a planned model."""
         return cache_key(
             {
-                **self.digests,
+                **{name: text for name, text in self.digests.items() if name != RECIPE or planned.family == KINDRED},
                 "architecture": self.digests[f"architecture {planned.architecture}"],
                 "family": planned.family,
                 "strength": planned.strength,
@@ -80,7 +76,6 @@ class ZooContext:
                 "varied": planned.varied,
                 **({} if planned.attack is None else {"attack": planned.attack}),
                 **({} if planned.recipe is None else {"recipe": asdict(planned.recipe)}),
-                **({"told recipe": self.recipe_identity} if planned.family == KINDRED else {}),
             }
         )
 
@@ -142,7 +137,7 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
 
     Raises ModelError when an independent model diverges, and what `told_model` does.
     """
-    with single_thread(), isolated_rng(planned.seed):
+    with fixed_arithmetic(), isolated_rng(planned.seed):
         attempts = list(_attempts(planned))
         for attempt in attempts:
             last = attempt is attempts[-1]
@@ -181,146 +176,13 @@ def _attempts(planned: PlannedModel) -> Iterator[PlannedModel]:
         yield replace(own, strength=planned.strength / 2**halvings)
 
 
-def train_missing(
-    missing: Mapping[str, Any],
-    context: Any,
-    store: ZooCache | None,
-    jobs: int | None,
-    train: Callable[[Any, Any], bytes] | None = None,
-) -> Iterator[tuple[str, bytes | None]]:
-    """Yield (run, packed model, or None once it is in the cache) in the order in which they are finished.
-
-    missing: the planned models by run; anything with a `run` may be planned.
-    context: a ZooContext, or anything with a `key(planned)`.
-    store: the cache; None for none.
-    jobs: processes that train; None is one per core, where that saves more time than starting them takes.
-    train: a module-level function (planned, context) -> packed model; None for `train_planned`.
-
-    Raises InputError where the context cannot be sent to other processes.
-    """
-    waiting, started = list(missing.values()), time.perf_counter()
-    sent: bytes | None = None
-    while waiting and sent is None:
-        done = len(missing) - len(waiting)
-        if _workers_pay(jobs, context, len(waiting), done, time.perf_counter() - started):
-            try:
-                sent = _pickled(context)
-            except Exception as error:
-                if jobs is not None:
-                    raise InputError(
-                        "owner, task, architectures or recipe cannot be sent to worker processes "
-                        f"({type(error).__name__}: {error}); use jobs=1, or remove hooks and attributes that cannot be "
-                        "pickled"
-                    ) from error
-                jobs = 1  # nobody asked for workers
-            continue
-        planned = waiting.pop(0)
-        with standard_torch_state():
-            content = (train or train_planned)(planned, context)
-        if store is not None:
-            store.store(context.key(planned), content)
-        yield planned.run, content
-    if sent is not None:
-        yield from _in_workers(sent, waiting, store, job_count(jobs), train)
-
-
-def _workers_pay(jobs: int | None, context: Any, waiting: int, done: int, seconds: float) -> bool:
-    """Return whether worker processes are to train what is still waiting.
-
-    jobs: as they were asked for. None: the models that are done here tell whether all cores save time.
-    seconds: that they took.
-    """
-    if jobs is not None:
-        return waiting > 1 and jobs != 1
-    owner = getattr(context, "owner", None)
-    # the models of several processes would share one GPU's memory
-    is_here = isinstance(owner, nn.Module) and device_of(owner).type == "cpu"
-    cores = job_count(None)
-    if waiting < 2 or cores == 1 or not done or not is_here:
-        return False
-    return seconds / done * waiting * (1 - 1 / cores) > STARTING_SECONDS
-
-
-def _in_workers(
-    sent: bytes,
-    waiting: Sequence[Any],
-    store: ZooCache | None,
-    jobs: int,
-    train: Callable[[Any, Any], bytes] | None,
-) -> Iterator[tuple[str, bytes | None]]:
-    """Yield what `train_missing` does of models that worker processes train; sent: the pickled context."""
-    from joblib import Parallel, delayed
-
-    with tempfile.TemporaryDirectory(prefix="metav-zoo-") as folder:
-        # data and owner are sent once, in a file, instead of once per model
-        file = Path(folder) / "context"
-        file.write_bytes(sent)
-        workers = Parallel(n_jobs=min(jobs, len(waiting)), return_as="generator_unordered", batch_size=1)
-        target = None if store is None else str(store.folder.absolute())
-        yield from workers(delayed(train_in_worker)(str(file), planned, target, train) for planned in waiting)
-
-
-def train_in_worker(
-    context_file: str, planned: Any, folder: str | None, train: Callable[[Any, Any], bytes] | None = None
-) -> tuple[str, bytes | None]:
-    """Train in a worker process; return (run, packed model, or None where it went to the cache).
-
-    context_file: path of the pickled context.
-    folder: of the cache; None for none.
-    """
-    torch.set_num_threads(1)
-    with standard_torch_state():
-        content = (train or train_planned)(planned, _load_context(context_file))
-    if folder is None:
-        return planned.run, content
-    ZooCache(folder).store(_load_context(context_file).key(planned), content)
-    return planned.run, None
-
-
-def context_digests(owner_digest: str, task_digests: dict[str, str], architectures: list[nn.Module]) -> dict[str, str]:
-    """Return the identities of everything that models are made from, which go into every cache key."""
-    digests = {"owner": owner_digest, **task_digests}
-    for index, model in enumerate(architectures):
-        digests[f"architecture {index}"] = architecture_identity(model)
-    return digests
-
-
 def identity_of(task: Task) -> str:
-    """Return a text that changes with a task's data and options and with the code of its class."""
-    return f"{task.digest()} {cache_key({'source': task.identity()})}"
+    """Return a text that changes with a task's data, options and attributes and with the code of its class.
 
-
-def _pickled(context: object) -> bytes:
-    """Return a context for worker processes, with the code of modules that these could not import."""
-    import cloudpickle
-
-    told: tuple[object, ...] = ()
-    if isinstance(context, ZooContext):
-        users = [context.owner, *(getattr(entry, "like", None) for entry in context.architectures)]
-        parts = {type(part) for model in users if model is not None for part in model.modules()}
-        chosen = [getattr(model, "output", None) for model in users]
-        callables = [getattr(entry, "architecture", entry) for entry in context.architectures]
-        told = (context.recipe, *callables, *chosen, *parts, type(context.task))
-    with ExitStack() as stack:
-        for module in {name for entry in told if (name := getattr(entry, "__module__", None)) in sys.modules}:
-            # the main module's code always travels by value
-            if module != "__main__" and not _is_importable(module):
-                cloudpickle.register_pickle_by_value(sys.modules[module])
-                stack.callback(cloudpickle.unregister_pickle_by_value, sys.modules[module])
-        return bytes(cloudpickle.dumps(context))
-
-
-def _is_importable(module: str) -> bool:
-    top = module.partition(".")[0]
-    return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
-
-
-@functools.lru_cache(maxsize=1)
-def _load_context(path: str) -> Any:
-    import cloudpickle
-
-    # The file was written by the parent process, moments ago, into its own private folder.
-    return cloudpickle.loads(Path(path).read_bytes())
+    Raises UnidentifiedError for a task with an attribute that has no content, such as an open file.
+    """
+    content = content_identity(task, "task")
+    return f"{task.digest()} {cache_key({'source': task.identity(), 'content': content})}"
 
 
 def _positive(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:

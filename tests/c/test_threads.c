@@ -1,4 +1,5 @@
-/* Handles in several threads at once, for ThreadSanitizer: different handles share nothing that is written. */
+/* Handles in several threads at once, for ThreadSanitizer: different ones share nothing that is written, and one that all
+ * threads only read is the same for each. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,72 @@ test_different_handles_work_at_once(const char *kind, const float *responses)
     free(jobs);
 }
 
+/* What one of the threads reads of a verifier that all share. */
+typedef struct reading {
+    mv_verifier *verifier;
+    const float *responses;
+    float scores[STEPS][MODELS], logits[STEPS][MODELS];
+    mv_status status;
+} reading;
+
+static void *
+read_verifier(void *argument)
+{
+    reading *self = argument;
+    for (size_t step = 0; step < STEPS && !self->status; step++) {
+        mv_parameter list[MV_MAX_PARAMETERS];
+        mv_verifier *copy = NULL;
+        self->status = mv_verifier_scores(self->verifier, MODELS, self->responses, self->scores[step]);
+        if (!self->status) {
+            self->status = mv_verifier_copy(self->verifier, &copy);
+        }
+        if (!self->status) {
+            self->status = mv_verifier_logits(copy, MODELS, self->responses, self->logits[step]);
+        }
+        if (!self->status && !mv_verifier_parameters(self->verifier, list)) {
+            self->status = MV_ERROR_KIND;
+        }
+        mv_verifier_destroy(copy);
+    }
+    return NULL;
+}
+
+static void
+test_one_handle_is_read_at_once(const char *kind, const float *responses)
+{
+    pthread_t threads[THREADS];
+    mv_verifier_config config = {mv_kind_find(kind), QUERIES, OUTPUTS, 16, {0}, 7};
+    mv_verifier *verifier = NULL;
+    reading *readings = calloc(THREADS + 1, sizeof *readings);
+    CHECK(readings != NULL && mv_view_parse("logprob", &config.view) == MV_OK);
+    CHECK(mv_verifier_create(&config, &verifier) == MV_OK);
+    if (!readings || !verifier) {
+        goto done;
+    }
+    CHECK(mv_verifier_standardize(verifier, MODELS, responses) == MV_OK);
+    if (mv_kind_get_traits(config.kind).closed_form) {
+        const float *negatives = responses + QUERIES * OUTPUTS;
+        CHECK(mv_verifier_fit_closed_form(verifier, responses, MODELS - 1, negatives, 0.2, 0.01) == MV_OK);
+    }
+    for (size_t i = 0; i <= THREADS; i++) {
+        readings[i].verifier = verifier;
+        readings[i].responses = responses;
+    }
+    read_verifier(&readings[THREADS]);
+    for (size_t i = 0; i < THREADS; i++) {
+        CHECK(pthread_create(&threads[i], NULL, read_verifier, &readings[i]) == 0);
+    }
+    for (size_t i = 0; i < THREADS; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK(readings[i].status == MV_OK);
+        CHECK(memcmp(readings[i].scores, readings[THREADS].scores, sizeof readings[i].scores) == 0);
+        CHECK(memcmp(readings[i].logits, readings[THREADS].logits, sizeof readings[i].logits) == 0);
+    }
+done:
+    mv_verifier_destroy(verifier);
+    free(readings);
+}
+
 int
 main(void)
 {
@@ -122,6 +189,7 @@ main(void)
     const size_t kinds = mv_kind_list(names);
     for (size_t k = 0; k < kinds; k++) {
         test_different_handles_work_at_once(names[k], responses);
+        test_one_handle_is_read_at_once(names[k], responses);
     }
     mv_pool_stop();
     printf("%d passed, %d failed\n", passed, failed);

@@ -1,6 +1,10 @@
 """Verifiers of the C core against the float64 twin, autograd, AdamW and their own laws."""
 
+import os
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -605,6 +609,81 @@ def test_one_handle_in_two_threads_is_refused_or_serialised() -> None:
     assert set(outcomes) <= {"done", "refused"}
     assert verifier.steps == outcomes.count("done")
     assert "refused" in outcomes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_handle_is_read_in_many_threads_at_once(kind: _core.VerifierKind) -> None:
+    """Scores, logits, parameters and copies change nothing, so that no call of them is refused or disturbed."""
+    responses = np.random.default_rng(0).normal(size=(20, QUERIES, OUTPUTS)).astype(np.float32)
+    verifier = make_verifier(kind, responses)
+    expected = verifier.scores(responses).tobytes(), verifier.copy().logits(responses).tobytes()
+    weights = {name: value.tobytes() for name, value in verifier.parameters().items()}
+    start = threading.Barrier(8)
+
+    def read(_: int) -> bool:
+        start.wait()
+        for _ in range(50):
+            found = verifier.scores(responses).tobytes(), verifier.copy().logits(responses).tobytes()
+            own = {name: value.tobytes() for name, value in verifier.parameters().items()}
+            if found != expected or own != weights:
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(8)))
+    verifier.load_parameters(verifier.parameters())  # nobody is left inside
+
+
+FORKED = """
+import os, sys, threading
+import numpy as np
+from metav import _core
+responses = np.random.default_rng(0).normal(size=(4000, 40, 20)).astype(np.float32)
+few, verifier = responses[:5], _core.Verifier("mlp", 40, 20)
+before = verifier.scores(few).tobytes()
+work = {"read": lambda: verifier.scores(responses), "changed": lambda: verifier.step(responses, bytes(4000))}
+
+def is_inside():
+    try:
+        verifier.load_parameters({})
+    except (RuntimeError, ValueError, KeyError) as error:
+        return "in use" in str(error)
+
+def in_child():
+    try:
+        same = verifier.scores(few).tobytes() == before
+        verifier.step(few, bytes([1, 0, 0, 0, 0]))
+        return "whole" if same else "another"
+    except RuntimeError as error:
+        return str(error)
+
+for _ in range(20):
+    thread = threading.Thread(target=work[sys.argv[1]])
+    thread.start()
+    while thread.is_alive() and not is_inside():
+        pass
+    child = os.fork()
+    if child == 0:
+        print(in_child(), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("work", ["read", "changed"])
+def test_a_forked_child_goes_on_with_a_handle_that_was_only_read(work: str) -> None:
+    """The other thread is not there any more: what it read is whole, what it changed may be half changed."""
+    done = subprocess.run([sys.executable, "-c", FORKED, work], timeout=120, capture_output=True, text=True, check=True)
+    found = done.stdout.splitlines()
+    assert len(found) == 20
+    if work == "read":
+        assert set(found) == {"whole"}
+    else:
+        message = "this Verifier was being changed by another thread when this process was forked; make a new one"
+        assert message in found
+        assert set(found) <= {message, "another"}
 
 
 def test_signatures_stand_in_the_doc_strings() -> None:

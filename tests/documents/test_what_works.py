@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from output_cases import CASES, SECTIONS, Case  # noqa: E402
 
-NEEDS = {"pandas": ("pandas", "frame"), "transformers": ("ViTFor", "text classifier")}
+NEEDS = {"pandas": ("pandas", "frame"), "transformers": ("ViTFor", "BertFor", "text classifier")}
 SLOW = NEEDS["transformers"]
 HEAD = ("you have", "you write", "what happens")
 

@@ -67,7 +67,7 @@ def test_metav_takes_a_recipe_as_the_owners_and_another_loop_has_another_identit
     recipe = recipes_of("classification")[0]
     told = told_model(recipe, 11, owner_of("classification"), task_of("classification"))
     assert bits(told) == bits(recipe(11))
-    assert check_recipe(recipe, 1) == recipe.identity
+    check_recipe(recipe, 1)
     changed = [
         replace(recipe, loop=replace(recipe.loop, rate=1e-3)),
         replace(recipe, inputs=recipe.inputs[:-1]),

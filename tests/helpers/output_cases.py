@@ -189,6 +189,26 @@ def text_transformer() -> nn.Module:
     return BertForSequenceClassification(BertConfig(vocab_size=5, num_labels=CLASSES, **sizes))
 
 
+def token_transformer() -> nn.Module:
+    from transformers import BertConfig, BertForTokenClassification
+
+    sizes = {"hidden_size": FEATURES, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    return BertForTokenClassification(BertConfig(vocab_size=5, num_labels=CLASSES, **sizes))
+
+
+class TwoHeads(nn.Module):
+    """As the segmentation models of torchvision: an ordered dictionary of two maps, at half the resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 6, 3, padding=1, stride=2)
+        self.out, self.aux = nn.Conv2d(6, 3, 1), nn.Conv2d(6, 3, 1)
+
+    def forward(self, inputs: Tensor) -> Any:
+        features = torch.relu(self.body(inputs))
+        return collections.OrderedDict(out=self.out(features), aux=self.aux(features))
+
+
 def image_task() -> Any:
     return metav.Classification(images(), masks()[:, 4, 4], epochs=1, batch_size=16, classes=CLASSES)
 
@@ -336,6 +356,11 @@ def steps() -> Any:
     return metav.Segmentation(waves, (waves[:, 0] > 0).astype(int), epochs=2, learning_rate=2e-2, classes=3)
 
 
+def tokens() -> Any:
+    sentences = random(48, 5, FEATURES, seed=6)
+    return metav.Segmentation(sentences, (sentences.sum(axis=2) > 0).astype(int), classes=CLASSES, epochs=1)
+
+
 def depths() -> Any:
     return metav.Regression(images(), images() ** 2, epochs=6, batch_size=16, learning_rate=2e-2)
 
@@ -412,6 +437,16 @@ TASKS = [
         has="a class for each step of a sequence",
         write="`metav.Segmentation`",
         trial=lambda: owner_and_suspect(lambda: Dense(3, axes=1), steps()),
+    ),
+    Case(
+        has="a class for each step, behind it, as `BertForTokenClassification` answers",
+        write="`metav.Segmentation`",
+        trial=lambda: owner_and_suspect(token_transformer, tokens(), trains=False, input="inputs_embeds"),
+    ),
+    Case(
+        has="two heads for each pixel, one of them judged",
+        write='`metav.Segmentation`, `output="out"`',
+        trial=lambda: owner_and_suspect(TwoHeads, segmentation(), trains=False, families=None, output="out"),
     ),
     Case(
         has="a number for each pixel (depth)",

@@ -7,7 +7,18 @@ import pickle
 
 import pytest
 import torch
-from output_cases import MASK, Dense, Masked, Net, classification, multi_label, segmentation, two_classes, vectors
+from output_cases import (
+    MASK,
+    Dense,
+    Masked,
+    Net,
+    classification,
+    multi_label,
+    segmentation,
+    steps,
+    two_classes,
+    vectors,
+)
 from small_models import bits
 from torch import nn
 from torch.nn import functional
@@ -23,6 +34,11 @@ from metav.support.model_interface import ModelInterface
 from metav.support.randomness import isolated_rng
 
 QUERIES = torch.from_numpy(vectors()[:8].copy())
+
+
+class Moved(nn.Module):
+    def forward(self, answers):
+        return answers.movedim(1, -1)
 
 
 def both(_, features, scores):
@@ -175,6 +191,15 @@ def test_chances_of_labels_become_log_odds():
     adapted = multi_label().adapted(model)
     assert torch.allclose(adapted(QUERIES).sigmoid(), model(QUERIES), atol=1e-5)
     assert torch.isfinite(adapted(1e6 * QUERIES)).all()
+
+
+def test_classes_behind_the_places_are_moved_before_them():
+    task = steps()
+    first = Dense(3, axes=1)
+    behind = nn.Sequential(first, Moved())
+    adapted = task.adapted(behind)
+    assert torch.equal(adapted(task.examples[:4]), first(task.examples[:4]))
+    assert task.adapted(first) is first
 
 
 # What is refused -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from metav.experiments.suspects.collection import build_test_suspects
 from metav.optimization.options import OptimizationOptions
 from metav.support.arguments import MOST_QUERIES, MOST_SEED, query_count, seed_number
 from metav.support.processor import MOST_JOBS, job_count
-from metav.zoo import training
+from metav.zoo import training, workers
 
 
 def baseline(**options: Any) -> Any:
@@ -126,12 +126,12 @@ class Work:
     def __init__(self, monkeypatch, *, cores: int, seconds: float) -> None:
         monkeypatch.setenv("METAV_JOBS", str(cores))
         self.now, self.seconds = 0.0, seconds
-        monkeypatch.setattr(training.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(training, "_in_workers", self._in_workers)
-        monkeypatch.setattr(training, "_pickled", lambda _: b"sent")
+        monkeypatch.setattr(workers.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(workers, "_in_workers", self._in_workers)
+        monkeypatch.setattr(workers, "_pickled", lambda _: b"sent")
         self.owner = small_owner()
 
-    def _in_workers(self, sent, waiting, store, jobs, train):
+    def _in_workers(self, parcel, waiting, context, store, jobs, train):
         for planned in waiting:
             yield planned, f"{jobs} workers".encode()
 
@@ -144,7 +144,7 @@ class Work:
             run = property(str)
 
         missing = {name: Run(name) for name in "abcdefgh"[:count]}
-        return [content.decode() for _, content in training.train_missing(missing, self, None, jobs, self.train)]
+        return [content.decode() for _, content in workers.train_missing(missing, self, None, jobs, self.train)]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_workers_are_started_where_they_are_asked_for_or_save_time(jobs, cores, 
 
 def test_what_cannot_travel_is_trained_here_where_nobody_asked_for_workers(monkeypatch):
     work = Work(monkeypatch, cores=4, seconds=60.0)
-    monkeypatch.setattr(training, "_pickled", lambda _: 1 / 0)
+    monkeypatch.setattr(workers, "_pickled", lambda _: 1 / 0)
     assert work.made(5, None) == ["here"] * 5
     with pytest.raises(InputError, match=r"cannot be sent to worker processes .* use jobs=1"):
         work.made(5, 2)

@@ -116,6 +116,44 @@ def test_a_damaged_cache_file_is_rebuilt_with_a_warning(damage, owner, task, tmp
     assert first.read_bytes() == content
 
 
+@pytest.mark.parametrize("values", [b"0", b" ", b"I"])
+def test_no_corrupted_byte_of_a_header_goes_unnoticed(values):
+    """Metrics, names, types, places: the header says what the tensors' bytes mean, and has no checksum of its own."""
+    states = tuple({"weight": torch.ones(2, 3) * number, "count": torch.tensor(number)} for number in (1, 2))
+    trained = TrainedModel(states=states, fractions=(0.5, 1.0), metrics=(0.91, 0.95), strength=0.5)
+    packed = pack(trained, "key")
+    header = 8 + int.from_bytes(packed[:8], "little")
+    changed = [
+        packed[:place] + value + packed[place + 1 :]
+        for place in range(header)
+        for value in (values, bytes([packed[place] ^ 1]))
+        if packed[place : place + 1] != value
+    ]
+    assert len(changed) > header > 400
+    for content in changed:
+        with pytest.raises(ValueError, match=r"digest|not a readable cache file"):
+            unpack(content, "key")
+
+
+def test_a_corrupted_header_is_said_and_the_model_made_again(owner, task, tmp_path, trainings):
+    options = {"positives": 1, "negatives": 1, "cache": tmp_path, "architectures": []}
+    intact = contents(build_zoo(owner, task, **options))
+    (path, _) = sorted(tmp_path.iterdir())
+    content = path.read_bytes()
+    for old, new in (
+        (b'"F32"', b'"I32"'),
+        (rb"\"metrics\": [0", rb"\"metrics\": [1"),
+        (b"000/body.bias", b"000/body.bios"),
+    ):
+        assert old in content
+        path.write_bytes(content.replace(old, new, 1))
+        before = len(trainings)
+        with pytest.warns(UserWarning, match=r"is damaged .* rebuilt"):
+            assert contents(build_zoo(owner, task, **options)) == intact
+        assert len(trainings) == before + 1
+        assert path.read_bytes() == content
+
+
 def test_packed_models_are_deterministic_and_come_back_whole():
     state = {"b": torch.arange(3), "a": torch.tensor(2.5), "empty": torch.zeros(0, 2), "shared": torch.ones(2, 2).T}
     trained = TrainedModel(states=(state, state), fractions=(0.5, 1.0), metrics=(0.1, 1 / 3), strength=None)
@@ -126,7 +164,7 @@ def test_packed_models_are_deterministic_and_come_back_whole():
     for found in back.states:
         assert found.keys() == state.keys()
         assert all(torch.equal(found[name], state[name]) and found[name].dtype == state[name].dtype for name in state)
-    with pytest.raises(ValueError, match="does not match"):
+    with pytest.raises(ValueError, match="its key does not match its name"):
         unpack(packed, "another key")
 
 

@@ -17,7 +17,8 @@ from metav.models.running import copied, device_of, evaluating, predict
 from metav.models.training import TrainingOptions, fit, training_mode
 from metav.obfuscations.layers import channel_count, following_norms, weighted_layers, zero_channels
 from metav.obfuscations.steps import check_strength
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
 from metav.tasks.generation import Generation
@@ -329,6 +330,6 @@ def _fit(
     """Train all of a model on a loss of its own for a share of the task's epochs."""
     chosen: list[Tensor] = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
     options, own = replace(_options(task), epochs=share * task.epochs), derive_seed(seed, "training")
-    with isolated_rng(own), single_thread(), training_mode(model, chosen):
+    with isolated_rng(own), fixed_arithmetic(), training_mode(model, chosen):
         fit(model, batch_loss, count=count, options=options, seed=own, parameters=chosen)
     return model

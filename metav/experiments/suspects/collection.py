@@ -23,7 +23,8 @@ from metav.experiments.suspects.plan import (
 from metav.experiments.suspects.training import SuspectContext, suspect_context, train_suspect
 from metav.models.architectures import Architecture
 from metav.support.arguments import seed_number
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
 from metav.zoo.building import checked_arguments, train_all, zoo_context
 from metav.zoo.cache import TrainedModel, ZooCache
@@ -222,8 +223,9 @@ def _planned(
 ) -> tuple[SuspectContext, SuspectPlan]:
     """Return what the suspects are made from, after checking that it fits together, and which ones there will be."""
     task, thief_task, other_task = (None if part is None else _shortened(part, counts.epochs) for part in tasks)
-    with isolated_rng(0), single_thread():
-        zoo = zoo_context(owner, task or tasks[0], (thief_task, other_task), architectures, True)
+    with isolated_rng(0), fixed_arithmetic():
+        sources, is_cached = (thief_task, other_task), store is not None
+        zoo = zoo_context(owner, task or tasks[0], sources, architectures, True, is_cached=is_cached)
         folder = None if store is None else str(store.folder.absolute())
         loops = all_recipes(recipes) if recipes else ()
         context = suspect_context(zoo, queries, folder, seed, loops)
@@ -241,7 +243,7 @@ def _planned(
 
 def _metric(task: Task, model: nn.Module) -> float:
     """Return the task's metric of a model, without a trace on the global random state."""
-    with isolated_rng(0), single_thread():
+    with isolated_rng(0), fixed_arithmetic():
         return float(task.metric(model))
 
 
@@ -283,7 +285,7 @@ def _fitted(planned: AnySuspect, context: SuspectContext) -> nn.Module:
     """Return one of scikit-learn's models, on the owner's data or the thief's in turn: fitted anew in moments."""
     number = int(planned.run.rpartition("/")[2])
     task = (context.zoo.task, context.zoo.thief_task)[number // CLASSICAL_KINDS % 2]
-    with isolated_rng(planned.seed), single_thread():
+    with isolated_rng(planned.seed), fixed_arithmetic():
         return classical_suspect(task, number, planned.seed).eval()
 
 

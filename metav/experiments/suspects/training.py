@@ -18,7 +18,8 @@ from metav.models.architectures import build
 from metav.models.identity import tensor_digest
 from metav.models.running import copied, device_of, evaluating
 from metav.obfuscations.registry import OBFUSCATIONS
-from metav.support.randomness import derive_seed, isolated_rng, single_thread
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import derive_seed, isolated_rng
 from metav.tasks.base import Task
 from metav.tasks.data_variations import varied
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack, tensor_state, unpack
@@ -71,12 +72,19 @@ class SuspectContext:
             }
         )
 
+    def is_cached(self, planned: AnySuspect) -> bool:
+        """Return whether the cache key of a planned suspect stands for all that it depends on."""
+        if isinstance(planned, PlannedModel):
+            return self.zoo.is_cached(planned)
+        return not self.zoo.unidentified
+
     def base(self, planned: PlannedAttack) -> nn.Module:
         """Return the model to attack: the owner's, or an independent one, trained anew where the cache lacks it."""
         if planned.base is None:
             return self.zoo.owner
         key = self.key(planned.base)
-        found = None if self.folder is None else ZooCache(self.folder).load(key)
+        folder = self.folder if self.is_cached(planned.base) else None
+        found = None if folder is None else ZooCache(folder).load(key)
         model = self.model(planned.base, found or unpack(train_suspect(planned.base, self), key))
         return copied(model)
 
@@ -126,7 +134,7 @@ def suspect_context(
     leaked = None if queries is None else queries.detach().cpu().float().clone()
     digests = {
         "queries": "" if leaked is None else tensor_digest({"queries": leaked}),
-        "transfer": identity_of(transfer),
+        "transfer": transfer.digest() if zoo.unidentified else identity_of(transfer),
         **_recipe_digests(recipes, zoo),
     }
     return SuspectContext(zoo=zoo, transfer=transfer, queries=leaked, folder=folder, digests=digests, recipes=recipes)
@@ -158,7 +166,7 @@ def train_suspect(planned: AnySuspect, context: SuspectContext) -> bytes:
     if isinstance(planned, PlannedHonest):
         model = train_honest(planned, context.recipe(planned))
         return _packed(model, planned, context, None)
-    with single_thread(), isolated_rng(planned.seed):
+    with fixed_arithmetic(), isolated_rng(planned.seed):
         base = context.base(planned)
         try:
             with evaluating(base), torch.enable_grad():
@@ -170,7 +178,7 @@ def train_suspect(planned: AnySuspect, context: SuspectContext) -> bytes:
 
 
 def _packed(model: nn.Module, planned: AnySuspect, context: SuspectContext, strength: float | None) -> bytes:
-    with single_thread(), isolated_rng(planned.seed):
+    with fixed_arithmetic(), isolated_rng(planned.seed):
         metric = float(context.zoo.task.metric(model))
     states = (tensor_state(model.state_dict()),)
     return pack(

@@ -14,10 +14,11 @@ from torch import nn
 from metav.experiments.scenarios.recipes.generator_loops import Objective, train_generator
 from metav.experiments.scenarios.recipes.plain_loop import Answers, Loop, train_plainly
 from metav.models.architectures import Architecture, build
+from metav.models.content_identity import content_identity
 from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.tasks.base import Task
-from metav.zoo.told_recipes import MOST_SEED, check_recipe
+from metav.zoo.told_recipes import MOST_SEED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +71,7 @@ class OwnerRecipe:
     @property
     def identity(self) -> str:
         """Return a text that changes with everything that its models depend on."""
-        return check_recipe(self, 1)
+        return content_identity(self, "the recipe")
 
     def on(self, task: Task) -> Self:
         """Return the recipe on the examples of another task of the same kind."""
