@@ -18,6 +18,7 @@ MOST_SECONDS_BEFORE_FORK = 1.0
 """How long a fork waits for another thread that has seeded the global generators."""
 
 _GENERATORS = ForkSafeLock()
+_THREADS = ForkSafeLock()
 _WAITED: list[bool] = []
 
 
@@ -68,8 +69,8 @@ def single_thread() -> Iterator[None]:
     """
     import torch
 
-    threads = torch.get_num_threads()
-    try:
+    with _THREADS:
+        threads = torch.get_num_threads()
         if threads != 1:
             torch.set_num_threads(1)
             # the number holds for this thread, but also for all that use torch later on for the first time: those get
@@ -77,6 +78,7 @@ def single_thread() -> Iterator[None]:
             again = threading.Thread(target=torch.set_num_threads, args=(threads,))
             again.start()
             again.join()
+    try:
         yield
     finally:
         if torch.get_num_threads() != threads:

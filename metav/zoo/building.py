@@ -64,7 +64,9 @@ class BuildOptions(TypedDict, total=False):
     architectures: callables that return fresh models, besides the owner's own class, or a single one; None: two plain
         fully connected networks.
     seed: of every random choice.
-    cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing.
+    cache: a folder that keeps trained models, so that an interrupted build can be continued; None keeps nothing. A
+        model is reused only while all that it was made from is the same: data, attributes, code and what that refers
+        to. What has no content to go by, such as a lock or an open file, is not reused, and a warning says so.
     jobs: processes that train; -1 is one per core that this process may use (affinity and control group). None is the
         same where that saves more time than starting the processes takes, and one where the owner's model is on a GPU;
         the environment variable METAV_JOBS says another number for it.

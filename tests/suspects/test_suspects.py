@@ -10,6 +10,8 @@ import pickle
 import random
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -64,6 +66,32 @@ def test_a_module_answers_as_in_eval_mode_and_comes_back_as_it_was():
     with torch.no_grad():
         expected = copy.deepcopy(model).eval()(torch.from_numpy(QUERIES.copy()))
     assert answers.responses == pytest.approx(expected.numpy(), rel=1e-5, abs=1e-6)
+
+
+def test_a_module_that_is_asked_in_several_threads_answers_as_in_one(untouched_rng, eager_threads):
+    """In eval mode until the last one has asked it; as one that trains its caller left it afterwards."""
+    with isolated_rng(3):
+        layers = (nn.Linear(4, 400), nn.BatchNorm1d(400), nn.Dropout(0.5), nn.Linear(400, 3))
+    model = nn.Sequential(nn.Flatten(), *layers).train()
+    model[3].eval()
+    queries = np.random.default_rng(0).normal(size=(40, 2, 2)).astype(np.float32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def ask(thread: int) -> set[bytes]:
+        start.wait()
+        # some take longer than others, so that the last one to end is not the last one to begin
+        size = 2 + 10 * (thread % 2)
+        return {ModuleSuspect(model).answer(queries, outputs=3, batch_size=size).responses.tobytes() for _ in range(10)}
+
+    start = threading.Barrier(1)
+    alone = ask(0) | ask(1)
+    start = threading.Barrier(6)
+    with ThreadPoolExecutor(6) as pool:
+        found = set().union(*pool.map(ask, range(6)))
+    assert found == alone
+    assert [module.training for module in model] == [True, True, True, False, True]
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_module_that_fails_comes_back_as_it_was():

@@ -58,7 +58,7 @@ def score(fp: Fingerprint) -> float | None:
     return metav.verify(fp, suspect, accepts="numpy").score
 
 
-def test_nothing_fails_where_many_threads_use_one_fingerprint(tmp_path):
+def test_nothing_fails_where_many_threads_use_one_fingerprint(tmp_path, eager_threads):
     """1,600 verdicts, evaluations, commitments and files, each as alone."""
     alone, fp = large(), large()
     alone.save(tmp_path / "alone.metav")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +67,31 @@ def test_the_number_of_jobs_does_not_change_a_bit(owner, task, tmp_path):
     cached = build_zoo(owner, task, jobs=2, cache=tmp_path, **options)
     assert contents(alone) == contents(together) == contents(cached)
     assert contents(build_zoo(owner, task, cache=tmp_path, **options)) == contents(alone)
+
+
+def test_builds_in_several_threads_are_those_of_one(owner, task, tmp_path, eager_threads):
+    """In one process and with one cache: what is drawn, what torch is set to and who writes first must not mix."""
+    options = {"positives": 2, "negatives": 2, "architectures": [], "free_negatives": False, "progress": False}
+    alone = [contents(build_zoo(owner, task, seed=seed, **options)) for seed in range(2)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [
+                pool.submit(build_zoo, owner, task, seed=number % 2, cache=tmp_path, **options) for number in range(4)
+            ]
+            together = [contents(job.result()) for job in jobs]
+            assert {pool.submit(torch.get_num_threads).result() for _ in range(8)} == {2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert together == [*alone, *alone]
+    assert [contents(build_zoo(owner, task, seed=seed, cache=tmp_path, **options)) for seed in range(2)] == alone
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert random.getstate() == states[2]
 
 
 @pytest.mark.parametrize(
