@@ -4,7 +4,7 @@
 #include <pthread.h>
 #endif
 
-/* Shared by the whole process: how many forks lie between it and the first one, which tells its threads from a parent's. */
+/* How many forks lie between this process and the first one, shared by the whole process: tells its threads from a parent's. */
 static atomic_uint forks;
 
 static uint64_t

@@ -36,6 +36,12 @@ MAKE = ("fingerprint", "models:build", "--data", "data.npz", "--force", "-o")
 VERIFY = ("verify", "owner.metav", "answers.npy")
 
 
+def state_of(folder):
+    """What each file is and when it was written; reading alone changes nothing of it."""
+    found = {path.name: path.lstat() for path in folder.iterdir()}
+    return {name: (state.st_mode, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in found.items()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -56,12 +62,12 @@ VERIFY = ("verify", "owner.metav", "answers.npy")
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else "",
 )
 def test_a_file_of_another_kind_is_refused_before_any_work_and_stays(here, arguments, message):
-    before = {path.name: path.lstat() for path in here.iterdir()}
+    before = state_of(here)
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-    assert {path.name: path.lstat() for path in here.iterdir()} == before
+    assert state_of(here) == before
 
 
 @pytest.mark.parametrize(
