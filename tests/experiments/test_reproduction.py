@@ -90,7 +90,7 @@ def test_the_smoke_scale_runs_every_regime_within_a_minute(tmp_path):
     # of the processor, as other programs must not fail this; trainings beside it, which share what they slow down, tell
     # how fast the machine is meanwhile
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(shell, "digits", "--scale", "smoke", "--json", cwd=tmp_path)
+        running = pool.submit(shell, "digits", "--scale", "smoke", "--jobs", "1", "--json", cwd=tmp_path)
         trainings = [seconds_of_training()]
         while not running.done():
             trainings.append(seconds_of_training())

@@ -15,7 +15,7 @@ from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.tasks.classification import Classification
 
-FEWEST_STEPS = 250
+FEWEST_STEPS = 400
 """Steps of an owner's training, at least: with few images a network would learn next to nothing."""
 
 
