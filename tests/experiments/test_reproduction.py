@@ -118,7 +118,7 @@ def test_each_run_is_a_file_with_all_that_it_was_made_with(results):
     assert {"metav", "numpy", "python", "torch", "machine"} <= set(record["versions"])
     assert record["settings"]["options"]["queries"] == 10
     suspects = record["evaluation"]["suspects"]
-    assert len(suspects) == 28
+    assert len(suspects) == 16
     assert {entry["is_positive"] for entry in suspects} == {True, False}
     assert record["seconds"]["fingerprint"] > 0
     materials = json.loads((results / "owner0" / "materials.json").read_text())

@@ -61,7 +61,13 @@ EXPERIMENT_TASKS: Mapping[str, ExperimentTask] = MappingProxyType(
                 home="metav.experiments.scenarios.digits:digits_scenario",
                 needs_data=False,
                 sizes={
-                    "smoke": smoke_scale(epochs=2),
+                    "smoke": smoke_scale(
+                        epochs=2,
+                        suspects=8,
+                        sample=2,
+                        query_counts=(2,),
+                        options={"steps": 4, "refit_steps": 20, "patience": 2, "repeats": 2},
+                    ),
                     "small": full_scale(USUAL_ZOO, attack_sizes=QUICK_TRAININGS, base=True),
                     "paper": full_scale(192, base=True),
                 },

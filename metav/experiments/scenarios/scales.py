@@ -73,17 +73,17 @@ def smoke_scale(**changes: Any) -> Scale:
     """Return the smallest sizes at which every regime runs; their rates mean nothing."""
     sizes: dict[str, Any] = {
         "surrogates": 14,
-        "suspects": 8,
+        "suspects": 14,
         "queries": 10,
         "snapshots": 1,
         "every_family": False,
-        "sample": 2,
+        "sample": 3,
         "forms": 1,
         "ablations": False,
-        "query_counts": (2,),
+        "query_counts": (2, 5),
         "surrogate_counts": (7,),
         "target_fpr": 0.5,  # so few models calibrate that a lower rate would find nothing
-        "options": {"steps": 4, "refit_steps": 20, "patience": 2, "repeats": 2},
+        "options": {"steps": 10, "refit_steps": 50, "patience": 2, "repeats": 2},
     }
     return Scale(**(sizes | changes))
 
