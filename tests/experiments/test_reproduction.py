@@ -154,7 +154,7 @@ def test_nonsense_and_forms_are_asked_of_the_fingerprint_of_the_full_regime(resu
         for name in ("full", "form-percent", "nonsense")
     )
     assert form["fingerprint"]["file"] == nonsense["fingerprint"]["file"] == full["fingerprint"]["file"]
-    assert len(form["evaluation"]["suspects"]) == 6
+    assert len(form["evaluation"]["suspects"]) == 4
     honest = [entry for entry in nonsense["evaluation"]["suspects"] if not entry["is_positive"]]
     assert {entry["family"] for entry in honest} == {"noise_new", "noise_fixed", "untrained", "constant"}
     # percent are read as what they are
