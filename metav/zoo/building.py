@@ -26,7 +26,6 @@ from metav.support.signatures import show_options
 from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_trainable
-from metav.tasks.supervised import SupervisedTask
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, listed, plain_architectures
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
@@ -251,7 +250,7 @@ def _trained(
             return _train_stage(stage, context, store, jobs, bar, distinct=distinct)
 
         result = train_in_stages(plan, context, train, suspects=suspects)
-    models = [entry for planned in result.plan for entry in _zoo_models(planned, result.trained[planned.run], context)]
+    models = [entry for planned in result.plan for entry in zoo_models(planned, result.trained[planned.run], context)]
     return [*models, *(_fitted(planned, context) for planned in fitted)], result.standing
 
 
@@ -342,7 +341,6 @@ def zoo_context(
         other_task=other_task,
         architectures=(own, *others),
         least_useful=baseline + 0.5 * (metric - baseline) if baseline is not None and better else None,
-        owner_fit=task.lack_of_fit(clone) if isinstance(task, SupervisedTask) and not task.has_own_loop else None,
         digests=identities.digests,
         unidentified=identities.unidentified,
         recipe=recipe,
@@ -406,7 +404,8 @@ def _train_stage(
     return trained
 
 
-def _zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContext) -> Iterator[ZooModel]:
+def zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContext) -> Iterator[ZooModel]:
+    """Yield the models of one training run, its snapshots first."""
     for state, fraction, metric in zip(trained.states, trained.fractions, trained.metrics, strict=True):
         yield ZooModel(
             model=context.model(planned, state),

@@ -14,7 +14,7 @@ from metav.tasks.recipes import SUSPECT_RANGE, USUAL_RANGE, RecipeRange, draw_re
 from metav.zoo.cache import TrainedModel
 from metav.zoo.inferred_recipes import descendant, nearest_recipes
 from metav.zoo.plan import CLASSICAL, HOMOLOGOUS, KINDRED, OTHER_DATA, PlannedModel, is_drawn
-from metav.zoo.standing import Measurements, OwnerStanding, measurements, owner_standing, stretched
+from metav.zoo.standing import LACK_OF_FIT, Measurements, OwnerStanding, measurements, owner_standing, stretched
 from metav.zoo.training import ZooContext
 
 STAGES = 4
@@ -64,10 +64,11 @@ def train_in_stages(plan: Sequence[PlannedModel], context: ZooContext, train: Tr
     for number, stage in enumerate(stages):
         if number and standing is not None and not (standing.covered and standing.reached) and not told:
             recipe_range, stretches = stretched(recipe_range, standing, context.task), stretches + 1
-        done = [with_recipe(planned, context, recipe_range, parents=peers.nearest()) for planned in stage]
+        parents = peers.nearest()
+        done = [with_recipe(entry, context, recipe_range, parents=parents, fit=peers.owner_fit) for entry in stage]
         finished |= {planned.run: planned for planned in done}
         trained |= train(done)
-        peers.measure([finished[entry.run] for entry in plan if entry.run in finished], trained)
+        peers.measure(done, trained)
         standing = peers.standing(stretches)
     return TrainedZoo(plan=tuple(finished[planned.run] for planned in plan), trained=trained, standing=standing)
 
@@ -83,13 +84,18 @@ class _Peers:
             self._owner = measurements(context.task, context.owner)
 
     def measure(self, plan: Sequence[PlannedModel], trained: Mapping[str, TrainedModel]) -> None:
-        """Measure those of the trained models that are peers and have not been measured."""
+        """Measure those of the trained models that are peers."""
         for planned in plan:
-            if planned.family != self._family or planned.attack is not None or planned.run in self._found:
+            if planned.family != self._family or planned.attack is not None:
                 continue
             with isolated_rng(0), fixed_arithmetic():
                 model = self._context.model(planned, trained[planned.run].states[-1])
                 self._found[planned.run] = planned.recipe, measurements(self._context.task, model)
+
+    @property
+    def owner_fit(self) -> float | None:
+        """The owner's lack of fit, which drawn recipes train for; None where the task's loop cannot stop at one."""
+        return None if self._context.task.has_own_loop else self._owner.get((LACK_OF_FIT, "training"))
 
     def standing(self, stretches: int) -> OwnerStanding | None:
         """Return where the owner's model stands among them; None where there are none."""
@@ -108,11 +114,13 @@ def with_recipe(
     recipe_range: RecipeRange,
     *,
     parents: Sequence[DrawnRecipe] = (),
+    fit: float | None = None,
     suspects: bool = False,
 ) -> PlannedModel:
     """Return a planned model with the recipe that it is trained by.
 
     parents: recipes that those of independent models are made from, see `descendant`.
+    fit: lack of fit that independent models are trained to, about; None: each as long as its recipe says.
     suspects: whether homologous models train in the task's own way.
     """
     task, families = context.task, (KINDRED, CLASSICAL, *([HOMOLOGOUS] if suspects else []))
@@ -125,7 +133,7 @@ def with_recipe(
         return planned
     elif planned.family == OTHER_DATA and context.other_task is not None:
         task = context.other_task
-    until = None if planned.is_positive else _until(planned, context)
+    until = None if fit is None or planned.is_positive else _until(planned, fit)
     if until is not None:  # long enough to get there, whatever the rate
         recipe_range = replace(recipe_range, shortest=1.0, longer=1.0)
     recipe = draw_recipe(task, planned.seed, recipe_range)
@@ -137,12 +145,10 @@ def with_recipe(
     return replace(planned, recipe=replace(recipe, part=1.0) if whole else recipe)
 
 
-def _until(planned: PlannedModel, context: ZooContext) -> float | None:
-    """Return the lack of fit at which an independent model is trained enough: around the owner's."""
-    if context.owner_fit is None:
-        return None
+def _until(planned: PlannedModel, fit: float) -> float:
+    """Return the lack of fit at which an independent model is trained enough: around `fit`."""
     place = derive_seed(planned.seed, "until") % 10_001 / 10_000
-    return context.owner_fit * math.exp((2.0 * place - 1.0) * math.log(FIT_FACTOR))
+    return fit * math.exp((2.0 * place - 1.0) * math.log(FIT_FACTOR))
 
 
 def _told_first(plan: Sequence[PlannedModel]) -> list[list[PlannedModel]]:

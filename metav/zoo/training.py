@@ -43,7 +43,6 @@ class ZooContext:
     least_useful: the metric with which a thief would still use a model; None where none is known.
     digests: identities of all of these, which go into every cache key; that of the recipe into those of its models.
     recipe: how the owner's model was trained; None where the user does not tell.
-    owner_fit: the owner's lack of fit (`SupervisedTask.lack_of_fit`), which drawn recipes train for; None: they do not.
     unidentified: why a cache must not be used, by what it is that has no identity; "recipe" concerns its models alone.
     """
 
@@ -55,7 +54,6 @@ class ZooContext:
     least_useful: float | None
     digests: dict[str, str]
     recipe: Recipe | None = None
-    owner_fit: float | None = None
     unidentified: Mapping[str, str] = field(default_factory=dict)
 
     def is_cached(self, planned: PlannedModel) -> bool:

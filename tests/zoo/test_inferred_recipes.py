@@ -97,8 +97,8 @@ def test_later_models_of_a_zoo_are_trained_as_the_owner_seems_to_be(monkeypatch)
     stages: list[tuple[bool, DrawnRecipe]] = []
     real = metav.zoo.stages.with_recipe
 
-    def watched(planned, context, recipe_range, *, parents=(), suspects=False):
-        found = real(planned, context, recipe_range, parents=parents, suspects=suspects)
+    def watched(planned, context, recipe_range, *, parents=(), **options):
+        found = real(planned, context, recipe_range, parents=parents, **options)
         if planned.family == HOMOLOGOUS:
             stages.append((bool(parents), found.recipe))
         return found

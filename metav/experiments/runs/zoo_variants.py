@@ -11,12 +11,13 @@ from typing import Any
 from torch import nn
 
 from metav.experiments.scenarios.scenario import Scenario
-from metav.support.randomness import isolated_rng, single_thread
-from metav.zoo.building import build_zoo, train_all, zoo_context
+from metav.support.arithmetic import fixed_arithmetic
+from metav.support.randomness import isolated_rng
+from metav.zoo.building import build_zoo, train_all, zoo_context, zoo_models
 from metav.zoo.cache import ZooCache
 from metav.zoo.free_negatives import free_negatives
 from metav.zoo.plan import plan_zoo
-from metav.zoo.zoo import Zoo, ZooModel
+from metav.zoo.zoo import Zoo
 
 TOLD, UNTOLD, TASKS_OWN = "told", "untold", "task's own"
 RECIPES = (TOLD, UNTOLD, TASKS_OWN)
@@ -61,8 +62,8 @@ def _without_recipes(
 ) -> Zoo:
     """Return a zoo whose models all train by `task.train` as it stands."""
     task = scenario.task
-    with isolated_rng(0), single_thread():
-        context = zoo_context(owner, task, (None, None), scenario.zoo_architectures, False)
+    with isolated_rng(0), fixed_arithmetic():
+        context = zoo_context(owner, task, (None, None), scenario.zoo_architectures, False, is_cached=True)
         metric = float(task.metric(context.owner))
     plan = plan_zoo(
         task,
@@ -76,25 +77,7 @@ def _without_recipes(
         suspects=False,
     )
     trained = train_all(plan, context, ZooCache(cache), jobs, progress)
-    models = [
-        ZooModel(
-            model=context.model(planned, state),
-            is_positive=planned.is_positive,
-            family=planned.family,
-            strength=trained[planned.run].strength,
-            seed=planned.seed,
-            run=planned.run,
-            fraction=fraction,
-            share=planned.share,
-            architecture=planned.architecture,
-            metric=metric_,
-            attack=None if planned.attack is None else planned.attack[0],
-        )
-        for planned in plan
-        for state, fraction, metric_ in zip(
-            trained[planned.run].states, trained[planned.run].fractions, trained[planned.run].metrics, strict=True
-        )
-    ]
+    models = [entry for planned in plan for entry in zoo_models(planned, trained[planned.run], context)]
     return Zoo(
         models=tuple(models),
         owner_digest=context.digests["owner"],
