@@ -15,7 +15,6 @@ from metav import _core
 from metav.models.adapters import ExpectedAnswer
 from metav.models.training import TrainingOptions
 from metav.tasks.array_task import Augment
-from metav.tasks.arrays import bounds_of, check_same_length, checked_levels
 from metav.tasks.examples import labelled_examples
 from metav.tasks.labels import as_class_labels
 from metav.tasks.supervised import SupervisedTask
@@ -70,14 +69,10 @@ class Classification(SupervisedTask):
     ) -> None:
         self.examples, given, bounds, levels = labelled_examples("images", images, "labels", labels, bounds, levels)
         self.targets, self.outputs, self.class_names = as_class_labels("labels", given, classes)
-        check_same_length("images", self.examples, "labels", self.targets)
-        self.input_shape = tuple(self.examples.shape[1:])
-        self.lower, self.upper = bounds_of("images", self.examples, bounds)
-        self.levels, self.augment = checked_levels(levels), augment
+        self._keep(("images", "labels"), bounds=bounds, levels=levels, augment=augment, validation=validation)
         self.options = TrainingOptions(
             epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
         )
-        self._split(validation)
         self.baseline = float(self.targets.bincount().max()) / len(self.targets)
 
     @property

@@ -13,7 +13,6 @@ from metav.errors import InputError
 from metav.models.adapters import ExpectedAnswer
 from metav.models.training import TrainingOptions
 from metav.tasks.array_task import Augment
-from metav.tasks.arrays import bounds_of, check_same_length, checked_levels
 from metav.tasks.examples import labelled_examples
 from metav.tasks.labels import as_multi_hot
 from metav.tasks.places_task import PlacesTask
@@ -61,15 +60,12 @@ class MultiLabelClassification(PlacesTask):
     ) -> None:
         self.examples, given, bounds, levels = labelled_examples("inputs", inputs, "labels", labels, bounds, levels)
         self.targets, self.class_names = as_multi_hot("labels", given, label_names)
-        check_same_length("inputs", self.examples, "labels", self.targets)
-        self.input_shape, self.outputs = tuple(self.examples.shape[1:]), int(self.targets.shape[1])
+        self.outputs = int(self.targets.shape[1])
         self.places = grid_places(2, (self.outputs,), MOST_LABELS)
-        self.lower, self.upper = bounds_of("inputs", self.examples, bounds)
-        self.levels, self.augment = checked_levels(levels), augment
+        self._keep(("inputs", "labels"), bounds=bounds, levels=levels, augment=augment, validation=validation)
         self.options = TrainingOptions(
             epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
         )
-        self._split(validation)
         always = torch.ones_like(self.targets[self._measured()])
         self.baseline = max(_macro_f1(always, self.targets[self._measured()]), 0.0)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from metav.models.training import TrainingOptions, batches_per_epoch
 from metav.tasks.array_task import Augment
-from metav.tasks.arrays import as_float_tensor, bounds_of, check_same_length, checked_levels
+from metav.tasks.arrays import as_float_tensor
 from metav.tasks.examples import labelled_examples
 from metav.tasks.supervised import SupervisedTask
 
@@ -51,12 +51,8 @@ class Regression(SupervisedTask):
         self.examples, given, bounds, levels = labelled_examples("inputs", inputs, "targets", targets, bounds, levels)
         self.targets = as_float_tensor("targets", given)
         self.is_aligned = self.targets.ndim > 2
-        check_same_length("inputs", self.examples, "targets", self.targets)
-        self.input_shape = tuple(self.examples.shape[1:])
         self.outputs = math.prod(self.targets.shape[1:])
-        self.lower, self.upper = bounds_of("inputs", self.examples, bounds)
-        self.levels, self.augment = checked_levels(levels), augment
-        self._split(validation)
+        self._keep(("inputs", "targets"), bounds=bounds, levels=levels, augment=augment, validation=validation)
         steps = batches_per_epoch(len(self.training_indices), batch_size)
         self.options = TrainingOptions(
             epochs=max(30, round(1500 / steps)) if epochs is None else epochs,

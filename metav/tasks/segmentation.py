@@ -14,7 +14,6 @@ from metav.models.adapters import ExpectedAnswer
 from metav.models.read_models import place_log_probabilities
 from metav.models.training import TrainingOptions
 from metav.tasks.array_task import Augment
-from metav.tasks.arrays import bounds_of, check_same_length, checked_levels
 from metav.tasks.examples import labelled_examples
 from metav.tasks.labels import as_label_map
 from metav.tasks.places_task import PlacesTask
@@ -69,16 +68,12 @@ class Segmentation(PlacesTask):
     ) -> None:
         self.examples, given, bounds, levels = labelled_examples("images", images, "labels", labels, bounds, levels)
         self.targets, count, self.class_names = as_label_map("labels", given, classes)
-        check_same_length("images", self.examples, "labels", self.targets)
-        self.input_shape = tuple(self.examples.shape[1:])
         self.places = grid_places(count, self.targets.shape[1:])
         self.outputs = count * self.places.count
-        self.lower, self.upper = bounds_of("images", self.examples, bounds)
-        self.levels, self.augment = checked_levels(levels), augment
+        self._keep(("images", "labels"), bounds=bounds, levels=levels, augment=augment, validation=validation)
         self.options = TrainingOptions(
             epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
         )
-        self._split(validation)
         measured = self.targets[self._measured()]
         usual = torch.full_like(measured, int(self.targets.flatten().bincount().argmax()))
         self.baseline = _mean_iou(usual, measured, count)

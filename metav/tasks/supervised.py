@@ -13,8 +13,8 @@ from metav.models.adapters import one_tensor
 from metav.models.running import Teacher, device_of, predict
 from metav.models.training import OnEpoch, TrainingOptions, fit
 from metav.support.randomness import derive_seed
-from metav.tasks.array_task import ArrayTask
-from metav.tasks.arrays import balanced_order, evenly
+from metav.tasks.array_task import ArrayTask, Augment
+from metav.tasks.arrays import balanced_order, bounds_of, check_same_length, checked_levels, evenly
 from metav.tasks.augmentations import augmentation_of
 
 MOST_FITTED = 400
@@ -25,6 +25,25 @@ class SupervisedTask(ArrayTask):
     """A task of inputs with targets (n, ...)."""
 
     targets: Tensor
+
+    def _keep(
+        self,
+        names: tuple[str, str],
+        *,
+        bounds: tuple[Any, Any] | None,
+        levels: int | None,
+        augment: Augment | None,
+        validation: float | None,
+    ) -> None:
+        """Check examples and targets, which are there, and set what all tasks with targets take from them.
+
+        names: of the arguments that gave the two.
+        """
+        check_same_length(names[0], self.examples, names[1], self.targets)
+        self.input_shape = tuple(self.examples.shape[1:])
+        self.lower, self.upper = bounds_of(names[0], self.examples, bounds)
+        self.levels, self.augment = checked_levels(levels), augment
+        self._split(validation)
 
     def natural_queries(self, count: int, *, seed: int) -> Tensor:
         """Return `count` different inputs, (count, *input_shape): of the validation part first, classes taking turns.
