@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from metav.errors import QueryLogError
 from metav.support.arrays import FloatArray
+from metav.support.closing import Closing
 from metav.support.files import PathLike, path_text
 from metav.support.json_values import canonical_json
 from metav.suspects.log_rows import (
@@ -83,7 +83,7 @@ class LogState:
                 self.batch_size = int(row.details["size"])
 
 
-class QueryLog:
+class QueryLog(Closing):
     """The log of one run, open for writing by this process alone.
 
     path: of the file, made if it is missing, for its owner's eyes only; None keeps the rows in memory.
@@ -175,14 +175,6 @@ class QueryLog:
         if self.path is not None and not os.path.exists(f"{self.path}-wal"):
             with suppress(OSError):
                 os.unlink(f"{self.path}-shm")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _reported:

@@ -10,11 +10,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, final
 
 from metav.errors import TransportError
 from metav.support.arrays import FloatArray
+from metav.support.closing import Closing
 from metav.suspects.base import Answers, AskedSuspect, Check
 
 __all__ = ["Reply", "Transport", "TransportError", "TransportSuspect"]
@@ -34,7 +34,7 @@ class Reply:
     response_sha256: str
 
 
-class Transport(ABC):
+class Transport(Closing, ABC):
     """A way to send one batch of queries: a subclass speaks one protocol. May be used by several threads at once.
 
     description: one line that names the suspect in a verdict. endpoint: the address that is asked.
@@ -60,18 +60,8 @@ class Transport(ABC):
         """
         return None
 
-    def close(self) -> None:  # noqa: B027 (a transport without connections has nothing to release)
+    def close(self) -> None:
         """Release connections; nothing happens on a second call. A transport that is used again opens new ones."""
-
-    @final
-    def __enter__(self) -> Self:
-        return self
-
-    @final
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @final

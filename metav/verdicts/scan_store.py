@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from metav.errors import InputError
 from metav.statistics.corrections import holm
+from metav.support.closing import Closing
 from metav.support.files import PathLike, path_text, write_atomically
 from metav.verdicts.verdict import Verdict
 
@@ -43,7 +43,7 @@ _SCHEMA = (
 )
 
 
-class ScanStore:
+class ScanStore(Closing):
     """The results of one scan.
 
     path: of the file, made if it is missing.
@@ -114,14 +114,6 @@ class ScanStore:
         with suppress(sqlite3.Error):
             self._connection.execute("PRAGMA journal_mode=DELETE")
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_table(rows: Iterable[Mapping[str, Any]], path: PathLike) -> None:
