@@ -9,6 +9,7 @@ from typing import Any
 
 from metav.support.randomness import single_thread
 from metav.support.shared_changes import SharedChange
+from metav.support.torch_state import without_autocast
 
 Setting = tuple[Callable[[Any], object], Any]
 """A function that sets something, and what it was set to."""
@@ -26,15 +27,11 @@ def fixed_arithmetic() -> Iterator[None]:
     Sums then have one order. What still differs is the machine: other processors and versions of PyTorch round
     otherwise. Precision is set for the whole process, all else for this thread.
     """
-    import torch
-
     with ExitStack() as stack:
         stack.enter_context(single_thread())
         stack.enter_context(_PRECISION.lasting())
         stack.enter_context(_subnormal_numbers())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(without_autocast())
         yield
 
 

@@ -32,13 +32,23 @@ def standard_torch_state() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for device in AUTOCAST_DEVICES:
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(without_autocast())
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(_DTYPE.lasting())
         stack.enter_context(_SLOW_ATTENTION.lasting())
+        yield
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Run the body without autocast on any kind of device; it is each thread's own."""
+    import torch
+
+    with ExitStack() as stack:
+        for device in AUTOCAST_DEVICES:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 
