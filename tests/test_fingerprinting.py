@@ -214,7 +214,7 @@ def test_few_derived_models_found_are_told_with_the_share(monkeypatch):
 def test_an_owner_that_does_not_match_is_told_first(monkeypatch):
     """A rule that nobody reaches."""
     blind = Calibration(threshold=1e6, slope=1.0, target_fpr=0.01, negatives=np.zeros(20), positives=np.zeros(5))
-    monkeypatch.setattr("metav.optimization.optimization.calibrate", lambda *_, **__: blind)
+    monkeypatch.setattr("metav.statistics.calibration_models.calibrate", lambda *_, **__: blind)
     found = warnings_of()
     assert len(found) == 1
     assert found[0].startswith("the owner's model itself does not match (score 0.000), so that this fingerprint finds")

@@ -197,9 +197,9 @@ class Fingerprint:
         return logits
 
     def calibration_logits(self, responses: ArrayLike) -> NDArray[np.float64]:
-        """Return the logits (models,) of the models that calibrate, each by the members that did not train on it.
+        """Return the logits (models,) of the models that are judged, each by the members that did not train on it.
 
-        responses: theirs, (models, N, outputs).
+        responses: theirs, (models, N, outputs), in the order of `calibration_models`.
 
         Raises InputError as `logits` does, and for a fingerprint without calibration models.
         """
@@ -208,7 +208,7 @@ class Fingerprint:
             raise InputError("a fingerprint of format version 1 holds no calibration models; make it again")
         given = np.ascontiguousarray(responses, dtype=np.float32)
         found = np.empty(len(given), dtype=np.float64)
-        parts = models.parts[models.calibrating]
+        parts = models.parts[models.judged]
         for part in np.unique(parts):
             own = parts == part
             found[own] = self.meta_verifier.logits_of_part(np.ascontiguousarray(given[own]), int(part))
@@ -356,8 +356,10 @@ def _check_that_it_works(fp: Fingerprint, stated: str) -> None:
         raise InputError("some values are of another kind than metav writes, so that its commitment would change")
     models = fp.calibration_models
     if models is not None and is_trained_anew(models):
-        OptimizationOptions.from_dict(fp.options)
-    if models is not None and not np.isfinite(fp.calibration_logits(models.responses[models.calibrating])).all():
+        repeats = OptimizationOptions.from_dict(fp.options).repeats
+        if models.parts.max() >= repeats:
+            raise InputError(f"a model has the part {models.parts.max()}, of {repeats} repetitions numbered from 0")
+    if models is not None and not np.isfinite(fp.calibration_logits(models.responses[models.judged])).all():
         raise InputError("the calibration models have logits that are not finite")
 
 
@@ -419,11 +421,11 @@ def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> Calibra
     if entry is None:
         return None
     if (
-        set(entry) != {"derived", "free", "families", "parts", "shares"}
+        set(entry) != {"derived", "free", "finished", "families", "parts", "shares"}
         or tensors["calibration.responses"].dtype != np.float32
     ):
         raise InputError(f"calibration_models has the entries {sorted(entry)}, its responses must be float32")
-    for name, wanted in (("derived", bool), ("free", bool), ("parts", int)):
+    for name, wanted in (("derived", bool), ("free", bool), ("finished", bool), ("parts", int)):
         # a fraction or a text would load as something else than the file says
         if any(type(value) is not wanted for value in entry[name]):
             raise InputError(f"{name} of the calibration models must all be {wanted.__name__}")
@@ -431,6 +433,7 @@ def _restored_models(entry: Any, tensors: Mapping[str, NDArray[Any]]) -> Calibra
         responses=tensors["calibration.responses"],
         derived=np.array(entry["derived"], dtype=np.bool_),
         free=np.array(entry["free"], dtype=np.bool_),
+        finished=np.array(entry["finished"], dtype=np.bool_),
         families=tuple(entry["families"]),
         parts=np.array(entry["parts"], dtype=np.int64),
         shares=tuple(entry["shares"]),
@@ -487,7 +490,7 @@ def _check_calibration_models(fp: Fingerprint) -> None:
         expected = (len(fp.queries), fp.task.outputs)
         if models.responses.shape[1:] != expected:
             raise InputError(f"calibration responses must have shape (models, {expected[0]}, {expected[1]})")
-        if not set(models.parts[models.calibrating].tolist()) <= {member.part for member in fp.meta_verifier.members}:
+        if not set(models.parts[models.judged].tolist()) <= {member.part for member in fp.meta_verifier.members}:
             raise InputError("each part of the calibration models needs members of that part")
         if not models.independent.any() or not (models.calibrating & models.derived).any():
             raise InputError("calibration models must hold derived and independent ones, or no verdict can be given")

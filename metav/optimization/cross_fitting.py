@@ -1,8 +1,7 @@
-"""The final training of the chosen members, so that each calibration model is judged by members it did not train."""
+"""The final training of the chosen members, so that each model can be judged by members that it did not train."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from metav import _core
 from metav.optimization.members import fit_member
 from metav.optimization.shares import Shares
+from metav.statistics.calibration_models import ALL_TRAINED
+from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
 from metav.verifiers.meta_verifier import Member, MetaVerifier
 
@@ -21,51 +22,73 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossFitted:
-    """The final meta-verifier, and how it judges the calibration models.
+    """The final meta-verifier, and how it judges the models of the zoo.
 
     meta_verifier: all members of all repetitions.
-    logits: (models,) of the calibration models, each from the members that it did not train.
-    parts: number of these members, (models,), as `Member.part`.
+    logits: (models,) of the models that have a part, each from the members that it did not train.
     """
 
     meta_verifier: MetaVerifier
     logits: NDArray[np.float64]
-    parts: NDArray[np.int64]
 
 
-def refit(meta_verifier: MetaVerifier, shares: Shares, settings: VerifierSettings, seed: int) -> CrossFitted:
-    """Train the chosen members anew `repeats` times, each time on all surrogates but one part of the calibration share.
+def refit(
+    meta_verifier: MetaVerifier,
+    shares: Shares,
+    parts: NDArray[np.int64],
+    settings: VerifierSettings,
+    seed: int,
+) -> CrossFitted:
+    """Train the chosen members anew `repeats` times, each time on all surrogates but one part of them.
 
     meta_verifier: the chosen members.
     shares: the models' responses to the final queries.
-
-    The calibration share is divided into `repeats` parts, and the members trained without a part calibrate on it alone.
+    parts: of all models, in the order of `Shares.sizes`, see `model_parts`.
 
     Source: cross-conformal prediction (Vovk, 2015).
     """
-    parts = calibration_parts(shares.calibrate_families, settings.options.repeats)
-    logits = np.empty(len(parts), dtype=np.float64)
+    responses = np.concatenate([shares.optimize, shares.select, shares.select_free, shares.calibrate])
+    logits = np.full(len(parts), np.nan)
     members: list[Member] = []
     for number in range(settings.options.repeats):
         out = parts == number
-        chosen = _refit_without(out, meta_verifier, shares, settings, derive_seed(seed, "refit", number))
+        own_seed = derive_seed(seed, "refit", number)
+        chosen = _refit_without(out, meta_verifier, shares, responses, settings, own_seed)
         if out.any():
-            logits[out] = MetaVerifier(chosen).logits(np.ascontiguousarray(shares.calibrate[out]))
+            logits[out] = MetaVerifier(chosen).logits(np.ascontiguousarray(responses[out]))
         share = 1.0 / settings.options.repeats
         members += [replace(member, weight=member.weight * share, part=number) for member in chosen]
-    return CrossFitted(meta_verifier=MetaVerifier(tuple(members)), logits=logits, parts=parts)
+    return CrossFitted(meta_verifier=MetaVerifier(tuple(members)), logits=logits[parts > ALL_TRAINED])
 
 
-def calibration_parts(families: Sequence[str], count: int) -> NDArray[np.int64]:
-    """Return the part, 0..count-1, of each calibration model; every family is spread as evenly as it can be.
+def model_parts(shares: Shares, count: int) -> NDArray[np.int64]:
+    """Return the part, 0..count-1, of each model, in the order of `Shares.sizes`: without it some members are trained.
 
-    families: of the calibration models, in order.
     count: number of parts.
+
+    Calibration models all have one, the other surrogates where there are several; the owner's model and the free
+    negatives of other shares, which judge nothing, have ALL_TRAINED. Snapshots share the part of their run. Each class,
+    share and family is spread as evenly as it can be.
     """
-    parts = np.empty(len(families), dtype=np.int64)
-    # the count is not started anew with each family, so that all parts have the same size, give or take one
-    order = sorted(range(len(families)), key=lambda index: families[index])
-    parts[order] = np.arange(len(families)) % count
+    optimize, select, select_free, calibrate = shares.sizes
+    parts = np.full(optimize + select + select_free + calibrate, ALL_TRAINED, dtype=np.int64)
+    positive = np.frombuffer(shares.optimize_roles, dtype=np.uint8) == _core.ROLE_POSITIVE
+    derived = [*positive, *shares.select_derived, *[False] * select_free, *shares.calibrate_derived]
+    families = [*(shares.other_families or [""] * (len(parts) - calibrate)), *shares.calibrate_families]
+    runs = [*(shares.optimize_runs or map(str, range(optimize))), *map(str, range(optimize, len(parts)))]
+    divided = {
+        "calibrate": range(len(parts) - calibrate, len(parts)),
+        "select": range(optimize, optimize + select),
+        "optimize": [place for place in range(1, optimize) if not shares.optimize_free[place]],
+    }
+    # the count is not started anew with each family or share, so that all parts have the same size, give or take one
+    turns: dict[str, int] = {}
+    for is_derived in (True, False):
+        for name, places in divided.items():
+            if name == "calibrate" or count > 1:
+                own = [place for place in places if derived[place] == is_derived]
+                for place in sorted(own, key=families.__getitem__):
+                    parts[place] = turns.setdefault(runs[place], len(turns)) % count
     return parts
 
 
@@ -73,20 +96,22 @@ def _refit_without(
     out: NDArray[np.bool_],
     meta_verifier: MetaVerifier,
     shares: Shares,
+    responses: FloatArray,
     settings: VerifierSettings,
     seed: int,
 ) -> tuple[Member, ...]:
-    """Return the members, trained on all shares but for the calibration models `out` (a mask)."""
-    responses = np.concatenate([shares.optimize, shares.select, shares.select_free, shares.calibrate[~out]])
-    no_select = np.zeros(len(shares.select_free), dtype=np.bool_)
-    derived = np.concatenate([shares.select_derived, no_select, shares.calibrate_derived[~out]])
+    """Return the members, trained on all models but `out` (a mask)."""
+    _, select, select_free, _ = shares.sizes
     free = np.concatenate(
-        [shares.optimize_free, np.zeros(len(shares.select), np.bool_), ~no_select, shares.calibrate_free[~out]]
+        [shares.optimize_free, np.zeros(select, np.bool_), np.ones(select_free, np.bool_), shares.calibrate_free]
     )
-    roles = shares.optimize_roles + bytes(_core.ROLE_POSITIVE if own else _core.ROLE_NEGATIVE for own in derived)
+    derived = np.concatenate([shares.select_derived, np.zeros(select_free, np.bool_), shares.calibrate_derived])
+    later = np.where(derived, _core.ROLE_POSITIVE, _core.ROLE_NEGATIVE).astype(np.uint8)
+    roles = np.concatenate([np.frombuffer(shares.optimize_roles, dtype=np.uint8), later])[~out].tobytes()
+    kept = np.ascontiguousarray(responses[~out])
     members = []
     for old in meta_verifier.members:
         own_seed = derive_seed(seed, old.name)
-        new = fit_member(old.name, (old.start, old.stop), responses, roles, free, settings, own_seed)
+        new = fit_member(old.name, (old.start, old.stop), kept, roles, free[~out], settings, own_seed)
         members.append(replace(new, weight=old.weight, center=old.center, spread=old.spread))
     return tuple(members)

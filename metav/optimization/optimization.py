@@ -10,12 +10,12 @@ from torch import nn
 
 from metav.errors import ZooError
 from metav.optimization.candidates import Candidate, fit_candidates, select_members
-from metav.optimization.cross_fitting import refit
+from metav.optimization.cross_fitting import model_parts, refit
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.queries import make_queries
 from metav.optimization.settings import OptimizationSettings, resolve_settings
 from metav.optimization.shares import Shares
-from metav.statistics.calibration import Calibration, calibrate
+from metav.statistics.calibration import Calibration
 from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arrays import FloatArray
 from metav.tasks.base import Task
@@ -33,7 +33,7 @@ class OptimizationResult:
     outputs: numbers that a model answers per query.
     meta_verifier: the final one.
     calibration: the decision rule.
-    calibration_models: what the calibration models answered.
+    calibration_models: what the models of the zoo answered.
     truth: true answers of the natural queries; None where they are not known.
     owner_responses: what the owner's model answers, (N, outputs).
     candidates: every verifier that was tried, with its quality on the selection share.
@@ -79,16 +79,17 @@ def optimize(
     made = make_queries(owner, task, zoo, settings, seed=seed, progress=progress)
     shares = Shares.of(owner, zoo, made.queries)
     candidates = fit_candidates(shares, made.adaptive, settings, seed, progress)
-    final = refit(select_members(candidates), shares, settings, seed)
-    derived, free = shares.calibrate_derived, shares.calibrate_free
+    parts = model_parts(shares, settings.options.repeats)
+    final = refit(select_members(candidates), shares, parts, settings, seed)
+    models = shares.models(parts)
     return OptimizationResult(
         settings=settings,
         queries=made.queries,
         adaptive=made.adaptive,
         outputs=shares.select.shape[2],
         meta_verifier=final.meta_verifier,
-        calibration=calibrate(final.logits[derived], final.logits[~derived & ~free], target_fpr=target_fpr),
-        calibration_models=shares.models(final.parts),
+        calibration=models.calibration(final.logits, target_fpr=target_fpr),
+        calibration_models=models,
         truth=made.truth,
         owner_responses=shares.owner[0],
         candidates=tuple(candidates),

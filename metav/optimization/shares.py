@@ -34,6 +34,9 @@ class Shares:
     calibrate_free: which of them are free negatives, (models,).
     calibrate_families: family of each calibration model.
     other_families: those of the owner, of `optimize` and `select`, in order, the free negatives of the latter last.
+    optimize_runs: the training run of each row of `optimize`, as snapshots of one belong together; the owner's is "".
+        None: each row is a run of its own.
+    optimize_finished: which rows of `optimize` are no snapshots, (models,); None: all.
     """
 
     owner: FloatArray
@@ -48,6 +51,8 @@ class Shares:
     calibrate_free: NDArray[np.bool_]
     calibrate_families: tuple[str, ...]
     other_families: tuple[str, ...] = ()
+    optimize_runs: tuple[str, ...] | None = None
+    optimize_finished: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, owner: nn.Module, zoo: Zoo, queries: FloatArray) -> Shares:
@@ -74,15 +79,19 @@ class Shares:
             calibrate_free=np.array([item.run in free for item in calibration]),
             calibrate_families=tuple(item.family for item in calibration),
             other_families=("owner", *(item.family for item in (*optimize, *select, *select_free))),
+            optimize_runs=("", *(item.run for item in optimize)),
+            optimize_finished=np.array([True, *(item.fraction == 1.0 for item in optimize)]),
         )
 
     def models(self, parts: NDArray[np.int64]) -> CalibrationModels:
-        """Return all models as a fingerprint keeps them; parts: of the calibration models."""
+        """Return all models as a fingerprint keeps them; parts: of all of them, in the order of `sizes`."""
         groups = (self.optimize[:1], self.optimize[1:], self.select, self.select_free, self.calibrate)
         names = ("owner", "optimize", "select", "select", "calibrate")
         roles = np.frombuffer(self.optimize_roles, dtype=np.uint8)
         without = np.zeros(len(self.select_free), dtype=np.bool_)
-        count = sum(map(len, groups))
+        finished = np.ones(len(parts), dtype=np.bool_)
+        if self.optimize_finished is not None:
+            finished[: len(self.optimize)] = self.optimize_finished
         return CalibrationModels(
             responses=np.concatenate(groups),
             derived=np.concatenate(
@@ -92,9 +101,15 @@ class Shares:
                 [self.optimize_free, np.zeros(len(self.select), np.bool_), ~without, self.calibrate_free]
             ),
             families=(*self.other_families, *self.calibrate_families),
-            parts=np.concatenate([np.zeros(count - len(parts), dtype=np.int64), parts]),
+            parts=parts,
+            finished=finished,
             shares=tuple(name for name, group in zip(names, groups, strict=True) for _ in range(len(group))),
         )
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """How many models there are: in `optimize`, in `select`, in `select_free` and in `calibrate`."""
+        return len(self.optimize), len(self.select), len(self.select_free), len(self.calibrate)
 
     @classmethod
     def of_models(cls, models: CalibrationModels, responses: FloatArray) -> Shares:

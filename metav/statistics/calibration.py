@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -65,24 +66,34 @@ class Calibration:
         return conformal_p_value(logit, self.negatives)
 
 
-def calibrate(positives: ArrayLike, negatives: ArrayLike, *, target_fpr: float = DEFAULT_FPR) -> Calibration:
+def calibrate(
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    *,
+    others: Sequence[ArrayLike] = (),
+    target_fpr: float = DEFAULT_FPR,
+) -> Calibration:
     """Return the decision rule that follows from the logits of the calibration models.
 
     positives, negatives: logits (models,) of derived and of independent models.
+    others: groups of logits (models,) of further independent models that the verifiers did not train on, although
+        queries or verifiers were chosen by them. They say how far such logits spread, each group about its own mean,
+        and nothing of where they lie.
     target_fpr: wanted false-positive rate, in (0, 1).
 
     Independent models alone set the threshold (Neyman and Pearson, 1933), so that it does not move up with derived
     families that are found easily. It lies above what a conformal p-value of at most target_fpr requires (no more than
     floor(target_fpr * (n + 1)) - 1 of n negatives at or above it, never less than none), and above the limit beyond
-    which, with 95 % confidence, at most target_fpr of a normal population with the negatives' mean and deviation lies.
-    The second holds what few models cannot show by their ranks.
+    which, with 95 % confidence, at most target_fpr of a normal population with the negatives' mean and the deviation of
+    all independent models lies. The second holds what few models cannot show by their ranks.
 
     Raises InputError on empty or non-finite logits, or target_fpr outside (0, 1).
     """
     if not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must lie in (0, 1), got {target_fpr}")
     high, low = _sorted_logits("positives", positives), _sorted_logits("negatives", negatives)
-    threshold = threshold_above(low, target_fpr)
+    spread = [_sorted_logits("others", group) for group in others if np.size(group)]
+    threshold = threshold_above(low, target_fpr, spread)
     return Calibration(
         threshold=threshold,
         slope=_slope(high - threshold, low - threshold),
@@ -101,14 +112,19 @@ def _sorted_logits(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return logits
 
 
-def threshold_above(negatives: NDArray[np.float64], target_fpr: float) -> float:
+def threshold_above(
+    negatives: NDArray[np.float64], target_fpr: float, others: Sequence[NDArray[np.float64]] = ()
+) -> float:
     """Return the threshold that sorted logits (models,) of independent models set, see `calibrate`."""
     allowed = max(0, math.floor(exact_rate(target_fpr) * (negatives.size + 1)) - 1)  # negatives that may pass
     by_rank = float(np.nextafter(negatives[negatives.size - 1 - allowed], np.inf))
-    if negatives.size < 2:
+    groups = (negatives, *others)
+    degrees = sum(group.size - 1 for group in groups)
+    if not degrees:
         return by_rank
-    deviation = float(negatives.std(ddof=1))
-    return max(by_rank, float(negatives.mean()) + tolerance_factor(negatives.size, target_fpr) * deviation)
+    deviation = math.sqrt(sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / degrees)
+    factor = tolerance_factor(negatives.size, target_fpr, degrees=degrees)
+    return max(by_rank, float(negatives.mean()) + factor * deviation)
 
 
 def _slope(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:

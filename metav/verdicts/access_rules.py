@@ -14,7 +14,7 @@ from metav.optimization.candidates import fit_candidates, select_members
 from metav.optimization.cross_fitting import refit
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.shares import Shares
-from metav.statistics.calibration import Calibration, calibrate, threshold_above
+from metav.statistics.calibration import Calibration, threshold_above
 from metav.statistics.calibration_models import CalibrationModels
 from metav.support.arrays import FloatArray
 from metav.support.randomness import derive_seed
@@ -99,7 +99,7 @@ def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
 
 def _own(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule | None:
     try:
-        logits = fp.calibration_logits(seen[models.calibrating])
+        logits = fp.calibration_logits(seen[models.judged])
     except OverflowError:  # what the access lets out is of another size than what the verifiers were made for
         return None
     return _rule(fp, models, seen, fp.meta_verifier, logits)
@@ -116,7 +116,7 @@ def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Acces
     seed = derive_seed(fp.seed, "access")
     try:
         candidates = fit_candidates(shares, fp.adaptive, settings, seed, False)
-        final = refit(select_members(candidates), shares, settings, seed)
+        final = refit(select_members(candidates), shares, models.parts, settings, seed)
     # no candidate tells the classes apart, or none stays finite: the access lets out too little
     except (ZooError, OverflowError):
         return None
@@ -147,11 +147,10 @@ def _rule(
     meta_verifier: MetaVerifier,
     logits: NDArray[np.float64],
 ) -> AccessRule:
-    derived, free = models.derived[models.calibrating], models.free[models.calibrating]
     trained = np.ascontiguousarray(seen[models.calibrating & ~models.free])
     return AccessRule(
         meta_verifier=meta_verifier,
-        calibration=calibrate(logits[derived], logits[~derived & ~free], target_fpr=fp.calibration.target_fpr),
+        calibration=models.calibration(logits, target_fpr=fp.calibration.target_fpr),
         trained=trained,
         known=known_models(trained, fp.task.view),
     )

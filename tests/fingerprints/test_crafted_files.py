@@ -300,6 +300,8 @@ SHARES_CHANGED = {
             for own, share, free in zip(models["derived"], models["shares"], models["free"], strict=True)
         ]
     ),
+    "a part that no repetition has": lambda models: models["parts"].__setitem__(-1, 1000),
+    "calibration models that all have trained on": lambda models: models["parts"].__setitem__(-1, -1),
 }
 
 
@@ -309,7 +311,7 @@ def test_models_that_no_verifier_can_be_trained_on_are_refused(name, tmp_path):
     document, tensors = copy.deepcopy(content_from_a_zoo())
     SHARES_CHANGED[name](document["calibration_models"])
     forged(path, document, tensors)
-    with pytest.raises(ArtefactError, match=r"calibration models|of the share"):
+    with pytest.raises(ArtefactError, match=r"calibration models|of the share|do not calibrate"):
         load(path)
 
 

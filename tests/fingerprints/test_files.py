@@ -43,8 +43,8 @@ GOLDEN = {
         "7c61d7cfa19c25d20e9fe21bd42b6902387da5aeb0732ba6002bfd4be2e7864d",
     ),
     2: (
-        "3894515d4020457a26b52d211ad0c7ce8ccce38a6e8151ce882aaaa5b50db4df",
-        "f78f686d60591099d350eb95c65ac855d9a676c2164ba1b86f99eb511e3a6701",
+        "44de83c4aa2f71966de737d460da665cb63b7c64f8872830fab9863c52e7b01d",
+        "b333e664be1813cf36d93237a6853bca7669146c7765bc50396b767a0a6d3cf6",
     ),
 }
 """By format version: SHA-256 of the file of a hand-made fingerprint, and its commitment."""
@@ -118,7 +118,7 @@ def test_what_version_2_adds_comes_back_whole(make, path):
     fp = make()
     fp.save(path)
     loaded = load(path)
-    for name in ("responses", "derived", "free", "parts"):
+    for name in ("responses", "derived", "free", "finished", "parts"):
         kept, made = (getattr(each.calibration_models, name) for each in (loaded, fp))
         assert (kept.dtype, kept.shape, kept.tobytes()) == (made.dtype, made.shape, made.tobytes())
         assert not kept.flags.writeable
@@ -127,7 +127,7 @@ def test_what_version_2_adds_comes_back_whole(make, path):
     assert loaded.check == fp.check != {}
     assert [part.part for part in loaded.meta_verifier.members] == [part.part for part in fp.meta_verifier.members]
     assert loaded.calibration_models.shares == fp.calibration_models.shares
-    responses = fp.calibration_models.responses[fp.calibration_models.calibrating]
+    responses = fp.calibration_models.responses[fp.calibration_models.judged]
     assert loaded.calibration_logits(responses).tobytes() == fp.calibration_logits(responses).tobytes()
 
 
@@ -137,10 +137,14 @@ def test_the_rule_follows_from_the_calibration_models_in_the_file(path):
     fp.save(path)
     loaded = load(path)
     models = loaded.calibration_models
-    own = models.calibrating
-    logits, derived = loaded.calibration_logits(models.responses[own]), models.derived[own]
-    negatives = logits[models.independent[own]]
-    again = calibrate(logits[derived], negatives, target_fpr=loaded.calibration.target_fpr)
+    own, independent = models.calibrating, ~models.derived & ~models.free
+    logits = np.full(len(models.parts), np.nan)
+    logits[models.judged] = loaded.calibration_logits(models.responses[models.judged])
+    others = [logits[models.of_share(name) & independent & models.finished] for name in ("optimize", "select")]
+    assert all(len(group) > 1 and np.isfinite(group).all() for group in others)
+    again = calibrate(
+        logits[own & models.derived], logits[own & independent], others=others, target_fpr=loaded.calibration.target_fpr
+    )
     assert again.negatives == pytest.approx(loaded.calibration.negatives, abs=1e-5)
     assert again.positives == pytest.approx(loaded.calibration.positives, abs=1e-5)
     assert again.threshold == pytest.approx(loaded.calibration.threshold, abs=1e-5)
@@ -261,7 +265,12 @@ def test_the_commitment_changes_with_parts_and_shares():
     models = fp.calibration_models
     assert len(set(models.parts.tolist())) > 1
     assert len(set(models.shares)) == 4
-    for change in ({"parts": models.parts[::-1]}, {"shares": (*models.shares[:-1], "select")}):
+    turned = np.where(models.judged, (models.parts + 1) % 5, models.parts)
+    for change in (
+        {"parts": turned},
+        {"shares": (*models.shares[:-1], "select")},
+        {"finished": ~models.finished},
+    ):
         assert replace(fp, calibration_models=replace(models, **change)).commitment != fp.commitment
 
 

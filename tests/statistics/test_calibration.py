@@ -126,6 +126,43 @@ def test_the_threshold_is_the_higher_of_rank_and_tolerance_limit(negatives, rate
     assert found == pytest.approx(max(by_rank, by_limit), rel=1e-6, abs=1e-6)
 
 
+@given(
+    negatives=st.lists(st.integers(-50, 50).map(float), min_size=1, max_size=20),
+    others=st.lists(st.lists(st.integers(-50, 50).map(float), min_size=1, max_size=20), max_size=3),
+    shift=st.integers(-100, 100),
+)
+def test_further_groups_say_how_far_logits_spread_and_not_where_they_lie(negatives, others, shift):
+    """Location from the calibration models, deviation pooled over the groups, each about its own mean."""
+    found = calibrate([1.0], negatives, others=others, target_fpr=0.05).threshold
+    groups = [np.array(negatives), *map(np.array, others)]
+    degrees, count = sum(len(group) - 1 for group in groups), len(negatives)
+    expected = rank_limit(negatives, 0.05)
+    if degrees:
+        deviation = math.sqrt(sum(((group - group.mean()) ** 2).sum() for group in groups) / degrees)
+        factor = nct.ppf(0.95, degrees, norm.ppf(0.95) * math.sqrt(count)) / math.sqrt(count)
+        expected = max(expected, np.mean(negatives) + factor * deviation)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    moved = [(np.array(group) + shift).tolist() for group in others]
+    assert calibrate([1.0], negatives, others=moved, target_fpr=0.05).threshold == pytest.approx(found, abs=1e-9)
+
+
+def test_more_models_that_spread_alike_lower_the_threshold():
+    random = np.random.default_rng(0)
+    few = random.normal(size=16)
+    alone = calibrate([9.0], few).threshold
+    assert few.max() < calibrate([9.0], few, others=[few + 3.0, few - 1.0]).threshold < alone
+
+
+def test_with_further_groups_the_wanted_rate_is_kept():
+    """Of 400 rules made of 16 + 20 + 7 models at most a twentieth lets more than a tenth of the population pass."""
+    random, exceeding = np.random.default_rng(1), 0
+    for _ in range(400):
+        groups = [random.normal(shift, 2.0, size=size) for size, shift in ((16, 0.0), (20, -1.0), (7, 0.5))]
+        threshold = calibrate([9.0], groups[0], others=groups[1:], target_fpr=0.1).threshold
+        exceeding += int(norm.sf(threshold / 2.0) > 0.1)
+    assert exceeding <= binom.ppf(0.999, 400, 0.05)
+
+
 def test_one_negative_alone_bounds_the_threshold_by_itself():
     assert calibrate([5.0], [1.5]).threshold == np.nextafter(1.5, 2)
 
