@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
-import warnings
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from page_code import ROOT, PageRun, blocks_of, check_options, commands_of, run_page
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import metav
 from metav import cli
-from metav.support.randomness import isolated_rng, single_thread
+from metav.support.randomness import isolated_rng
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [block.text for block in blocks_of(README) if block.language == language]
 
 
 def network() -> nn.Module:
@@ -63,13 +62,8 @@ def users_own() -> dict[str, object]:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
     """The names after all Python blocks ran in order, and the folder in which they did."""
     folder = tmp_path_factory.mktemp("readme")
-    names = users_own()
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), single_thread():
-        patch.chdir(folder)
-        warnings.simplefilter("error", DeprecationWarning)
-        for number, block in enumerate(blocks("python"), start=1):
-            exec(compile(block, f"README.md, Python block {number}", "exec"), names)
-    return names, folder
+    start = PageRun(names=users_own(), folder=tmp_path_factory.mktemp("start"))
+    return run_page(ROOT / "README.md", folder, start, languages=("python",)).names, folder
 
 
 def test_the_python_code_runs_and_does_what_the_text_says(ran):
@@ -137,14 +131,10 @@ def test_the_form_goes_out_and_comes_back_as_shown(ran):
 
 
 def test_every_option_in_the_text_exists():
-    for line in (line for block in blocks("console") for line in block.splitlines()):
-        program, command, *words = line.removeprefix("$ ").split()
-        assert program == "metav"
-        found = cli.main.commands[command]
-        if isinstance(found, click.Group):
-            found = found.commands[words.pop(0)]
-        known = {option for entry in found.params for option in entry.opts}
-        assert {word for word in words if word.startswith("-")} <= known
+    for command, _ in (entry for block in blocks("console") for entry in commands_of(block)):
+        words = shlex.split(command)
+        assert words[0] == "metav"
+        check_options(words)
 
 
 def test_the_first_command_installs_and_shows_it():

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import re
-import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from page_code import ROOT, run_page
 
 import metav
-from metav.support.randomness import isolated_rng, single_thread
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import OPTIONAL_VALUES, REQUIRED_METHODS, REQUIRED_VALUES, UserTask, as_task
 
-TEXT = (Path(__file__).parents[2] / "docs" / "task_of_your_own.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "task_of_your_own.md"
+TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def names() -> dict[str, object]:
+def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The names after the example ran."""
-    (block,) = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
-    found: dict[str, object] = {"__name__": "example"}
-    with isolated_rng(0), single_thread(), warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)
-        exec(compile(block, "task_of_your_own.md", "exec"), found)
-    return found
+    return run_page(PAGE, tmp_path_factory.mktemp("task_of_your_own")).names
 
 
 def test_the_owner_is_recognised_and_learned_its_task(names):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from page_code import ROOT, blocks_of
 from small_fingerprints import numbers
 
 from metav.errors import InputError, SuspectError, TransportError
@@ -283,8 +283,9 @@ def test_more_queries_at_once_than_the_template_sends_are_refused(tmp_path):
 
 
 def test_the_template_of_the_documentation_can_be_used(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[3] / "docs" / "suspects.md").read_text(encoding="utf-8")
-    (tmp_path / "s.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    page = (ROOT / "docs" / "kinds_of_suspect" / "services.md").read_text(encoding="utf-8")
+    (template,) = (block.text for block in blocks_of(page) if "https://api.example.org" in block.text)
+    (tmp_path / "s.yaml").write_text(template)
     with pytest.raises(InputError, match="the environment variable API_TOKEN is not set"):
         open_suspect(tmp_path / "s.yaml")
     monkeypatch.setenv("API_TOKEN", "tok-123456")
