@@ -1,7 +1,7 @@
 """Docstrings as metav writes them, for Sphinx: `name: text` lines become fields, and nothing else is markup.
 
-A docstring of metav is plain text. Lines such as `seed: of every random choice` describe parameters or attributes, those
-that are indented below go on with them, and backticks mark code. All other characters stand for themselves.
+A docstring of metav is plain text. Lines such as `seed: of every random choice` describe parameters or attributes,
+those that are indented below go on with them, and backticks mark code. All other characters stand for themselves.
 """
 
 from __future__ import annotations

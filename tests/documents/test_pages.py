@@ -73,7 +73,7 @@ def test_code_that_is_wrong_or_prints_something_else_is_noticed(tmp_path):
     for text in (
         "```python\nprint(1)\n```\n\n```text\n2\n```\n",
         "```python\nraise ValueError\n```\n",
-        "<!-- not run: why -->\n```python\nnot valid\n```\n",
+        "<!-- not run: why -->\n```python\n1 +\n```\n",
         "```console\n$ metav inspect nothing.metav\n```\n",
         "<!-- not run: why -->\n```console\n$ metav inspect --no-such-option\n```\n",
         "```console\n$ rm everything\n```\n",
@@ -184,7 +184,7 @@ def test_the_site_builds_without_a_warning_and_shows_what_pages_generate(tmp_pat
         page.relative_to(DOCS) for page in PAGES
     }
     page = (tmp_path / "command_line.html").read_text(encoding="utf-8")
-    assert page.count("--help") >= 1 and "metav-verify" in page
+    assert "metav-verify" in page
     assert 'id="metav.fingerprint"' in (tmp_path / "reference.html").read_text(encoding="utf-8")
     assert 'id="c-mv_verifier_step"' in (tmp_path / "c_api.html").read_text(encoding="utf-8")
     assert "-m sphinx -W --keep-going docs build/site" in (ROOT / "README.md").read_text(encoding="utf-8")
