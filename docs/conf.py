@@ -21,7 +21,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx_click",
     "sphinx_copybutton",
-    "docstring_fields",
+    "docstring_lists",
     "click_help",
     "c_header",
     "repository_links",

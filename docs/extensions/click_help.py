@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import click
-from docstring_fields import SPECIAL
+from docstring_lists import SPECIAL
 from sphinx.application import Sphinx
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from page_code import ROOT, PageRun, blocks_of, page_before, run_page
+from page_code import ROOT, PageRun, blocks_of, page_before, run_page, shows
 
 import metav
 
@@ -82,6 +82,9 @@ def test_code_that_is_wrong_or_prints_something_else_is_noticed(tmp_path):
         page.write_text(text)
         with pytest.raises((AssertionError, SyntaxError, ValueError)):
             run_page(page, tmp_path)
+    assert shows("1 of 20, p = 0.5 ...", "1 of  24, p = 0.47 (x)", varies=True)
+    assert not shows("1 of 20, p = 0.5", "1 of 40, p = 0.5", varies=True)
+    assert not shows("1 of 20", "1 in 20", varies=True)
     page.write_text("```python\nprint('1 and 2')\n```\n\n```text\n1 ... 2\n```\n")
     assert run_page(page, tmp_path).printed == ["1 and 2\n"]
 
@@ -159,16 +162,16 @@ def test_the_c_page_shows_every_symbol_of_the_header(monkeypatch):
     assert set(SYMBOL.findall(header)) == set(SYMBOL.findall(shown))
 
 
-def test_docstrings_become_fields_and_nothing_in_them_is_markup(monkeypatch):
+def test_docstrings_become_lists_and_nothing_in_them_is_markup(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "extensions"))
-    from docstring_fields import as_fields
+    from docstring_lists import as_list
 
     lines = ["Do it for *all* x_ | y.", "", "first, second: of `each`s", "    and more.", "other: no parameter."]
-    assert list(as_fields(lines, frozenset({"first", "second"}))) == [
+    assert list(as_list(lines, frozenset({"first", "second"}))) == [
         r"Do it for \*all\* x\_ \| y.",
         "",
-        ":param first,\u00a0second: of `each`\\ s",
-        "    and more.",
+        "- **first**, **second**: of `each`\\ s",
+        "  and more.",
         "",
         "other: no parameter.",
     ]

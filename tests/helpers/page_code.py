@@ -4,6 +4,7 @@ Blocks run in order, with the names and files that earlier ones made:
 
     ```python    runs, or, if its first line is a comment with the name of a file (`# models.py`), becomes that file
     ```text      directly after a Python block: what that block prints; `...` stands for anything
+                 after `<!-- numbers depend on the machine -->` each number may differ a little
     ```console   lines `$ metav ...` run in this process, `$ echo $?` shows the last exit code; other lines are output
     ```yaml      must be YAML; becomes a file like a Python block (`# service.yaml`)
     ```sh        must be valid shell; is not run, since it installs
@@ -46,14 +47,27 @@ FINE = (0, 1, 3)
 """Exit codes of commands that did what they should: no match or done, match, inconclusive."""
 
 
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w])")
+VARIES = "<!-- numbers depend on the machine -->\n"
+TOLERANCE = 0.3
+"""How far a number that depends on the machine may lie from the one in the page, as a share of it; 0.05 in any case."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A fenced block: its language, its text, the line in the page on which that begins, and why it is not run."""
+    """A fenced block.
+
+    language, text: as they stand in the page.
+    line: of the page on which the text begins.
+    not_run: why it is not run; None where it is.
+    varies: whether its numbers depend on the machine.
+    """
 
     language: str
     text: str
     line: int
     not_run: str | None = None
+    varies: bool = False
 
     @property
     def file(self) -> str | None:
@@ -78,7 +92,8 @@ def blocks_of(text: str) -> list[Block]:
         reason = NOT_RUN.search(text, 0, match.start())
         line = text.count("\n", 0, match.start(3)) + 1
         note = reason[1] if reason and reason.end() == match.start() else None
-        found.append(Block(language=match[2], text=match[3], line=line, not_run=note))
+        varies = text.endswith(VARIES, 0, match.start())
+        found.append(Block(language=match[2], text=match[3], line=line, not_run=note, varies=varies))
     return found
 
 
@@ -130,12 +145,12 @@ def _run_block(block: Block, before: Block | None, run: PageRun, page: Path) -> 
                 exec(code, run.names)
             run.printed.append(printed.getvalue())
     elif block.language == "text" and before is not None and before.language == "python" and before.not_run is None:
-        same = doctest.OutputChecker().check_output(block.text, run.printed[-1], MATCHING)
+        same = shows(block.text, run.printed[-1], varies=block.varies)
         assert same, f"{place} says\n{block.text}\nand its code prints\n{run.printed[-1]}"
     elif block.language == "console":
         for command, output in commands_of(block.text):
             if block.not_run is None:
-                _run_command(command, output, run, place)
+                _run_command(command, output, run, place, varies=block.varies)
             else:
                 check_options(shlex.split(command))
     elif block.language == "sh":
@@ -154,7 +169,28 @@ def commands_of(text: str) -> list[tuple[str, str]]:
     return [(first, rest) for first, _, rest in (part.partition("\n") for part in parts[1:])]
 
 
-def _run_command(command: str, output: str, run: PageRun, place: str) -> None:
+def shows(text: str, printed: str, *, varies: bool) -> bool:
+    """Return whether a page's text is what was printed, up to blanks and what `...` stands for.
+
+    varies: whether numbers may differ by TOLERANCE.
+    """
+    if not varies:
+        return doctest.OutputChecker().check_output(text, printed, MATCHING)
+    between = [_between(part) for part in NUMBER.split(text.strip())]
+    found = re.fullmatch(rf"({NUMBER.pattern})".join(between), printed.strip(), flags=re.DOTALL)
+    if found is None:
+        return False
+    pairs = zip(map(float, NUMBER.findall(text)), map(float, found.groups()), strict=True)
+    return all(abs(there - here) <= TOLERANCE * abs(here) + 0.05 for here, there in pairs)
+
+
+def _between(text: str) -> str:
+    """Return the pattern of a text without numbers."""
+    words = [r"\s+" if word.isspace() else re.escape(word).replace(r"\.\.\.", ".*?") for word in re.split(r"(\s+)", text)]
+    return "".join(words)
+
+
+def _run_command(command: str, output: str, run: PageRun, place: str, *, varies: bool = False) -> None:
     words = shlex.split(command)
     if words == ["echo", "$?"]:
         printed = f"{run.names['__exit_code__']}\n"
@@ -165,7 +201,7 @@ def _run_command(command: str, output: str, run: PageRun, place: str) -> None:
         assert result.exit_code in FINE, f"{place}: {command} ends with {result.exit_code}\n{result.output}"
         run.names["__exit_code__"], printed = result.exit_code, result.output
     if output.strip():
-        same = doctest.OutputChecker().check_output(output, printed, MATCHING)
+        same = shows(output, printed, varies=varies)
         assert same, f"{place} says\n{output}\nand {command} prints\n{printed}"
 
 

@@ -1,4 +1,4 @@
-"""Docstrings as metav writes them, for Sphinx: `name: text` lines become fields, and nothing else is markup.
+"""Docstrings as metav writes them, for Sphinx: `name: text` lines become a list, and nothing else is markup.
 
 A docstring of metav is plain text. Lines such as `seed: of every random choice` describe parameters or attributes,
 those that are indented below go on with them, and backticks mark code. All other characters stand for themselves.
@@ -14,13 +14,11 @@ from typing import Any
 from sphinx.application import Sphinx
 
 ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): (\S.*)$")
-NO_BREAK_SPACE = "\u00a0"
-"""Keeps several names one: a field would take the first of two words for a type."""
 NAME = re.compile(r"[\w.]+(\(\))?")
 SPECIAL = re.compile(r"([\\*|]|(?<=\w)_(?!\w)|(?<!\w)_(?=\w))")
 
 
-def as_fields(lines: Iterable[str], names: frozenset[str]) -> Iterator[str]:
+def as_list(lines: Iterable[str], names: frozenset[str]) -> Iterator[str]:
     """Yield the lines of a docstring as reStructuredText.
 
     names: of the parameters and attributes that lines may describe.
@@ -36,11 +34,11 @@ def as_fields(lines: Iterable[str], names: frozenset[str]) -> Iterator[str]:
         if entry and described(entry[1]) <= names:
             if paragraph:
                 yield ""
-            together = entry[1].replace("*", "").replace(" ", NO_BREAK_SPACE)
-            yield f":param {together}: {escaped(entry[2])}"
+            named = ", ".join(f"**{name.strip('* ')}**" for name in entry[1].split(","))
+            yield f"- {named}: {escaped(entry[2])}"
             paragraph, listed = False, True
         elif listed and line.startswith("    "):
-            yield f"    {escaped(text)}"
+            yield f"  {escaped(text)}"
         elif not paragraph and not listed and line.startswith("    "):
             if not literal:
                 yield from (".. code-block:: text", "")
@@ -89,7 +87,7 @@ def names_of(documented: Any) -> frozenset[str]:
 
 def _process(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:
     if (getattr(documented, "__module__", None) or "metav").startswith("metav"):
-        lines[:] = [*as_fields(lines, names_of(documented)), ""]
+        lines[:] = [*as_list(lines, names_of(documented)), ""]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
