@@ -78,11 +78,9 @@ def names_of(documented: Any) -> frozenset[str]:
     names = set(dir(documented)) if inspect.isclass(documented) else set()
     for kind in getattr(documented, "__mro__", ()):
         names |= set(getattr(kind, "__annotations__", ()))
-    try:
-        names |= set(inspect.signature(documented).parameters)
-    except (TypeError, ValueError):  # properties, built-in classes
-        return frozenset(names)
-    return frozenset(names)
+    # not from the signature, in which Unpack[...] has taken the place of **options
+    maker = inspect.unwrap(documented.__init__ if inspect.isclass(documented) else documented)
+    return frozenset(names | set(getattr(getattr(maker, "__code__", None), "co_varnames", ())))
 
 
 def _process(app: Sphinx, what: str, name: str, documented: Any, options: Any, lines: list[str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 from page_code import ROOT, PageRun, blocks_of, page_before, run_page, shows
 
 import metav
+from metav.reports import save_plot
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -117,6 +118,21 @@ def test_every_picture_of_the_pages_is_drawn_by_the_script_and_shown():
     drawn = set(re.findall(r'^ {8}"(\w+)": (?:draw|plot)_', script, flags=re.MULTILINE))
     shown = {Path(target).stem for page in PAGES for _, target in LINK.findall(prose_of(page)) if "pictures/" in target}
     assert drawn == shown == {path.stem for path in (DOCS / "pictures").glob("*.png")}
+
+
+def test_the_script_draws_what_the_tutorial_made(ran, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "pictures"))
+    import make_pictures
+
+    names = ran(DOCS / "tutorial.md").names
+    scores = {"recipe told": {"kin": [0.1, 0.2], "copies": [0.9, 1.0]}}
+    for number, axes in enumerate(
+        (make_pictures.draw_queries(names["fp"]), make_pictures.draw_bound(), make_pictures.draw_recipes(scores))
+    ):
+        save_plot(axes, tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size > 5000
+    model = make_pictures.long_recipe(names["images"][:64], names["labels"][:64], epochs=1)(seed=1)
+    assert model(names["images"][:2]).shape == (2, 10)
 
 
 def test_the_reference_has_every_public_name():

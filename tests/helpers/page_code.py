@@ -186,7 +186,9 @@ def shows(text: str, printed: str, *, varies: bool) -> bool:
 
 def _between(text: str) -> str:
     """Return the pattern of a text without numbers."""
-    words = [r"\s+" if word.isspace() else re.escape(word).replace(r"\.\.\.", ".*?") for word in re.split(r"(\s+)", text)]
+    words = [
+        r"\s+" if word.isspace() else re.escape(word).replace(r"\.\.\.", ".*?") for word in re.split(r"(\s+)", text)
+    ]
     return "".join(words)
 
 
