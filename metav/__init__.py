@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from metav.tasks.regression import Regression
     from metav.tasks.segmentation import Segmentation
     from metav.verdicts.evaluation import Evaluation, evaluate
+    from metav.verdicts.release_gate import ReleaseGate, check_release
     from metav.verdicts.scanning import scan
     from metav.verdicts.verdict import Decision, Verdict
     from metav.verdicts.verification import verify
@@ -59,6 +60,7 @@ __all__ = [
     "OptimizationOptions",
     "QueryLogError",
     "Regression",
+    "ReleaseGate",
     "Segmentation",
     "SuspectError",
     "Task",
@@ -70,6 +72,7 @@ __all__ = [
     "adapt_model",
     "build_suspects",
     "build_zoo",
+    "check_release",
     "cpu_info",
     "evaluate",
     "fingerprint",
@@ -102,6 +105,7 @@ _HOMES = {
     "metav.suspects.asking_options": "AskingOptions",
     "metav.verdicts.verdict": "Decision Verdict",
     "metav.verdicts.verification": "verify",
+    "metav.verdicts.release_gate": "ReleaseGate check_release",
     "metav.verdicts.scanning": "scan",
     "metav.verdicts.evaluation": "Evaluation evaluate",
 }

@@ -1,4 +1,4 @@
-"""The command line: `metav demo`, `fingerprint`, `inspect`, `verify`, `scan`, `log`, `queries`, `reproduce`.
+"""The command line: all commands of `metav`, and what their exit codes stand for.
 
 Results for programs go to stdout as JSON, everything for people to stderr. Exit codes say what was found, so that none
 of them may come from anything else: an unexpected failure, or a suspect's code that calls sys.exit, is a run error.
@@ -10,6 +10,7 @@ import click
 
 from metav.cli.demo import demo_command
 from metav.cli.fingerprint import fingerprint_command
+from metav.cli.gate import gate_command
 from metav.cli.inspect import inspect_command
 from metav.cli.log import log_group
 from metav.cli.program import Program
@@ -21,8 +22,8 @@ from metav.support.versions import version_of
 
 _EPILOG = """\b
 Exit codes of all commands:
-  0  no match (verify), or done (every other command)
-  1  match: the suspect was derived from the owner's model
+  0  no match (verify, scan), passed (gate), or done (every other command)
+  1  match: the suspect was derived from the owner's model; or a check that failed (gate)
   2  error: a file, a model or data that cannot be used
   3  inconclusive: the suspect failed, or its answers cannot be scored
   4  usage: an unknown command or option, or a missing argument
@@ -48,6 +49,7 @@ for _command in (
     fingerprint_command,
     inspect_command,
     verify_command,
+    gate_command,
     scan_command,
     log_group,
     queries_group,

@@ -20,10 +20,12 @@ from metav.support.processor import job_count
 
 
 class ExitCode(IntEnum):
-    """What the commands of this program end with."""
+    """What the commands of this program end with; 0 and 1 have two names, since a check passes or fails."""
 
     NO_MATCH = 0
+    PASSED = 0  # of checks (gate, doctor), as 0 stands for success everywhere
     MATCH = 1
+    FAILED = 1
     ERROR = 2
     INCONCLUSIVE = 3
     USAGE = 4
