@@ -8,16 +8,7 @@ from __future__ import annotations
 
 import click
 
-from metav.cli.demo import demo_command
-from metav.cli.fingerprint import fingerprint_command
-from metav.cli.gate import gate_command
-from metav.cli.inspect import inspect_command
-from metav.cli.log import log_group
-from metav.cli.program import Program
-from metav.cli.queries import queries_group
-from metav.cli.reproduce import reproduce_command
-from metav.cli.scan import scan_command
-from metav.cli.verify import verify_command
+from metav.cli.program import LazyCommands, Program
 from metav.support.versions import version_of
 
 _EPILOG = """\b
@@ -30,7 +21,29 @@ Exit codes of all commands:
 """
 
 
-@click.group(cls=Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS = {
+    "demo": "metav.cli.demo:demo_command",
+    "fingerprint": "metav.cli.fingerprint:fingerprint_command",
+    "inspect": "metav.cli.inspect:inspect_command",
+    "verify": "metav.cli.verify:verify_command",
+    "gate": "metav.cli.gate:gate_command",
+    "scan": "metav.cli.scan:scan_command",
+    "log": "metav.cli.log:log_group",
+    "queries": "metav.cli.queries:queries_group",
+    "cache": "metav.cli.cache:cache_group",
+    "doctor": "metav.cli.doctor:doctor_command",
+    "completion": "metav.cli.completion:completion_command",
+    "reproduce": "metav.cli.reproduce:reproduce_command",
+}
+"""Where each command lives."""
+
+
+@click.group(
+    cls=Program,
+    commands=LazyCommands(COMMANDS),
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(version_of(), "-V", "--version", prog_name="metav")
 def main() -> None:
     """Fingerprints of trained models: was this suspect derived from mine, with stated error rates.
@@ -42,17 +55,3 @@ def main() -> None:
       metav inspect owner.metav --queries queries.npy
       metav verify owner.metav answers.csv
     """
-
-
-for _command in (
-    demo_command,
-    fingerprint_command,
-    inspect_command,
-    verify_command,
-    gate_command,
-    scan_command,
-    log_group,
-    queries_group,
-    reproduce_command,
-):
-    main.add_command(_command)

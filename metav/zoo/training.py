@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import ModelError
+from metav.models.adapters import bare
 from metav.models.architectures import Architecture, build
 from metav.models.content_identity import content_identity
 from metav.models.copying import duplicate, recompute_weights
@@ -76,6 +77,16 @@ class ZooContext:
                 **({} if planned.recipe is None else {"recipe": asdict(planned.recipe)}),
             }
         )
+
+    def about(self, planned: PlannedModel) -> dict[str, str]:
+        """Return what a model belongs to, as the cache states it for people."""
+        return {
+            "run": planned.run,
+            "family": planned.family,
+            "owner": self.digests["owner"][:12],
+            "model": type(bare(self.owner)).__qualname__,
+            "task": self.task.name,
+        }
 
     def is_useful(self, metric: float) -> bool:
         """Return whether a model of this metric is worth having: at least halfway from a constant answer to the owner.
@@ -159,7 +170,7 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
         metrics=tuple(metric for _, _, metric in snapshots),
         strength=attempt.strength,
     )
-    return pack(trained, context.key(planned))
+    return pack(trained, context.key(planned), context.about(planned))
 
 
 def _attempts(planned: PlannedModel) -> Iterator[PlannedModel]:
