@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
 
-from metav.cli.doctor_checks import FAIL, OK, WARN, Finding, examine
+from metav.cli import doctor_checks, doctor_libraries
+from metav.cli.doctor_checks import FAIL, OK, WARN, Finding
 from metav.cli.program import ExitCode, json_option, stdout_kept_clean, tell
 
 _EPILOG = """\b
@@ -36,6 +39,39 @@ def doctor_command(cache: str | None, as_json: bool) -> int:
         values = {"findings": [finding.to_dict() for finding in findings]}
         click.echo(json.dumps({**{status: counts[status] for status in (OK, WARN, FAIL)}, **values}, indent=2))
     return ExitCode.FAILED if counts[FAIL] else ExitCode.PASSED
+
+
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine(cache: str | None = None) -> list[Finding]:
+    """Return the findings of all checks; a check that cannot be carried out is a finding, too.
+
+    cache: a folder of trained models to look at; None for none.
+    """
+    checks: list[Check] = [
+        doctor_checks.check_python,
+        doctor_checks.check_package,
+        doctor_libraries.check_requirements,
+        doctor_checks.check_extension,
+        doctor_checks.check_instruction_sets,
+        doctor_checks.check_processor,
+        doctor_libraries.check_torch,
+        doctor_libraries.check_extras,
+        doctor_checks.check_workers,
+        doctor_checks.check_disk,
+        partial(doctor_checks.check_cache, cache),
+    ]
+    return [finding for check in checks for finding in _carried_out(check)]
+
+
+def _carried_out(check: Check) -> list[Finding]:
+    try:
+        return list(check())
+    except Exception as error:  # whatever is broken here must not hide the other findings
+        function = check.func if isinstance(check, partial) else check
+        name = getattr(function, "__name__", "check").removeprefix("check_").replace("_", " ")
+        return [Finding(FAIL, name, f"cannot be checked ({type(error).__name__}: {error})", "mend what it names")]
 
 
 def _lines(findings: list[Finding]) -> list[str]:

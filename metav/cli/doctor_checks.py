@@ -14,9 +14,8 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,41 +50,6 @@ class Finding:
     def to_dict(self) -> dict[str, str | None]:
         """Return the fields as a plain dictionary, ready for JSON."""
         return asdict(self)
-
-
-Check = Callable[[], Iterator[Finding]]
-
-
-def examine(cache: str | None = None) -> list[Finding]:
-    """Return the findings of all checks; a check that cannot be carried out is a finding, too.
-
-    cache: a folder of trained models to look at; None for none.
-    """
-    from metav.cli.doctor_libraries import check_extras, check_requirements, check_torch
-
-    checks: list[Check] = [
-        check_python,
-        check_package,
-        check_requirements,
-        check_extension,
-        check_instruction_sets,
-        check_processor,
-        check_torch,
-        check_extras,
-        check_workers,
-        check_disk,
-        partial(check_cache, cache),
-    ]
-    return [finding for check in checks for finding in _carried_out(check)]
-
-
-def _carried_out(check: Check) -> list[Finding]:
-    try:
-        return list(check())
-    except Exception as error:  # whatever is broken here must not hide the other findings
-        function = check.func if isinstance(check, partial) else check
-        name = getattr(function, "__name__", "check").removeprefix("check_").replace("_", " ")
-        return [Finding(FAIL, name, f"cannot be checked ({type(error).__name__}: {error})", "mend what it names")]
 
 
 def check_python() -> Iterator[Finding]:

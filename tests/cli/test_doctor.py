@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from metav import _core
-from metav.cli import doctor_checks, doctor_libraries
+from metav.cli import doctor, doctor_checks, doctor_libraries
 from metav.cli.commands import main
 from metav.support import core_check
 from metav.zoo.cache import ZooCache, cache_key, pack
@@ -262,7 +262,7 @@ def test_a_check_that_cannot_be_carried_out_hides_no_other(monkeypatch):
 
     monkeypatch.setattr(doctor_checks, "check_python", check_python)
     monkeypatch.setattr(doctor_checks, "check_instruction_sets", lambda: iter(()))
-    found = doctor_checks.examine()
+    found = doctor.examine()
     assert (found[0].status, found[0].name) == ("fail", "python")
     assert "nothing works" in found[0].found
     assert len(found) > 8
