@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         TransportError,
         ZooError,
     )
+    from metav.estimation import Estimate, estimate
     from metav.fingerprinting import fingerprint
     from metav.fingerprints.fingerprint import Fingerprint, load
     from metav.models.adapters import adapt_model
@@ -48,6 +49,7 @@ __all__ = [
     "Classification",
     "CpuInfo",
     "Decision",
+    "Estimate",
     "Evaluation",
     "Fingerprint",
     "Generation",
@@ -74,6 +76,7 @@ __all__ = [
     "build_zoo",
     "check_release",
     "cpu_info",
+    "estimate",
     "evaluate",
     "fingerprint",
     "get_num_threads",
@@ -102,6 +105,7 @@ _HOMES = {
     "metav.optimization.options": "OptimizationOptions",
     "metav.fingerprints.fingerprint": "Fingerprint load",
     "metav.fingerprinting": "fingerprint",
+    "metav.estimation": "Estimate estimate",
     "metav.suspects.asking_options": "AskingOptions",
     "metav.verdicts.verdict": "Decision Verdict",
     "metav.verdicts.verification": "verify",

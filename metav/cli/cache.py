@@ -10,7 +10,7 @@ import click
 
 from metav.cli.program import SUCCESS, json_option, tell
 from metav.support.json_values import readable_json
-from metav.support.text import harmless
+from metav.support.text import harmless, memory
 from metav.zoo.cache_folder import CachedRun, CacheFolder, read_cache_folder, remove_runs
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -99,7 +99,7 @@ def _listed(held: CacheFolder, most: int | None) -> list[str]:
     lines = _summary(held, held.runs)
     shown = held.runs[::-1][:most]
     rows = [("age", "size", "models", "metric", "what")]
-    rows += [(_age(run.age), _size(run.size), str(run.models), _metric(run.metric), _name(run)) for run in shown]
+    rows += [(_age(run.age), memory(run.size), str(run.models), _metric(run.metric), _name(run)) for run in shown]
     widths = [max(len(row[place]) for row in rows) for place in range(4)]
     if shown:
         lines += ["  ".join([*map(str.rjust, row[:4], widths), row[4]]) for row in rows]
@@ -138,16 +138,7 @@ def _metric(metric: float | None) -> str:
 
 def _amount(runs: tuple[CachedRun, ...]) -> str:
     count = "1 training run" if len(runs) == 1 else f"{len(runs)} training runs"
-    return f"{count}, {_size(sum(run.size for run in runs))}"
-
-
-def _size(count: int) -> str:
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    return f"{count}, {memory(sum(run.size for run in runs))}"
 
 
 def _age(seconds: float) -> str:

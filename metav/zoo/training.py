@@ -152,7 +152,7 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
             last = attempt is attempts[-1]
             recorder = SnapshotRecorder(planned.snapshots)
             try:
-                model = (_positive if planned.is_positive else _negative)(attempt, context, recorder)
+                model = train_one(attempt, context, recorder)
             except ModelError as error:
                 if last:
                     raise ModelError(f"{planned.run}: {error}") from error
@@ -171,6 +171,16 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
         strength=attempt.strength,
     )
     return pack(trained, context.key(planned), context.about(planned))
+
+
+def train_one(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
+    """Return a planned model, trained once; the random state is the caller's business.
+
+    recorder: is called with (share done, model) after each epoch, where snapshots are planned.
+
+    Raises ModelError where it diverges.
+    """
+    return (_positive if planned.is_positive else _negative)(planned, context, recorder)
 
 
 def _attempts(planned: PlannedModel) -> Iterator[PlannedModel]:
