@@ -116,7 +116,7 @@ def fingerprint_command(**options: Any) -> int:
     if options["dry_run"]:
         return _dry_run(options)
     if options["output"] is None:
-        raise click.UsageError("Missing option '-o' / '--output'.")
+        raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
     output = Path(options["output"])
     check_target(output, overwrite=options["force"], endings=(".metav",))
     try:
