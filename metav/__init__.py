@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         TransportError,
         ZooError,
     )
+    from metav.estimation import Estimate, estimate
     from metav.fingerprinting import fingerprint
     from metav.fingerprints.fingerprint import Fingerprint, load
     from metav.models.adapters import adapt_model
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from metav.tasks.regression import Regression
     from metav.tasks.segmentation import Segmentation
     from metav.verdicts.evaluation import Evaluation, evaluate
+    from metav.verdicts.release_gate import ReleaseGate, check_release
     from metav.verdicts.scanning import scan
     from metav.verdicts.verdict import Decision, Verdict
     from metav.verdicts.verification import verify
@@ -47,6 +49,7 @@ __all__ = [
     "Classification",
     "CpuInfo",
     "Decision",
+    "Estimate",
     "Evaluation",
     "Fingerprint",
     "Generation",
@@ -59,6 +62,7 @@ __all__ = [
     "OptimizationOptions",
     "QueryLogError",
     "Regression",
+    "ReleaseGate",
     "Segmentation",
     "SuspectError",
     "Task",
@@ -70,7 +74,9 @@ __all__ = [
     "adapt_model",
     "build_suspects",
     "build_zoo",
+    "check_release",
     "cpu_info",
+    "estimate",
     "evaluate",
     "fingerprint",
     "get_num_threads",
@@ -99,9 +105,11 @@ _HOMES = {
     "metav.optimization.options": "OptimizationOptions",
     "metav.fingerprints.fingerprint": "Fingerprint load",
     "metav.fingerprinting": "fingerprint",
+    "metav.estimation": "Estimate estimate",
     "metav.suspects.asking_options": "AskingOptions",
     "metav.verdicts.verdict": "Decision Verdict",
     "metav.verdicts.verification": "verify",
+    "metav.verdicts.release_gate": "ReleaseGate check_release",
     "metav.verdicts.scanning": "scan",
     "metav.verdicts.evaluation": "Evaluation evaluate",
 }

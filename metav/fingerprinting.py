@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from metav.models.running import copied, frozen
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.settings import check_options
+from metav.optimization.timing import ModelCounts, measure_optimization
 from metav.statistics.calibration import DEFAULT_FPR
 from metav.support.arguments import query_count, seed_number
 from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
@@ -29,13 +31,14 @@ from metav.support.files import PathLike
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import ModelInterface
 from metav.support.processor import job_count
+from metav.support.progress import in_whole_job, is_shown, whole_job
 from metav.support.randomness import derive_seed, isolated_rng
 from metav.support.torch_state import in_standard_torch_state
 from metav.support.versions import version_of
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_differentiable
 from metav.tasks.user_tasks import as_task
-from metav.zoo.building import POSITIVES, build_zoo
+from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, build_zoo
 from metav.zoo.told_recipes import Recipe
 from metav.zoo.zoo import Zoo
 
@@ -102,31 +105,61 @@ def fingerprint(
     check_options(chosen, task, POSITIVES if zoo is None else zoo.smaller_class)
     how = ModelInterface(output=output, input=input, constants=constants or {}) if zoo is None else zoo.interface
     _check_owner(owner, task, chosen, how)
-    if zoo is None:
-        zoo = build_zoo(
-            owner,
-            task,
-            architectures=architectures,
-            recipe=recipe,
-            independent=independent,
-            output=output,
-            input=input,
-            constants=constants,
-            seed=seed,
-            cache=cache,
-            jobs=jobs,
-            progress=progress,
-        )
-    with fixed_arithmetic(), single_threaded_libraries(), isolated_rng(derive_seed(seed, "fingerprint")):
-        clone = task.adapted(copied(owner), zoo.interface)
-        task.check_model(clone)
-        _check_zoo(zoo, clone, task)
-        clone = frozen(clone)
-        asked, read = task.read(clone).eval(), zoo.read_by(task)
-        result = optimize(asked, task, read, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
+    counts = ModelCounts.of_sizes(POSITIVES, NEGATIVES, SNAPSHOTS) if zoo is None else ModelCounts.of_zoo(zoo)
+    with fingerprint_job(owner, task, counts, chosen, how, has_zoo=zoo is not None, progress=progress):
+        if zoo is None:
+            zoo = build_zoo(
+                owner,
+                task,
+                architectures=architectures,
+                recipe=recipe,
+                independent=independent,
+                output=output,
+                input=input,
+                constants=constants,
+                seed=seed,
+                cache=cache,
+                jobs=jobs,
+                progress=progress,
+            )
+        with fixed_arithmetic(), single_threaded_libraries(), isolated_rng(derive_seed(seed, "fingerprint")):
+            clone = task.adapted(copied(owner), zoo.interface)
+            task.check_model(clone)
+            _check_zoo(zoo, clone, task)
+            clone = frozen(clone)
+            asked, read = task.read(clone).eval(), zoo.read_by(task)
+            result = optimize(asked, task, read, options=chosen, target_fpr=target_fpr, seed=seed, progress=progress)
     fp = _fingerprint(result, task, zoo, seed, output_name(clone))
     _warn(fp, zoo)
     return fp
+
+
+@contextmanager
+def fingerprint_job(
+    owner: nn.Module,
+    task: Task,
+    counts: ModelCounts,
+    options: OptimizationOptions,
+    interface: ModelInterface,
+    *,
+    has_zoo: bool,
+    progress: bool | None,
+) -> Iterator[None]:
+    """Show, while the body makes a zoo and a fingerprint, the time that is left of both together.
+
+    counts: of the zoo's models.
+    has_zoo: whether the zoo is there already.
+    progress: None shows bars on a terminal, False never, True always; without bars nothing is measured.
+    """
+    if in_whole_job() or not is_shown(progress):
+        yield
+        return
+    with fixed_arithmetic(), single_threaded_libraries(), isolated_rng(0):
+        asked = task.read(frozen(task.adapted(copied(owner), interface))).eval()
+        after = measure_optimization(asked, task, counts, options=options)
+    parts = {"optimise": after.optimise, "verifiers": after.verifiers, "calibrate": after.calibrate}
+    with whole_job(parts if has_zoo else {"zoo": None, **parts}, enabled=progress):
+        yield
 
 
 def _check_arguments(owner: object, zoo: object, target_fpr: float) -> None:

@@ -31,6 +31,7 @@ ORDER: Mapping[str, str] = {
     "optimization": "options, the joint optimisation, queries (natural, boundary, pool), candidates",
     "fingerprints": "the artefact, its file, its commitment",
     "fingerprinting": "the one call that joins all stations so far",
+    "estimation": "what a fingerprint will cost, before it is made",
     "suspects": "how a suspect is asked: a registry, one file per kind",
     "verdicts": "form, access, competence, score, decision; evaluation",
     "reports": "plots, pages",

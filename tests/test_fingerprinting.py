@@ -315,6 +315,15 @@ def test_an_architecture_that_does_not_fit_is_refused_before_any_training():
         small_call(zoo=None, architectures=[lambda: HeadFirst(64, 7)])
 
 
+def test_bars_tell_the_time_left_of_the_whole_job_and_change_no_bit(capfd):
+    silent = small_call(options=small_options(steps=2), progress=False)
+    shown = small_call(options=small_options(steps=2), progress=True)
+    assert shown.commitment == silent.commitment
+    text = capfd.readouterr().err
+    assert re.search(r"whole job, about \d.* left", text)
+    assert text.index("whole job") < text.index("optimise") < text.index("verifiers") < text.index("calibrate")
+
+
 @pytest.mark.parametrize(("progress", "shown"), [(None, False), (False, False), (True, True)])
 def test_progress_is_silent_off_a_terminal(progress, shown, capfd):
     small_call(options=small_options(steps=1), progress=progress)

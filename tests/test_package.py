@@ -35,6 +35,7 @@ NAMES = sorted(
     }
     | {"Fingerprint", "Verdict", "Decision", "Evaluation"}
     | {"adapt_model", "build_zoo", "build_suspects", "fingerprint", "load", "verify", "scan", "evaluate"}
+    | {"ReleaseGate", "check_release", "Estimate", "estimate"}
     | {"CpuInfo", "cpu_info", "get_num_threads", "set_num_threads"}
 )
 

@@ -10,8 +10,8 @@ import click
 
 from metav.suspects.asking_options import AskingOptions
 
+_LOG = click.option("--log", metavar="FILE", help="Keep every query in this SQLite file, and go on from it.")
 _OPTIONS = (
-    click.option("--log", metavar="FILE", help="Keep every query in this SQLite file, and go on from it."),
     click.option(
         "--budget",
         type=click.IntRange(min=1),
@@ -68,6 +68,11 @@ _OPTIONS = (
 
 def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of asking."""
+    return _LOG(asking_options_without_log(command))
+
+
+def asking_options_without_log(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of asking but --log, which is of one fingerprint and one suspect."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

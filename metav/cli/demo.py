@@ -19,7 +19,8 @@ def demo_command(seed: int, output: str, jobs: int | None, as_json: bool) -> int
     """Show what a fingerprint can do, offline and in under a minute, on real handwritten digits.
 
     Trains a small CNN, makes its fingerprint, then verifies models derived from it and models trained independently,
-    with seeds, strengths and architectures that the fingerprint never saw.
+    with seeds, strengths and architectures that the fingerprint never saw. After the first training, of a few seconds,
+    it tells how long the rest will take here.
     """
     from metav.experiments.demonstration import run_demo, write_picture
     from metav.reports.score_plot import PICTURES

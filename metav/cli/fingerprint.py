@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the model does.",
 )
-@click.option("-o", "--output", required=True, metavar="FILE", help="The fingerprint to write, a .metav file.")
+@click.option("-o", "--output", metavar="FILE", help="The fingerprint to write, a .metav file; not for --dry-run.")
 @click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
 @click.option(
     "--queries", type=click.IntRange(1, MOST_QUERIES), default=100, show_default=True, help="Number of queries."
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 @seed_option
 @jobs_option
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
+@click.option("--dry-run", is_flag=True, help="Measure here what it would take; write nothing.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
 @json_option
 def fingerprint_command(**options: Any) -> int:
@@ -104,10 +107,17 @@ def fingerprint_command(**options: Any) -> int:
     A model of several inputs whose answer holds several tensors:
       metav fingerprint models:build ... --input pixels --input mask=mask.npy --model-output logits
 
+    --dry-run trains a model of each family for a moment, and one of the recipe to its end, to tell how long all of it
+    will take on this machine.
+
     Keep the fingerprint secret: who knows its queries can evade them.
     """
-    output = Path(options["output"])
     _check_required(options["kind"], options)
+    if options["dry_run"]:
+        return _dry_run(options)
+    if options["output"] is None:
+        raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
+    output = Path(options["output"])
     check_target(output, overwrite=options["force"], endings=(".metav",))
     try:
         with stdout_kept_clean():
@@ -127,56 +137,105 @@ def fingerprint_command(**options: Any) -> int:
     return SUCCESS
 
 
+def _dry_run(options: dict[str, Any]) -> int:
+    """Tell what the fingerprint will cost."""
+    with stdout_kept_clean(), _given(options) as given:
+        from metav.estimation import estimate
+
+        found = estimate(
+            given.owner,
+            given.task,
+            options=given.options,
+            positives=options["positives"],
+            negatives=options["negatives"],
+            cache=options["cache"],
+            jobs=options["jobs"],
+            say=lambda what: tell(f"measuring: {what}"),
+            **given.building,
+        )
+        tell(str(found))
+        tell("nothing was written")
+    if options["as_json"]:
+        click.echo(found.to_json())
+    return SUCCESS
+
+
 def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
+    with _given(options) as given:
+        from metav.fingerprinting import fingerprint, fingerprint_job
+        from metav.optimization.timing import ModelCounts
+        from metav.support.model_interface import ModelInterface
+        from metav.zoo.building import SNAPSHOTS, build_zoo
+
+        progress = False if options["no_progress"] else None
+        sizes = (options["positives"], options["negatives"])
+        counts = ModelCounts.of_sizes(*sizes, SNAPSHOTS)
+        interface = ModelInterface(**{name: given.building[name] for name in ("output", "input", "constants")})
+        with fingerprint_job(
+            given.owner, given.task, counts, given.options, interface, has_zoo=False, progress=progress
+        ):
+            zoo = build_zoo(
+                given.owner,
+                given.task,
+                positives=sizes[0],
+                negatives=sizes[1],
+                cache=options["cache"],
+                jobs=options["jobs"],
+                progress=progress,
+                **given.building,
+            )
+            return fingerprint(
+                given.owner,
+                given.task,
+                zoo=zoo,
+                options=given.options,
+                target_fpr=options["target_fpr"],
+                seed=options["seed"],
+                progress=progress,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What the options name: model, task, options of the optimisation, and what a zoo is built from."""
+
+    owner: Any
+    task: Any
+    options: Any
+    building: dict[str, Any]
+
+
+@contextmanager
+def _given(options: dict[str, Any]) -> Iterator[_Given]:
+    """Load what the options name, and keep the user's modules importable for the body."""
     from metav.cli.data_files import load_task
     from metav.cli.named_models import build_model, find_builder, importing_from_here
     from metav.support.dependencies import require_torch
 
     require_torch("metav fingerprint")
-    from metav.fingerprinting import fingerprint
     from metav.optimization.options import OptimizationOptions
     from metav.optimization.settings import check_options
     from metav.verifiers.views import view_of
-    from metav.zoo.building import build_zoo
 
     names = ("epochs", "learning_rate", "batch_size", "bounds", "latent", "classes", "validation", "levels")
     # before the data are read, and surrogates trained
     if options["view"] is not None:
         view_of(options["view"])
-    chosen = OptimizationOptions(view=options["view"])
+    chosen = OptimizationOptions(view=options["view"], queries=options["queries"])
     task = load_task(options["data"], options["kind"], {name: options[name] for name in names})
-    surrogates = min(options["positives"], options["negatives"])
-    check_options(replace(chosen, queries=options["queries"]), task, surrogates)
-    interface = {"output": options["model_output"], **input_options(options["inputs"])}
+    check_options(chosen, task, min(options["positives"], options["negatives"]))
     # worker processes take over sys.path: it stays until they are done
     with importing_from_here():
         owner = build_model(options["owner"], options["weights"], trained=options["trained"])
-        builders = [find_builder(text) for text in options["architectures"]]
-        progress = False if options["no_progress"] else None
-        zoo = build_zoo(
-            owner,
-            task,
-            positives=options["positives"],
-            negatives=options["negatives"],
-            architectures=builders or None,
-            recipe=None if options["recipe"] is None else find_builder(options["recipe"]),
-            **interface,
-            independent=[_independent(text) for text in options["independent"]],
-            seed=options["seed"],
-            cache=options["cache"],
-            jobs=options["jobs"],
-            progress=progress,
-        )
-        return fingerprint(
-            owner,
-            task,
-            zoo=zoo,
-            queries=options["queries"],
-            options=chosen,
-            target_fpr=options["target_fpr"],
-            seed=options["seed"],
-            progress=progress,
-        )
+        building = {
+            "architectures": [find_builder(text) for text in options["architectures"]] or None,
+            "recipe": None if options["recipe"] is None else find_builder(options["recipe"]),
+            "output": options["model_output"],
+            **input_options(options["inputs"]),
+            "independent": [_independent(text) for text in options["independent"]],
+            "seed": options["seed"],
+        }
+        yield _Given(owner=owner, task=task, options=chosen, building=building)
 
 
 def _independent(text: str) -> Any:

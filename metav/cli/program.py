@@ -6,24 +6,33 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from enum import IntEnum
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import shell_complete
 
+from metav.cli.path_completion import complete_paths
 from metav.errors import InputError, MetavError
 from metav.support.arguments import MOST_SEED
-from metav.support.processor import job_count
+
+CORE = "metav._core"
+"""The extension module, without which nothing but `metav doctor` works."""
+PROGRAM, COMPLETION_VARIABLE = "metav", "_METAV_COMPLETE"
+"""What a shell calls, and the environment variable in which it asks for completions."""
 
 
 class ExitCode(IntEnum):
-    """What the commands of this program end with."""
+    """What the commands of this program end with; 0 and 1 have two names, since a check passes or fails."""
 
     NO_MATCH = 0
+    PASSED = 0  # of checks (gate, doctor), as 0 stands for success everywhere
     MATCH = 1
+    FAILED = 1
     ERROR = 2
     INCONCLUSIVE = 3
     USAGE = 4
@@ -31,6 +40,35 @@ class ExitCode(IntEnum):
 
 
 SUCCESS = 0
+
+
+class LazyCommands(MutableMapping[str, click.Command]):
+    """Commands by name, each imported when it is first asked for: `metav doctor` runs where others cannot be imported.
+
+    homes: by name, module and attribute, as "module:attribute".
+    """
+
+    def __init__(self, homes: Mapping[str, str]) -> None:
+        self._found: dict[str, click.Command | str] = dict(homes)
+
+    def __getitem__(self, name: str) -> click.Command:
+        entry = self._found[name]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self._found[name] = complete_paths(getattr(import_module(module), attribute))
+        return entry
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 class Program(click.Group):
@@ -45,6 +83,9 @@ class Program(click.Group):
         **extra: Any,
     ) -> Any:
         """Run a command line and, unless standalone_mode is off, end the process."""
+        instruction = os.environ.get(COMPLETION_VARIABLE)
+        if standalone_mode and instruction:  # click would end the process itself, which counts as an error here
+            sys.exit(shell_complete(self, extra, PROGRAM, COMPLETION_VARIABLE, instruction))
         run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
@@ -64,12 +105,20 @@ class Program(click.Group):
             return _failed(error.format_message())
         except MetavError as error:
             return _failed(str(error))
+        except ImportError as error:
+            if sys.modules.get(CORE) is None:
+                return _failed(f"metav's core cannot be loaded ({error}); `metav doctor` says what to do")
+            return _defect(error)
         except SystemExit as error:
             return _failed(f"the code of a model, task or suspect ended the program (sys.exit({error.code!r}))")
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            return _failed(f"{type(error).__name__}: {error}; this is a defect of metav or of a model's own code")
+            return _defect(error)
         return code if isinstance(code, int) else SUCCESS
+
+
+def _defect(error: Exception) -> int:
+    traceback.print_exception(error, file=sys.stderr)
+    return _failed(f"{type(error).__name__}: {error}; this is a defect of metav or of a model's own code")
 
 
 def _failed(message: str) -> int:
@@ -141,6 +190,8 @@ def jobs_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _checked_jobs(context: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    from metav.support.processor import job_count
+
     try:
         return None if value is None else job_count(value)
     except InputError as error:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from metav.cli.asking import asking_from, asking_options
+from metav.cli.given_suspects import GivenSuspect, given_suspect_options
 from metav.cli.output_files import check_target
 from metav.cli.program import (
     SUCCESS,
@@ -15,8 +16,6 @@ from metav.cli.program import (
     json_option,
     stdout_kept_clean,
     tell,
-    trained_option,
-    weights_option,
 )
 from metav.cli.suspect_options import suspect_options
 from metav.fingerprints.fingerprint import Fingerprint, load
@@ -24,9 +23,6 @@ from metav.support.files import path_text
 from metav.support.json_values import readable_json
 from metav.suspects.asking_options import AskingOptions
 from metav.suspects.asking_preview import AskingPreview, preview_asking
-from metav.suspects.callables import CallableSuspect
-from metav.suspects.numbered_answers import NumberedRecording
-from metav.suspects.registry import open_suspect
 from metav.verdicts.verdict import Verdict
 from metav.verdicts.verification import verify
 
@@ -34,9 +30,7 @@ from metav.verdicts.verification import verify
 @click.command("verify")
 @click.argument("fingerprint", metavar="FINGERPRINT")
 @click.argument("suspect", metavar="SUSPECT")
-@weights_option
-@trained_option
-@click.option("--recorded", is_flag=True, help="SUSPECT is the form of metav queries export, rows in any order.")
+@given_suspect_options
 @suspect_options
 @asking_options
 @click.option("--dry-run", is_flag=True, help="Say what would be sent and what it would cost; send nothing.")
@@ -63,32 +57,25 @@ def verify_command(fingerprint: str, suspect: str, options: dict[str, Any], **re
       metav verify owner.metav answers.csv --recorded
       metav verify owner.metav clients:connect --batch-size 16 --report verdict.html
     """
-    from metav.cli.named_models import names_a_builder
     from metav.reports.registry import report_for
     from metav.reports.score_plot import PICTURES
 
-    is_builder = names_a_builder(suspect)
-    if rest["recorded"] and is_builder:
-        raise click.UsageError("--recorded goes with a file of answers, not with pkg.module:build")
-    if not is_builder and (rest["weights"] is not None or rest["trained"]):
-        raise click.UsageError("--weights and --trained go with pkg.module:build, not with a file or an address")
-    of_models = {"input", "constants", "output"} if is_builder else set()
-    foreign = set(options) - of_models - {"timeout"} if is_builder or rest["recorded"] else set()
-    if foreign:
-        raise click.UsageError(
-            f"{', '.join(sorted(foreign))}: how a file or a service is asked, not for pkg.module:build or --recorded"
-        )
-    progress = False if rest["no_progress"] else None
-    asking = asking_from(
-        {**rest, "progress": progress, "timeout": options.pop("timeout", None) if is_builder else None}
+    given = GivenSuspect(
+        text=suspect,
+        weights=rest["weights"],
+        trained=rest["trained"],
+        recorded=rest["recorded"],
+        options=options,
     )
+    progress = False if rest["no_progress"] else None
+    asking = asking_from({**rest, "progress": progress, "timeout": given.timeout})
     fp = load(fingerprint)
     files = [*rest["reports"], *(() if rest["plot"] is None else (rest["plot"],))]
     writers = [report_for(file).write for file in files]
     for file in files:
         check_target(Path(file), overwrite=True, endings=PICTURES if file == rest["plot"] else None)
     with stdout_kept_clean():
-        found = _judged(fp, suspect, is_builder, asking, options, rest)
+        found = _judged(fp, given, asking, dry_run=rest["dry_run"])
         tell(str(found))
         if isinstance(found, Verdict):
             for write, file in zip(writers, files, strict=True):
@@ -99,23 +86,13 @@ def verify_command(fingerprint: str, suspect: str, options: dict[str, Any], **re
     return ExitCode[found.decision.name] if isinstance(found, Verdict) else SUCCESS
 
 
-def _judged(
-    fp: Fingerprint,
-    suspect: str,
-    is_builder: bool,
-    asking: AskingOptions,
-    options: dict[str, Any],
-    rest: dict[str, Any],
-) -> Verdict | AskingPreview:
+def _judged(fp: Fingerprint, given: GivenSuspect, asking: AskingOptions, *, dry_run: bool) -> Verdict | AskingPreview:
     """Return the verdict, or what would be sent for it."""
-    from metav.cli.named_models import build_model, importing_from_here
+    from metav.cli.named_models import importing_from_here
 
     with importing_from_here():
-        thing: Any = build_model(suspect, rest["weights"], trained=rest["trained"]) if is_builder else suspect
-        opened = NumberedRecording(suspect) if rest["recorded"] else open_suspect(thing, **options)
-        if isinstance(opened, CallableSuspect):
-            opened = CallableSuspect(thing, name=suspect, **options)
-        if rest["dry_run"]:
+        opened = given.open()
+        if dry_run:
             return preview_asking(fp, opened, asking)
         try:
             return verify(fp, opened, asking=asking)

@@ -13,6 +13,8 @@ from metav.errors import MissingDependencyError
 from metav.support.arithmetic import fixed_arithmetic
 from metav.support.clock import PhaseClock
 from metav.support.json_values import plain, readable_json
+from metav.support.processor import job_count
+from metav.support.text import duration
 
 if TYPE_CHECKING:
     from metav.experiments.scenarios.scenario import Scenario
@@ -40,6 +42,13 @@ class DemoSize:
 FULL = DemoSize()
 """For less than a minute on two free cores. Of 48 independent surrogates 22 calibrate, and a false-positive rate of 5 %
 needs at least 19."""
+
+
+TRAININGS = {"zoo": 44.0, "fingerprint": 4.9, "suspects": 22.4, "verify": 0.5}
+"""How many times as long as the owner's training each later phase takes in full, in one process: by the seconds in the
+README's output. The owner's training tells how fast the machine is."""
+IN_PROCESSES = ("zoo", "suspects")
+"""Phases that all processes share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,11 +103,35 @@ def run_demo(
         owner = scenario.train_owner(seed)
     accuracy = scenario.test_metric(owner)
     tell(f"        {accuracy:.1%} of the digits kept back are read correctly")
+    tell(f"        {_time_to_go(narrator.clock.seconds['owner'], size, jobs)}")
     fp = _fingerprint(owner, scenario, narrator, seed=seed, jobs=jobs, size=size)
     evaluation = _evaluation(fp, owner, scenario, narrator, seed=seed, jobs=jobs, size=size)
     tell(f"\n{evaluation}\n")
     tell(f"Done in {sum(narrator.clock.seconds.values()):.0f} s.")
     return DemoResult(owner_accuracy=accuracy, fingerprint=fp, evaluation=evaluation, seconds=narrator.clock.seconds)
+
+
+def seconds_to_go(owner: float, size: DemoSize, processes: int) -> float:
+    """Return about how long everything after the owner's training takes.
+
+    owner: seconds of that training, the only thing that was measured here.
+    processes: that train.
+    """
+    shares = {
+        "zoo": (size.positives + size.negatives) / (FULL.positives + FULL.negatives),
+        "fingerprint": size.steps / FULL.steps,
+        "suspects": size.suspects / FULL.suspects,
+        "verify": size.suspects / FULL.suspects,
+    }
+    return owner * sum(
+        TRAININGS[phase] * share / (processes if phase in IN_PROCESSES else 1) for phase, share in shares.items()
+    )
+
+
+def _time_to_go(owner: float, size: DemoSize, jobs: int | None) -> str:
+    processes = job_count(jobs)
+    named = "one process" if processes == 1 else f"{processes} processes"
+    return f"about {duration(seconds_to_go(owner, size, processes))} to go in {named}, as this training's time tells"
 
 
 def write_picture(result: DemoResult, path: str | Path) -> None:

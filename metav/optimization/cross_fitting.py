@@ -13,6 +13,7 @@ from metav.optimization.members import fit_member
 from metav.optimization.shares import Shares
 from metav.statistics.calibration_models import ALL_TRAINED
 from metav.support.arrays import FloatArray
+from metav.support.progress import progress_bar
 from metav.support.randomness import derive_seed
 from metav.verifiers.meta_verifier import Member, MetaVerifier
 
@@ -38,26 +39,30 @@ def refit(
     parts: NDArray[np.int64],
     settings: VerifierSettings,
     seed: int,
+    progress: bool | None = False,
 ) -> CrossFitted:
     """Train the chosen members anew `repeats` times, each time on all surrogates but one part of them.
 
     meta_verifier: the chosen members.
     shares: the models' responses to the final queries.
     parts: of all models, in the order of `Shares.sizes`, see `model_parts`.
+    progress: None shows a bar on a terminal, False never, True always.
 
     Source: cross-conformal prediction (Vovk, 2015).
     """
     responses = np.concatenate([shares.optimize, shares.select, shares.select_free, shares.calibrate])
     logits = np.full(len(parts), np.nan)
     members: list[Member] = []
-    for number in range(settings.options.repeats):
-        out = parts == number
-        own_seed = derive_seed(seed, "refit", number)
-        chosen = _refit_without(out, meta_verifier, shares, responses, settings, own_seed)
-        if out.any():
-            logits[out] = MetaVerifier(chosen).logits(np.ascontiguousarray(responses[out]))
-        share = 1.0 / settings.options.repeats
-        members += [replace(member, weight=member.weight * share, part=number) for member in chosen]
+    with progress_bar(total=settings.options.repeats, description="calibrate", enabled=progress) as bar:
+        for number in range(settings.options.repeats):
+            out = parts == number
+            own_seed = derive_seed(seed, "refit", number)
+            chosen = _refit_without(out, meta_verifier, shares, responses, settings, own_seed)
+            if out.any():
+                logits[out] = MetaVerifier(chosen).logits(np.ascontiguousarray(responses[out]))
+            share = 1.0 / settings.options.repeats
+            members += [replace(member, weight=member.weight * share, part=number) for member in chosen]
+            bar.update(1)
     return CrossFitted(meta_verifier=MetaVerifier(tuple(members)), logits=logits[parts > ALL_TRAINED])
 
 

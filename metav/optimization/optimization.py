@@ -80,7 +80,7 @@ def optimize(
     shares = Shares.of(owner, zoo, made.queries)
     candidates = fit_candidates(shares, made.adaptive, settings, seed, progress)
     parts = model_parts(shares, settings.options.repeats)
-    final = refit(select_members(candidates), shares, parts, settings, seed)
+    final = refit(select_members(candidates), shares, parts, settings, seed, progress)
     models = shares.models(parts)
     return OptimizationResult(
         settings=settings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
 from torch import nn
@@ -20,7 +20,7 @@ from metav.support.files import PathLike
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.processor import job_count
-from metav.support.progress import progress_bar
+from metav.support.progress import progress_bar, skip
 from metav.support.randomness import isolated_rng
 from metav.support.signatures import show_options
 from metav.support.torch_state import in_standard_torch_state
@@ -53,6 +53,8 @@ from metav.zoo.zoo import Zoo, ZooModel
 
 POSITIVES = NEGATIVES = 48
 """Training runs of derived and of independent models in a zoo, where nobody says otherwise."""
+SNAPSHOTS = 2
+"""Copies that are kept of each run that is optimised on, beside the finished model, where nobody says otherwise."""
 FOREIGN_ARCHITECTURE = -1
 """Stands for an architecture that is none of those that the zoo was built with."""
 
@@ -104,7 +106,7 @@ def build_zoo(
     *,
     positives: int = POSITIVES,
     negatives: int = NEGATIVES,
-    snapshots: int = 2,
+    snapshots: int = SNAPSHOTS,
     shares: Mapping[str, tuple[float, float, float]] | None = None,
     free_negatives: bool = True,
     **options: Unpack[BuildOptions],
@@ -181,12 +183,91 @@ def _build(
     constants: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Zoo:
-    task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
     jobs = None if jobs is None else job_count(jobs)
-    interface = ModelInterface(output=output, input=input, constants=constants or {})
+    prepared = prepare_zoo(
+        owner,
+        task,
+        sizes=sizes,
+        shares=shares,
+        suspects=suspects,
+        is_cached=cache is not None,
+        architectures=architectures,
+        seed=seed,
+        jobs=jobs,
+        thief_task=thief_task,
+        other_task=other_task,
+        families=families,
+        recipe=recipe,
+        independent=independent,
+        interface=ModelInterface(output=output, input=input, constants=constants or {}),
+    )
+    store = None if cache is None else ZooCache(cache)
+    task, context = prepared.context.task, prepared.context
+    models, standing = _trained(prepared.plan, context, store, jobs, progress, suspects)
+    models += _given(prepared.given, "suspects" if suspects else "zoo", shares)
+    _warn_of_weak(models, context)
+    return Zoo(
+        models=tuple(models),
+        owner_digest=context.digests["owner"],
+        task_digest=task.digest(),
+        seed=prepared.seed,
+        metric_name=task.metric_name,
+        owner_metric=prepared.owner_metric,
+        free=make_free_negatives(task, models, context.architectures, seed=prepared.seed) if free else (),
+        standing=standing,
+        interface=prepared.interface,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedZoo:
+    """A zoo that is planned and of which nothing is trained yet.
+
+    context: what its models are made from.
+    plan: its models, without their recipes.
+    given: independent models that the user has, each with its metric.
+    owner_metric: of the owner's model.
+    seed, interface: as they were given, checked.
+    """
+
+    context: ZooContext
+    plan: tuple[PlannedModel, ...]
+    given: Sequence[tuple[nn.Module, float]]
+    owner_metric: float
+    seed: int
+    interface: ModelInterface
+
+
+def prepare_zoo(
+    owner: nn.Module,
+    task: Task,
+    *,
+    sizes: tuple[int, int, int],
+    shares: Mapping[str, tuple[float, float, float]] | None = None,
+    suspects: bool = False,
+    is_cached: bool = False,
+    architectures: Sequence[Architecture] | Architecture | None = None,
+    seed: int = 0,
+    jobs: int | None = None,
+    thief_task: Task | None = None,
+    other_task: Task | None = None,
+    families: Sequence[str] | str | None = None,
+    recipe: Recipe | None = None,
+    independent: Sequence[nn.Module] = (),
+    interface: ModelInterface = PLAIN,
+) -> PreparedZoo:
+    """Return a zoo, checked and planned, before anything is trained; the random state comes back as it was.
+
+    Warns of what makes it weak, on behalf of who called the function that called this one through one more.
+
+    sizes: numbers of derived and of independent training runs, and of snapshots of each.
+    is_cached: whether there will be a cache.
+
+    For the other arguments, and what is raised, see `build_zoo`.
+    """
+    task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
     if recipe is not None:
         check_recipe(recipe, jobs)
-    store = None if cache is None else ZooCache(cache)
     with isolated_rng(0), fixed_arithmetic():
         context = zoo_context(
             owner,
@@ -195,7 +276,7 @@ def _build(
             architectures,
             suspects,
             recipe=recipe,
-            is_cached=store is not None,
+            is_cached=is_cached,
             interface=interface,
         )
         owner_metric = float(task.metric(context.owner))
@@ -216,18 +297,12 @@ def _build(
         **_independent_families(task, recipe is not None, suspects),
     )
     _warn_of_unfit(unfit if families is None else {})
-    models, standing = _trained(plan, context, store, jobs, progress, suspects)
-    models += _given(given, "suspects" if suspects else "zoo", shares)
-    _warn_of_weak(models, context)
-    return Zoo(
-        models=tuple(models),
-        owner_digest=context.digests["owner"],
-        task_digest=task.digest(),
-        seed=seed,
-        metric_name=task.metric_name,
+    return PreparedZoo(
+        context=context,
+        plan=plan,
+        given=given,
         owner_metric=owner_metric,
-        free=make_free_negatives(task, models, context.architectures, seed=seed) if free else (),
-        standing=standing,
+        seed=seed,
         interface=interface,
     )
 
@@ -392,7 +467,7 @@ def _train_stage(
         if found is not None:
             keep(planned, found)
     missing = {planned.run: planned for planned in plan if planned.run not in trained}
-    bar.update(len(trained))
+    skip(bar, len(trained))
     for run, content in train_missing(missing, context, store, jobs, train):
         key = context.key(missing[run])
         found = unpack(content, key) if content is not None else store.load(key) if store is not None else None
@@ -481,7 +556,7 @@ def _warn_of_useless(context: ZooContext, metric: float) -> None:
         f"the owner's model has {task.metric_name} {metric:.4g} on these data, no better than a constant answer "
         f"({task.baseline:.4g}); check that inputs are scaled as in its training (here {lower:.4g} to {upper:.4g})"
         f"{order}",
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -492,7 +567,7 @@ def _warn_of_unfit(unfit: Mapping[str, str]) -> None:
         by_reason.setdefault(reason, []).append(name)
     if by_reason:
         named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
-        warnings.warn(f"left out, as they do not fit the owner's model: {named}", stacklevel=5)
+        warnings.warn(f"left out, as they do not fit the owner's model: {named}", stacklevel=6)
 
 
 def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:

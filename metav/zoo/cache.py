@@ -45,10 +45,11 @@ def cache_key(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def pack(trained: TrainedModel, key: str) -> bytes:
+def pack(trained: TrainedModel, key: str, about: Mapping[str, str] | None = None) -> bytes:
     """Return a training run as the bytes of a safetensors file.
 
     key: its cache key.
+    about: what it belongs to, for `metav cache list`; nothing depends on it.
 
     All metadata sit under one key, because safetensors does not write several in a fixed order. They hold a digest of
     the whole file but for itself, since safetensors has no checksum, neither of tensors nor of the header that says
@@ -67,6 +68,7 @@ def pack(trained: TrainedModel, key: str) -> bytes:
         "metrics": trained.metrics,
         "strength": trained.strength,
         "sha256": NO_DIGEST,
+        **({} if about is None else {"about": dict(about)}),
     }
     content = save(tensors, metadata={"record": json.dumps(record, sort_keys=True)})
     return _with_digest(content, NO_DIGEST, hashlib.sha256(content).hexdigest())

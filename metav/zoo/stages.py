@@ -73,6 +73,12 @@ def train_in_stages(plan: Sequence[PlannedModel], context: ZooContext, train: Tr
     return TrainedZoo(plan=tuple(finished[planned.run] for planned in plan), trained=trained, standing=standing)
 
 
+def usual_recipes(plan: Sequence[PlannedModel], context: ZooContext) -> tuple[PlannedModel, ...]:
+    """Return planned models with recipes as they are drawn before any model has shown where the owner stands."""
+    fit = _Peers(context).owner_fit
+    return tuple(with_recipe(planned, context, USUAL_RANGE, fit=fit) for planned in plan)
+
+
 class _Peers:
     """The independent models that are most like the owner's: by the told recipe, else of its class and data."""
 

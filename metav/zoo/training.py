@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metav.errors import ModelError
+from metav.models.adapters import bare
 from metav.models.architectures import Architecture, build
 from metav.models.content_identity import content_identity
 from metav.models.copying import duplicate, recompute_weights
@@ -77,6 +78,16 @@ class ZooContext:
             }
         )
 
+    def about(self, planned: PlannedModel) -> dict[str, str]:
+        """Return what a model belongs to, as the cache states it for people."""
+        return {
+            "run": planned.run,
+            "family": planned.family,
+            "owner": self.digests["owner"][:12],
+            "model": type(bare(self.owner)).__qualname__,
+            "task": self.task.name,
+        }
+
     def is_useful(self, metric: float) -> bool:
         """Return whether a model of this metric is worth having: at least halfway from a constant answer to the owner.
 
@@ -141,7 +152,7 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
             last = attempt is attempts[-1]
             recorder = SnapshotRecorder(planned.snapshots)
             try:
-                model = (_positive if planned.is_positive else _negative)(attempt, context, recorder)
+                model = train_one(attempt, context, recorder)
             except ModelError as error:
                 if last:
                     raise ModelError(f"{planned.run}: {error}") from error
@@ -159,7 +170,17 @@ def train_planned(planned: PlannedModel, context: ZooContext) -> bytes:
         metrics=tuple(metric for _, _, metric in snapshots),
         strength=attempt.strength,
     )
-    return pack(trained, context.key(planned))
+    return pack(trained, context.key(planned), context.about(planned))
+
+
+def train_one(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
+    """Return a planned model, trained once; the random state is the caller's business.
+
+    recorder: is called with (share done, model) after each epoch, where snapshots are planned.
+
+    Raises ModelError where it diverges.
+    """
+    return (_positive if planned.is_positive else _negative)(planned, context, recorder)
 
 
 def _attempts(planned: PlannedModel) -> Iterator[PlannedModel]:

@@ -314,6 +314,22 @@ def test_fingerprint_tells_people_what_it_made_and_warns_of_few_models(made, own
     assert "this module prints when it is imported" in made.stderr
 
 
+def test_a_dry_run_tells_the_cost_and_writes_nothing(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace)
+    before = leftovers(workplace)
+    model = ("fingerprint", "models:build", "--weights", "owner.safetensors", "--data", "data.npz")
+    done = call(*model, *SMALL, "--jobs", "1", "--cache", tmp_path / "zoo", "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["positives"], found["negatives"], found["queries"]) == (14, 16, 40)
+    assert 0 < found["seconds"] < 600
+    assert "measuring: finetune_all" in done.stderr
+    assert "whole time" in done.stderr
+    assert done.stderr.endswith("nothing was written\n")
+    assert leftovers(workplace) == before
+    assert leftovers(tmp_path) == []
+
+
 def test_models_by_name_are_judged_with_their_weights(owner_file, workplace):
     for name, code in (("owner", 1), ("independent", 0)):
         weights = f"{name}.safetensors"

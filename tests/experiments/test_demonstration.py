@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import metav
-from metav.experiments.demonstration import FULL, DemoResult, DemoSize, run_demo, write_picture
+from metav.experiments.demonstration import FULL, DemoResult, DemoSize, run_demo, seconds_to_go, write_picture
 
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SMALL = DemoSize(positives=6, negatives=6, suspects=2, steps=5)
 GIBIBYTES = 1.5
 OWNER_TRAININGS = 92
@@ -43,6 +44,29 @@ def test_it_says_each_phase_with_its_time_and_the_table(small):
     assert numbers == [1, 2, 3, 4, 5]
     assert len(times) == len(result.seconds) == 5
     assert str(result.evaluation) in "\n".join(lines)
+
+
+def test_it_says_before_the_long_part_how_long_that_takes(small):
+    _, lines = small
+    (told,) = (line for line in lines if " to go " in line)
+    assert re.fullmatch(r" +about .* to go in one process, as this training's time tells", told)
+    assert lines.index(told) < next(number for number, line in enumerate(lines) if line.startswith("[2/5]"))
+
+
+def test_the_time_it_tells_is_that_of_the_readme_s_output():
+    block = re.search(r"<!-- demo output -->(.*?)<!-- /demo output -->", README, flags=re.DOTALL)[1]
+    owner, *later = (float(found) for found in re.findall(r"^ +(\d+\.\d) s$", block, flags=re.MULTILINE))
+    assert len(later) == 4
+    assert seconds_to_go(owner, FULL, 2) == pytest.approx(sum(later), rel=0.35)
+    (told,) = re.findall(r"^ +(about .* to go in 2 processes), as this training's time tells$", block, re.MULTILINE)
+    assert re.fullmatch(r"about \d+ (s|min)( \d+ s)? to go in 2 processes", told)
+
+
+def test_the_time_it_tells_grows_with_the_work_and_falls_with_processes():
+    whole = seconds_to_go(1.0, FULL, 1)
+    assert seconds_to_go(2.0, FULL, 1) == pytest.approx(2 * whole)
+    assert whole / 2 < seconds_to_go(1.0, FULL, 2) < whole
+    assert seconds_to_go(1.0, SMALL, 1) < whole / 4
 
 
 def test_its_result_is_plain_json(small):

@@ -22,13 +22,21 @@ def _random(*shape: int, seed: int, scale: float = 1.0) -> np.ndarray:
 
 TRUE = _random(INPUTS, OUTPUTS, seed=1)
 """What the task's true answers are made with."""
-OWNER = TRUE + _random(INPUTS, OUTPUTS, seed=2, scale=0.3)
+OWNER_SEED, OTHER_OWNER_SEED = 2, 4
+
+
+def owner_of(seed: int) -> np.ndarray:
+    """The weights of an owner's linear model."""
+    return TRUE + _random(INPUTS, OUTPUTS, seed=seed, scale=0.3)
+
+
+OWNER = owner_of(OWNER_SEED)
 QUERY_ARRAY = np.clip(_random(QUERIES, INPUTS, seed=3), -3, 3)
 
 
-def weights(*, derived: bool, seed: int = 0) -> np.ndarray:
+def weights(*, derived: bool, seed: int = 0, owner: int = OWNER_SEED) -> np.ndarray:
     """The weights of a linear model that was derived from the owner's, or learned the task by itself."""
-    start, scale = (OWNER, 0.02) if derived else (TRUE, 0.15)
+    start, scale = (owner_of(owner), 0.02) if derived else (TRUE, 0.15)
     return start + _random(INPUTS, OUTPUTS, seed=1000 + seed, scale=scale)
 
 
@@ -39,16 +47,16 @@ def answers(matrix: np.ndarray, queries: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def linear_fingerprint(name: str = "regression", levels: int | None = None) -> Fingerprint:
+def linear_fingerprint(name: str = "regression", levels: int | None = None, owner: int = OWNER_SEED) -> Fingerprint:
     """A fingerprint whose one verifier measures answers along what sets the owner apart."""
-    own = answers(OWNER, QUERY_ARRAY) - answers(TRUE, QUERY_ARRAY)
+    own = answers(owner_of(owner), QUERY_ARRAY) - answers(TRUE, QUERY_ARRAY)
     verifier = _core.Verifier("mlp", QUERIES, OUTPUTS, view="identity", hidden=2)
     values = {key: np.zeros_like(value) for key, value in verifier.parameters().items()}
     values["scale"] += 1
     values["weight1"][:, 0], values["weight1"][:, 1] = own.ravel(), -own.ravel()
     values["weight2"][:2] = (1, -1)
     verifier.load_parameters(values)
-    models = [answers(weights(derived=number < 8, seed=number), QUERY_ARRAY) for number in range(68)]
+    models = [answers(weights(derived=number < 8, seed=number, owner=owner), QUERY_ARRAY) for number in range(68)]
     independent = np.stack(models[8:])
     logits = (independent * own).sum(axis=(1, 2))
     center, spread = float(logits.mean()), float(logits.std())
