@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from metav.models.code_origin import is_found_by_name, library_of
 from metav.models.identity import source_identity, stated_name
+from metav.models.stored_tensors import StoredTensor
 
 IGNORED = "not_in_identity"
 """The class attribute that names those attributes of its objects on which no model depends: counters, locks, caches."""
@@ -74,10 +75,10 @@ def content_identity(thing: object, name: str) -> str:
         raise UnidentifiedError(f"{name} is nested too deeply") from error
 
 
-def _joined(kind: str, *parts: bytes | str) -> bytes:
+def _joined(kind: str, *parts: bytes | memoryview | str) -> bytes:
     sha = hashlib.sha256()
     for part in (kind, *parts):
-        encoded = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+        encoded = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         sha.update(len(encoded).to_bytes(8, "big"))  # lengths keep neighbouring parts apart
         sha.update(encoded)
     return sha.digest()
@@ -181,13 +182,16 @@ class _Reader:
         if thing.layout != torch.strided:
             return self._reduced(thing)
         values = thing.detach().cpu().contiguous().resolve_conj().resolve_neg().reshape(-1)
-        content = values.view(torch.uint8).numpy().tobytes() if values.numel() else b""
-        return _joined("tensor", type(thing).__name__, str(thing.dtype), str(tuple(thing.shape)), content)
+        content = values.view(torch.uint8).numpy().data if values.numel() else b""
+        kind = "Tensor" if isinstance(thing, StoredTensor) else type(thing).__name__
+        return _joined("tensor", kind, str(thing.dtype), str(tuple(thing.shape)), content)
 
     def _array(self, thing: Any) -> bytes:
         if thing.dtype.hasobject:
             return _joined("objects", str(thing.shape), *self._all(thing.reshape(-1).tolist()))
-        return _joined("array", type(thing).__name__, thing.dtype.str, str(thing.shape), thing.tobytes())
+        is_plain = isinstance(thing, np.ndarray) and thing.flags.c_contiguous and thing.nbytes
+        content = thing.reshape(-1).view(np.uint8).view(np.ndarray).data if is_plain else thing.tobytes()
+        return _joined("array", type(thing).__name__, thing.dtype.str, str(thing.shape), content)
 
     @staticmethod
     def _by_name(thing: Any) -> bytes:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metav.errors import ModelError
 from metav.models.copying import duplicate
+from metav.models.stored_tensors import StoredTensor, gathered_rows, joined_rows
 from metav.support.arrays import batch_sizes
 from metav.support.locks import ForkSafeLock
 from metav.support.shared_changes import SharedChange
@@ -79,24 +80,37 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def predict(model: Teacher, inputs: Tensor, *, batch_size: int = 512) -> Tensor:
+def predict(model: Teacher, inputs: Tensor, *, rows: Tensor | None = None, batch_size: int = 512) -> Tensor:
     """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU.
 
     inputs: (n, ...).
+    rows: which of them, (m,); None for all.
     batch_size: how many of them are run at once; a last batch is never a single one, on which some models fail.
 
     Raises ModelError where the outputs are no tensor.
     """
     if not isinstance(model, nn.Module):
         with torch.no_grad():
-            return torch.cat([_as_output(model(batch), batch) for batch in _batches(inputs, batch_size)])
+            outputs = (_as_output(model(batch), batch) for batch in _batches(inputs, rows, batch_size))
+            return _joined(outputs, inputs, rows)
     device = device_of(model)
     with evaluating(model):
-        return torch.cat([_as_output(model(batch.to(device)), batch) for batch in _batches(inputs, batch_size)])
+        outputs = (_as_output(model(batch.to(device)), batch) for batch in _batches(inputs, rows, batch_size))
+        return _joined(outputs, inputs, rows)
 
 
-def _batches(inputs: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    return torch.split(inputs, batch_sizes(len(inputs), batch_size))
+def _joined(outputs: Iterator[Tensor], inputs: Tensor, rows: Tensor | None) -> Tensor:
+    if isinstance(inputs, StoredTensor):
+        return gathered_rows(outputs, len(inputs if rows is None else rows))
+    return joined_rows(outputs, "the answers")
+
+
+def _batches(inputs: Tensor, rows: Tensor | None, batch_size: int) -> Iterator[Tensor]:
+    if rows is None:
+        yield from torch.split(inputs, batch_sizes(len(inputs), batch_size))
+        return
+    for part in torch.split(rows, batch_sizes(len(rows), batch_size)):
+        yield inputs[part]
 
 
 def _as_output(output: object, inputs: Tensor) -> Tensor:

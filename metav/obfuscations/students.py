@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from metav.errors import ObfuscationError
 from metav.models.architectures import Architecture
 from metav.models.running import predict
+from metav.models.stored_tensors import joined_rows, row_slices, selected_rows
 from metav.models.training import OnEpoch
 from metav.obfuscations.steps import fresh_student, training_seed
 from metav.support.randomness import derive_seed
@@ -125,10 +126,15 @@ def perturbed(task: Task, strength: float, seed: int) -> Task:
         return task.with_latents(task.draw(round(4000 * (1.0 - 0.75 * strength)), generator))
     if not task.takes_other_data or task.examples is None or task.targets is None:
         return task
-    inputs, targets = (values.repeat_interleave(COPIES, dim=0) for values in (task.examples, task.targets))
-    others = inputs[torch.randperm(len(inputs), generator=generator)]
-    broadcast = (-1, *[1] * (inputs.ndim - 1))
-    weight = 0.5 * torch.rand(len(inputs), generator=generator).reshape(broadcast)
-    noise = 0.05 * strength * torch.randn(inputs.shape, generator=generator) * (task.upper - task.lower)
-    mixed = torch.minimum(torch.maximum((1.0 - weight) * inputs + weight * others + noise, task.lower), task.upper)
-    return task.with_data(mixed, targets)
+    examples, copies = task.examples, torch.arange(len(task.examples)).repeat_interleave(COPIES)
+    others = copies[torch.randperm(len(copies), generator=generator)]
+    weights = 0.5 * torch.rand(len(copies), generator=generator).reshape(-1, *[1] * (examples.ndim - 1))
+
+    def mixed(rows: slice) -> Tensor:
+        weight, inputs = weights[rows], examples[copies[rows]]
+        noise = 0.05 * strength * torch.randn(inputs.shape, generator=generator) * (task.upper - task.lower)
+        between = (1.0 - weight) * inputs + weight * examples[others[rows]]
+        return torch.minimum(torch.maximum(between + noise, task.lower), task.upper)
+
+    slices = row_slices(len(copies), examples[0].numel() * examples.element_size())
+    return task.with_data(joined_rows(map(mixed, slices)), selected_rows(task.targets, copies))

@@ -11,10 +11,11 @@ import platform
 import re
 import secrets
 import stat
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 
 from metav.errors import InputError
 
@@ -25,6 +26,8 @@ PART = ".part"
 """Ending of a file that is still being written; its name starts with a dot."""
 STALE_SECONDS = 3600.0
 """Age from which on a half-written file is taken for one of a process that no longer runs."""
+NAMES_OF_OPEN_FILES = Path("/proc/self/fd")
+"""Where a system has it, the folder of this process's open files, by number."""
 
 _OWN_PART = re.compile(r"\.metav-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.part")
 """Name of a half-written file: of the machine, of the process, and a random number."""
@@ -98,9 +101,25 @@ def remove_stale_parts(folder: Path) -> None:
                     path.unlink()
 
 
+def nameless_file(folder: Path) -> tuple[BinaryIO, Path | None]:
+    """Return a new file, open for writing and reading, that its owner alone may read and that ends with this process.
+
+    The path is None where it has no name: nothing is left however the process ends, and other processes find it as
+    /proc/PID/fd/N. Elsewhere whoever made it removes it, and the next one in the folder what killed processes left.
+
+    Raises OSError where there can be none.
+    """
+    if NAMES_OF_OPEN_FILES.is_dir():
+        return cast("BinaryIO", tempfile.TemporaryFile(dir=folder, buffering=0)), None
+    _remove_left_parts(folder)
+    path = folder / _part_name()
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o600), "w+b"), path
+
+
 def _write_unnamed(target: Path, content: Content, mode: int, exclusive: bool) -> bool:
     """Write through a file that gets its name when it is whole; False where the system cannot."""
-    descriptors = Path("/proc/self/fd")
+    descriptors = NAMES_OF_OPEN_FILES
     flag = getattr(os, "O_TMPFILE", None)
     if flag is None or not descriptors.is_dir():
         return False

@@ -1,4 +1,4 @@
-"""Tasks on arrays in memory, with their split into a training and a validation part."""
+"""Tasks on arrays, with their split into a training and a validation part."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metav.errors import InputError
 from metav.models.content_identity import UnidentifiedError, content_identity
 from metav.models.identity import class_name, source_identity, tensor_digest
 from metav.models.recipe import DrawnRecipe
+from metav.models.running import predict
+from metav.models.stored_tensors import selected_rows
 from metav.models.training import TrainingOptions
 from metav.support.randomness import derive_seed
 from metav.tasks.arrays import balanced_order, split_indices
@@ -24,9 +26,9 @@ Augment = Callable[[Tensor], Tensor]
 
 
 class ArrayTask(Task):
-    """A task on arrays in memory, divided into a training part and a validation part.
+    """A task on arrays, divided into a training part and a validation part.
 
-    examples: (n, ...), float32.
+    examples: (n, ...), float32; a `StoredTensor` where they take more than `memory_limit`.
     options: how a model is trained.
     augment: a random change of each training batch; None for none.
     validation: fraction of the examples held out, in [0, 0.9]; None for 0.2.
@@ -67,8 +69,8 @@ class ArrayTask(Task):
             raise InputError(
                 f"indices must lie in 0..{len(self.examples) - 1}, got {int(chosen.min())}..{int(chosen.max())}"
             )
-        targets = None if self.targets is None else self.targets[chosen]
-        return self._like(self.examples[chosen], targets)
+        targets = None if self.targets is None else selected_rows(self.targets, chosen)
+        return self._like(selected_rows(self.examples, chosen), targets)
 
     def with_data(self, examples: Tensor, targets: Tensor | None = None) -> Self:
         """Return a task of the same kind and options on other data (within wider bounds if needed)."""
@@ -116,6 +118,11 @@ class ArrayTask(Task):
     def _split(self, validation: float | None) -> None:
         self.validation = validation
         self.training_indices, self.validation_indices = split_indices(len(self.examples), validation, self._classes())
+
+    def _answers_at(self, model: nn.Module, indices: Tensor) -> Tensor:
+        """Return the outputs (m, ...) of a model to the examples at `indices`."""
+        own = self.adapted(model, looks_at_training=False) if isinstance(model, nn.Module) else model
+        return predict(own, self.examples, rows=indices)
 
     def _measured(self) -> Tensor:
         return self.validation_indices if len(self.validation_indices) else self.training_indices

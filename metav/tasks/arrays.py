@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,11 +11,20 @@ import torch
 from torch import Tensor
 
 from metav.errors import InputError
+from metav.models.stored_tensors import (
+    StoredTensor,
+    as_stored,
+    exceeds_memory,
+    joined_rows,
+    row_parts,
+    row_slices,
+)
 from metav.support.randomness import derive_seed
+from metav.support.stored_arrays import PART_BYTES
 
 
 def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> Tensor:
-    """Return a float32 CPU copy of a NumPy array or tensor of numbers, shape (n, ...).
+    """Return a float32 CPU copy of a NumPy array or tensor of numbers, shape (n, ...); above the limit in a file.
 
     name: of the argument, for the message.
     minimum_dimensions: least number of axes.
@@ -31,14 +41,23 @@ def as_float_tensor(name: str, values: Any, *, minimum_dimensions: int = 1) -> T
         )
     if tensor.numel() == 0:
         raise InputError(f"{name} is empty, shape {tuple(tensor.shape)}; pass at least two examples")
-    tensor = tensor.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
-    broken = int((~torch.isfinite(tensor)).sum())
+    tensor = _as_float32(tensor)
+    broken = sum(int((~torch.isfinite(part)).sum()) for part in row_parts(tensor))
     if broken:
         raise InputError(
             f"{name} must be finite, got {broken} NaN or infinite values of {tensor.numel()}; "
             "drop or fill these examples first"
         )
     return tensor
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    if not exceeds_memory(tensor.shape):
+        return tensor.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
+    if isinstance(tensor, StoredTensor) and tensor.dtype == torch.float32:
+        return tensor
+    slices = row_slices(len(tensor), 4 * math.prod(tensor.shape[1:]))
+    return joined_rows(tensor[part].detach().to(device="cpu", dtype=torch.float32) for part in slices)
 
 
 def check_same_length(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
@@ -64,7 +83,8 @@ def bounds_of(name: str, data: Tensor, bounds: tuple[Any, Any] | None) -> tuple[
         return data.amin(dim=0), data.amax(dim=0)
     lower, upper = checked_bounds(bounds, tuple(data.shape[1:]))
     slack = 1e-5 * (upper - lower).abs().max()
-    below, above = (lower - data).max(), (data - upper).max()
+    below = max(float((lower - part).max()) for part in row_parts(data))
+    above = max(float((part - upper).max()) for part in row_parts(data))
     if max(below, above) > slack:
         raise InputError(
             f"{name} must lie within bounds, got values from {data.min():g} to {data.max():g} for bounds from "
@@ -152,7 +172,9 @@ def as_plain_array(name: str, values: Any) -> Tensor:
         shapes = {tuple(entry.shape) for entry in values}
         if len(shapes) > 1:
             raise InputError(f"{name} hold tensors of different shapes, {_listed(shapes)}; bring them to one size")
-        return torch.stack([entry.detach().cpu() for entry in values])
+        first = values[0]
+        slices = row_slices(len(values), first.numel() * first.element_size())
+        return joined_rows(torch.stack([entry.detach().cpu() for entry in values[part]]) for part in slices)
     if isinstance(values, np.ma.MaskedArray):
         raise InputError(
             f"{name} is a masked array, {int(np.ma.getmaskarray(values).sum())} of {values.size} values masked; fill "
@@ -168,6 +190,9 @@ def as_plain_array(name: str, values: Any) -> Tensor:
         raise InputError(
             f"{name} must be an array of numbers, got dtype {array.dtype}{_where(values)}; convert it to float32 first"
         )
+    stored = as_stored(array)
+    if stored is not None:
+        return stored
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
@@ -191,3 +216,13 @@ def _where(values: Any) -> str:
 def evenly(indices: Tensor, count: int) -> Tensor:
     """Return at most `count` of the indices (n,), spread evenly over them."""
     return indices[torch.linspace(0, len(indices) - 1, min(len(indices), count)).round().long()]
+
+
+def median_of_rows(values: Tensor) -> Tensor:
+    """Return the median (...) of each entry over the rows of values (n, ...)."""
+    if not isinstance(values, StoredTensor):
+        return values.median(dim=0).values
+    columns = values.reshape(len(values), -1)
+    each = max(1, PART_BYTES // (len(values) * values.element_size()))
+    found = [part.contiguous().median(dim=0).values for part in torch.split(columns, each, dim=1)]
+    return torch.cat(found).reshape(values.shape[1:])

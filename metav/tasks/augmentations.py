@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from metav.models.stored_tensors import selected_rows
+
 NOISE = 0.1
 """Standard deviation of the noise, in units of each feature's own."""
 
@@ -21,18 +23,19 @@ def augmentation_for(examples: Tensor, *, is_aligned: bool = False) -> str:
 
 
 def augmentation_of(
-    name: str | None, examples: Tensor, first: Callable[[Tensor], Tensor] | None
+    name: str | None, examples: Tensor, indices: Tensor, first: Callable[[Tensor], Tensor] | None
 ) -> Callable[[Tensor], Tensor] | None:
     """Return the change of a batch that is named, made after the change `first`; None where there is neither.
 
     name: "shift", "noise" or None.
-    examples: (n, ...), from which the size of the noise follows.
+    examples: (n, ...).
+    indices: of those among them from which the size of the noise follows.
 
     All draws come from torch's global generator.
     """
     if name is None:
         return first
-    scale = NOISE * examples.std(dim=0)
+    scale = NOISE * selected_rows(examples, indices).std(dim=0) if name == "noise" else torch.zeros(())
 
     def change(batch: Tensor) -> Tensor:
         batch = batch if first is None else first(batch)

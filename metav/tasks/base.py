@@ -30,6 +30,9 @@ DEFAULT_EPOCHS = 10.0
 MOST_NUMBERS = 2**26
 """Numbers that a model answers at once where it is measured."""
 
+ROWS_AT_ONCE = 1024
+"""Examples that are looked through together."""
+
 TRAIN_OPTIONS = frozenset({"on_epoch", "truth"})
 """Parameters that a task's `train` may lack: `on_epoch` calls back after each epoch, `truth` mixes the answers of a
 teacher with the true targets."""
@@ -53,7 +56,7 @@ class Task:
     higher_is_better: whether a higher metric is better.
     baseline: the metric of the best constant answer; None where there is none.
     options: how it trains; None for a training loop of its own.
-    examples, targets: its data in memory, (n, ...); None where they are elsewhere.
+    examples, targets: its data, (n, ...), tensors that may lie in files; None where they are elsewhere.
     validation_indices: which of the examples are not trained on; None where that is not known.
     train_options: those of TRAIN_OPTIONS that `train` takes. Without `on_epoch` no snapshots are taken; without `truth`
         a distilled model learns from its teacher alone.
@@ -214,10 +217,17 @@ class Task:
         """
         if self.examples is None or self.targets is None or self.kind.inputs_are_latents:
             return None
-        rows = {row.numpy().tobytes(): place for place, row in enumerate(self.examples.float().cpu())}
-        places = [rows.get(row.numpy().tobytes()) for row in inputs.float().cpu()]
-        found = [place for place in places if place is not None]
-        return self.targets[torch.tensor(found)] if found and len(found) == len(places) else None
+        sought = [row.numpy().tobytes() for row in inputs.float().cpu()]
+        places: dict[bytes, int | None] = dict.fromkeys(sought)
+        number = 0
+        for part in torch.split(self.examples, ROWS_AT_ONCE):
+            for row in part.float().cpu().numpy():
+                content = row.tobytes()
+                if content in places:
+                    places[content] = number
+                number += 1
+        found = [place for content in sought if (place := places[content]) is not None]
+        return self.targets[torch.tensor(found)] if found and len(found) == len(sought) else None
 
     def digest(self) -> str:
         """Return a SHA-256 over all data and options: two tasks with the same digest train the same models."""

@@ -31,7 +31,8 @@ class Classification(SupervisedTask):
     For two classes it may answer one number, (n, 1) or (n,): the logit or the chance of class 1.
 
     images: numbers, any shape (n, ...), kept in their own units; a table; or a Dataset or DataLoader of (image, label),
-        which is drawn once into memory (up to `metav.tasks.drawn_data.MOST_BYTES`).
+        which is drawn once. What takes more than METAV_MEMORY_LIMIT (2 GiB) as float32 lies in a file, see
+        `docs/what_works.md`.
     labels: integers (n,) from 0, texts, categories, or one-hot rows; None where a data set holds them.
     validation: the fraction held out for `metric` and `natural_queries`, in [0, 0.9]; None for 0.2.
     bounds: (lower, upper), numbers or arrays of one input; None for the range of each feature, 0 to 255 for images of
@@ -108,7 +109,7 @@ class Classification(SupervisedTask):
         smoothed labels move it; 0 is for a model whose every answer is right and as sure as all others.
         """
         indices = self._fitted_indices()
-        outputs = self.answers(model, self.examples[indices]).flatten(1).numpy()
+        outputs = self._answers_at(model, indices).flatten(1).numpy()
         roots = _core.apply_view(np.ascontiguousarray(outputs[None]), "tempered")[0].astype(np.float64)
         probabilities = np.maximum(roots, LEAST_ROOT) ** 4
         told = np.take_along_axis(probabilities, self.targets[indices].numpy()[:, None], axis=1)
@@ -117,7 +118,7 @@ class Classification(SupervisedTask):
     def metric(self, model: nn.Module) -> float:
         """Return the accuracy on the validation part, in [0, 1]."""
         indices = self._measured()
-        answers = self.answers(model, self.examples[indices]).flatten(1).argmax(dim=1)
+        answers = self._answers_at(model, indices).flatten(1).argmax(dim=1)
         return float((answers == self.targets[indices]).float().mean())
 
     def _classes(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data sets and loaders as arrays: drawn once into memory, up to a limit."""
+"""Data sets and loaders as arrays: drawn once, into memory up to a limit, and into a file above it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from metav.errors import InputError
+from metav.models.stored_tensors import RowCollector
 from metav.support.model_answers import is_array
 from metav.support.randomness import isolated_rng
+from metav.support.stored_arrays import check_room, memory_limit
 
-MOST_BYTES = 2 * 2**30
-"""Memory that the inputs of a data set may take, as float32."""
+TARGETS_AT_ONCE = 256
+"""Targets that are joined at once where they go to a file."""
 INPUT_KEYS = ("inputs", "input", "x", "images", "image", "img", "pixel_values", "features", "inputs_embeds")
 """Names under which items that are mappings may hold their input."""
 TARGET_KEYS = ("labels", "label", "targets", "target", "y", "masks", "mask")
@@ -40,32 +42,87 @@ def draw_data(name: str, source: Any) -> tuple[Any, Any]:
     Random transforms are drawn once, the same each time; the global random state and a loader's generator are
     untouched.
 
-    Raises InputError for a source that is empty, too large for MOST_BYTES, or whose items differ in shape or kind.
+    Inputs, and targets, that take more than `memory_limit` as float32 come back as tensors that lie in a file.
+
+    Raises InputError for a source that is empty, for which there is no room, or whose items differ in shape or kind.
     """
     batches, length = isinstance(source, DataLoader) and source.batch_sampler is not None, _length(source)
-    inputs: list[Any] = []
-    targets: list[Any] = []
-    size = 0
+    inputs, targets = _Inputs(name, length), _Targets(name, batches)
     with _untouched(source):
         for item in _items(name, source):
             given, target = _parts_of(name, item)
             part = _as_part(name, given)
-            if inputs and part.shape[batches:] != inputs[0].shape[batches:]:
-                raise InputError(
-                    f"{name} holds items of different shapes, {tuple(inputs[0].shape)} and {tuple(part.shape)}; bring "
-                    "them to one size in the data set's transform"
-                )
-            size += 4 * part.numel()
-            expected = size if batches or inputs or length is None else size * length
-            _check_size(name, expected, part, batches=batches, length=length)
-            inputs.append(part)
+            inputs.append(part if batches else part[None])
             targets.append(target)
-    if not inputs:
-        raise InputError(f"{name} is empty; pass a data set of at least two items")
-    joined = torch.cat(inputs) if batches else torch.stack(inputs)
-    if all(target is None for target in targets):
-        return joined, None
-    return joined, _joined_targets(name, targets, batches)
+    return inputs.joined(), targets.joined()
+
+
+class _Inputs:
+    """Collects the inputs of a data set.
+
+    length: number of parts to come; None where it is not known.
+    """
+
+    def __init__(self, name: str, length: int | None) -> None:
+        self._name, self._length, self._size = name, length, 0
+        self._rows = RowCollector(name)
+        self._shape: torch.Size | None = None
+
+    def append(self, part: Tensor) -> None:
+        """Take inputs (n, ...)."""
+        if self._shape is not None and part.shape[1:] != self._shape:
+            raise InputError(
+                f"{self._name} holds items of different shapes, {tuple(self._shape)} and {tuple(part.shape[1:])}; "
+                "bring them to one size in the data set's transform"
+            )
+        is_first, self._shape = self._shape is None, part.shape[1:]
+        self._size += 4 * part.numel()
+        self._rows.append(part)
+        expected = self._size * (self._length or 1) if is_first else self._size
+        if expected > memory_limit():
+            if is_first:
+                check_room(self._name, expected)
+            self._rows.spill()
+
+    def joined(self) -> Tensor:
+        """Return all inputs."""
+        if self._shape is None:
+            raise InputError(f"{self._name} is empty; pass a data set of at least two items")
+        return self._rows.joined()
+
+
+class _Targets:
+    """Collects the targets of a data set: a list of them, and where they take more than `memory_limit`, a file."""
+
+    def __init__(self, name: str, batches: bool) -> None:
+        self._name, self._batches = name, batches
+        self._waiting: list[Any] = []
+        self._rows: RowCollector | None = None
+        self._size = 0
+
+    def append(self, target: Any) -> None:
+        """Take the target of an item, or those of a batch; None for an item without."""
+        self._waiting.append(target)
+        self._size += int(getattr(target, "nbytes", 0))
+        if self._size > memory_limit() or (self._rows is not None and len(self._waiting) >= TARGETS_AT_ONCE):
+            self._spill()
+
+    def joined(self) -> Any:
+        """Return all targets; None where there are none."""
+        if self._rows is None:
+            if all(target is None for target in self._waiting):
+                return None
+            return _joined_targets(self._name, self._waiting, self._batches)
+        self._spill()
+        return self._rows.joined()
+
+    def _spill(self) -> None:
+        self._rows = RowCollector(f"the targets of {self._name}") if self._rows is None else self._rows
+        for begin in range(0, len(self._waiting), TARGETS_AT_ONCE):
+            part = self._waiting[begin : begin + TARGETS_AT_ONCE]
+            self._rows.append(torch.as_tensor(_joined_targets(self._name, part, self._batches)))
+            self._rows.spill()
+        self._waiting, self._size = [], 0
 
 
 def _items(name: str, source: Any) -> Iterator[Any]:
@@ -133,20 +190,6 @@ def _length(source: Any) -> int | None:
         return len(source)
     except (TypeError, NotImplementedError):
         return None
-
-
-def _check_size(name: str, expected: int, part: Tensor, *, batches: bool, length: int | None) -> None:
-    if expected <= MOST_BYTES:
-        return
-    each = 4 * part.numel() // (len(part) if batches and len(part) else 1)
-    fitting = MOST_BYTES // max(each, 1)
-    data = f"{name}.dataset" if batches else name
-    count = "" if length is None or batches else f"{length} "
-    raise InputError(
-        f"{name} holds {count}inputs of {tuple(part.shape[batches:])}, more than the {MOST_BYTES / 2**30:g} GiB that "
-        f"are drawn into memory (as float32, {fitting} of them fit); pass a part that stands for all of them, such as "
-        f"torch.utils.data.Subset({data}, range({min(fitting, 10_000)}))"
-    )
 
 
 def _joined_targets(name: str, targets: list[Any], batches: bool) -> Any:

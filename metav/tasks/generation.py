@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from metav.errors import InputError
 from metav.models.identity import tensor_digest
 from metav.models.running import Teacher
+from metav.models.stored_tensors import selected_rows
 from metav.models.training import OnEpoch, TrainingOptions
 from metav.support.randomness import derive_seed
 from metav.tasks.array_task import ArrayTask
@@ -69,13 +71,17 @@ class Generation(ArrayTask):
         )
         self._latents: Tensor | None = None
         self._split(validation)
-        mean = self.examples[self.training_indices].mean(dim=0, keepdim=True)
+        mean = selected_rows(self.examples, self.training_indices).mean(dim=0, keepdim=True)
         self.baseline = energy_distance(mean.expand(8, *mean.shape[1:]), self._measured_samples())
+
+    @cached_property
+    def _variance(self) -> Tensor:
+        return self.examples.var().clamp_min(1e-12)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared error between outputs and targets, both (n, ...), over the data's variance."""
         difference = outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)
-        return difference.square().mean() / self.examples.var().clamp_min(1e-12)
+        return difference.square().mean() / self._variance
 
     def metric(self, model: nn.Module) -> float:
         """Return the energy distance of 512 generated samples from the validation part (0 is perfect)."""
@@ -113,7 +119,7 @@ class Generation(ArrayTask):
         on_epoch: OnEpoch | None,
     ) -> None:
         training = GeneratorTraining(
-            samples=self.examples[self.training_indices],
+            samples=selected_rows(self.examples, self.training_indices),
             draw=self.draw,
             loss=self.loss,
             options=options,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metav.models.running import Teacher, device_of, predict
+from metav.models.stored_tensors import rows_on
 from metav.models.training import (
     OnEpoch,
     TrainingOptions,
@@ -95,13 +96,13 @@ class GeneratorTraining:
         device, latents = device_of(model), self._generator("latents")
         size = math.prod(self.draw(1, latents).shape[1:])
         encoder = _Encoder(self.samples, size).to(device)
-        data = self.samples.to(device)
+        data = rows_on(device, self.samples, torch.arange(len(self.samples)))
         precision = 1.0 / (2.0 * NOISE**2 * float(self.samples.var()))
         noise = self._generator("noise")
         self._invert(model, encoder, latents)
 
         def batch_loss(indices: Tensor) -> Tensor:
-            batch = data[indices]
+            batch = data(indices)
             mean, log_variance = encoder(batch)
             random = torch.randn(mean.shape, generator=noise).to(device)
             latent = mean + (0.5 * log_variance).exp() * random
@@ -116,9 +117,9 @@ class GeneratorTraining:
     def oppose(self, model: nn.Module, chosen: list[Tensor]) -> None:
         """Train against a fresh discriminator (Goodfellow et al. 2014): non-saturating loss, betas (0.5, 0.999)."""
         device, latents, shuffle = device_of(model), self._generator("latents"), self._generator("shuffle")
-        data = self.samples.to(device)
+        data, shape = rows_on(device, self.samples, torch.arange(len(self.samples))), self.samples.shape[1:]
         judge = _discriminator(self.samples).to(device)
-        options, count = self.options, len(data)
+        options, count = self.options, len(self.samples)
         players = [
             torch.optim.Adam(side, lr=options.learning_rate * factor, betas=(0.5, 0.999))
             for side, factor in ((chosen, 0.5), (judge.parameters(), 0.25))
@@ -131,8 +132,8 @@ class GeneratorTraining:
             for indices in shuffled_batches(count, options.batch_size, shuffle):
                 for player, rate in zip(players, (0.5, 0.25), strict=True):
                     player.param_groups[0]["lr"] = options.learning_rate * rate * rate_factor(max(step, 0), total)
-                fakes = model(self.draw(len(indices), latents).to(device)).reshape(len(indices), *data.shape[1:])
-                loss = _judge_step(judge, players[1], data[indices.to(device)], fakes)
+                fakes = model(self.draw(len(indices), latents).to(device)).reshape(len(indices), *shape)
+                loss = _judge_step(judge, players[1], data(indices), fakes)
                 if step >= 0:
                     _generator_step(judge, players[0], fakes)
                 step += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metav.errors import InputError
+from metav.models.stored_tensors import joined_rows, row_slices
 from metav.tasks.arrays import as_plain_array
 
 Names = tuple[str, ...]
@@ -41,6 +43,8 @@ def as_class_labels(name: str, values: Any, classes: int | Sequence[str] | None)
     else:
         tensor = tensor[:, 0] if tensor.ndim == 2 else tensor
         count = _count(classes)
+        if tensor.numel() and tensor.ndim != 1 and not tensor.is_floating_point() and not tensor.is_complex():
+            raise InputError(f"{name} must have shape (n,), got {tuple(tensor.shape)}; pass one class per example")
     numbers, total = _checked_numbers(name, tensor, count)
     _check_names(name, named, total)
     return numbers, total, named
@@ -85,22 +89,19 @@ def as_label_map(name: str, values: Any, classes: int | Sequence[str] | None) ->
             "example is for Classification"
         )
     tensor = tensor[:, 0] if tensor.ndim > 3 and tensor.shape[1] == 1 else tensor
-    count = _count(classes)
-    shape = tensor.shape
-    flat, total = _checked_numbers(name, tensor.flatten(), count)
+    numbers, total = _checked_numbers(name, tensor, _count(classes))
     _check_names(name, named, total)
-    return flat.reshape(shape), total, named
+    return numbers, total, named
 
 
 def _checked_numbers(name: str, tensor: Tensor, classes: int | None) -> tuple[Tensor, int]:
-    """Return class numbers (n,) as int64 and the number of classes, after a check."""
+    """Return class numbers (n, ...) as int64 and the number of classes, after a check."""
     if tensor.numel() == 0:
         raise InputError(f"{name} is empty; pass at least two examples")
     if tensor.is_floating_point() or tensor.is_complex():
         raise InputError(f"{name} must be integers, got {tensor.dtype}; convert class numbers with .astype('int64')")
-    if tensor.ndim != 1:
-        raise InputError(f"{name} must have shape (n,), got {tuple(tensor.shape)}; pass one class per example")
-    tensor = tensor.detach().to(device="cpu", dtype=torch.int64, copy=True)
+    slices = row_slices(len(tensor), 8 * math.prod(tensor.shape[1:]))
+    tensor = joined_rows(tensor[part].detach().to(device="cpu", dtype=torch.int64) for part in slices)
     found = int(tensor.max()) + 1
     classes = found if classes is None else int(classes)
     if int(tensor.min()) < 0 or found > classes:

@@ -92,7 +92,7 @@ class MultiLabelClassification(PlacesTask):
     def metric(self, model: nn.Module) -> float:
         """Return the macro F1 score on the validation part, in [0, 1]: the mean over labels that occur there."""
         indices = self._measured()
-        answers = self.answers(model, self.examples[indices]).flatten(1)
+        answers = self._answers_at(model, indices).flatten(1)
         return _macro_f1((answers > 0).long(), self.targets[indices])
 
     def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:

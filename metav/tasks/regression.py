@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from metav.models.stored_tensors import joined_rows, row_slices, selected_rows
 from metav.models.training import TrainingOptions, batches_per_epoch
 from metav.tasks.array_task import Augment
-from metav.tasks.arrays import as_float_tensor
+from metav.tasks.arrays import as_float_tensor, median_of_rows
 from metav.tasks.examples import labelled_examples
 from metav.tasks.supervised import SupervisedTask
 
@@ -62,8 +64,8 @@ class Regression(SupervisedTask):
         )
         deviation = self.targets.flatten(1).std(dim=0) if self.targets.ndim > 1 else self.targets.std()
         self.target_scale = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-        measured = self.targets[self._measured()]
-        self.baseline = float((measured - self.targets[self.training_indices].median(dim=0).values).abs().mean())
+        middle = median_of_rows(selected_rows(self.targets, self.training_indices))
+        self.baseline = self._mean_error(lambda _: middle)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared error over the targets' variance; (n,) and (n, 1) are the same."""
@@ -73,8 +75,14 @@ class Regression(SupervisedTask):
     def metric(self, model: nn.Module) -> float:
         """Return the mean absolute error on the validation part, in the targets' unit."""
         indices = self._measured()
-        answers = self.answers(model, self.examples[indices]).reshape(len(indices), -1)
-        return float((answers - self.targets[indices].reshape(len(indices), -1)).abs().mean())
+        answers = self._answers_at(model, indices).reshape(len(indices), *self.targets.shape[1:])
+        return self._mean_error(lambda rows: answers[rows])
+
+    def _mean_error(self, answers: Callable[[slice], Tensor]) -> float:
+        """Return the mean absolute error of answers, a function of places among the examples that are measured."""
+        indices = self._measured()
+        slices = row_slices(len(indices), self.targets[0].numel() * self.targets.element_size())
+        return float(joined_rows((answers(rows) - self.targets[indices[rows]]).abs() for rows in slices).mean())
 
     def _rebuilt(self, examples: Tensor, targets: Tensor | None) -> Self:
         return type(self)(

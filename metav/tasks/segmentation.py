@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -74,9 +74,9 @@ class Segmentation(PlacesTask):
         self.options = TrainingOptions(
             epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay
         )
-        measured = self.targets[self._measured()]
-        usual = torch.full_like(measured, int(self.targets.flatten().bincount().argmax()))
-        self.baseline = _mean_iou(usual, measured, count)
+        usual = int(self.targets.flatten().bincount().argmax())
+        measured = (self.targets[part] for part in torch.split(self._measured(), MEASURED_AT_ONCE))
+        self.baseline = _mean_iou(((torch.full_like(truth, usual), truth) for truth in measured), count)
 
     @property
     def classes(self) -> int:
@@ -125,13 +125,12 @@ class Segmentation(PlacesTask):
 
     def metric(self, model: nn.Module) -> float:
         """Return the mean intersection over union on the validation part, over the classes that occur, in [0, 1]."""
-        indices = self._measured()
         # in parts: the scores of all places of all images are many numbers
-        found = [
-            self.log_probabilities(self.answers(model, self.examples[part])).argmax(dim=1)
-            for part in torch.split(indices, MEASURED_AT_ONCE)
-        ]
-        return _mean_iou(torch.cat(found), self.targets[indices], self.classes)
+        found = (
+            (self.log_probabilities(self._answers_at(model, part)).argmax(dim=1), self.targets[part])
+            for part in torch.split(self._measured(), MEASURED_AT_ONCE)
+        )
+        return _mean_iou(found, self.classes)
 
     def _described(self) -> dict[str, Any]:
         return {**super()._described(), "classes": self.classes}
@@ -146,10 +145,16 @@ class Segmentation(PlacesTask):
         )
 
 
-def _mean_iou(found: Tensor, targets: Tensor, classes: int) -> float:
-    """Return the mean intersection over union of the classes that occur in `targets`; both whole numbers (n, ...)."""
-    pairs = (targets.flatten() * classes + found.flatten()).bincount(minlength=classes**2).reshape(classes, classes)
-    both = pairs.diagonal().float()
-    union = (pairs.sum(dim=0) + pairs.sum(dim=1)).float() - both
-    there = pairs.sum(dim=1) > 0
+def _mean_iou(pairs: Iterable[tuple[Tensor, Tensor]], classes: int) -> float:
+    """Return the mean intersection over union of the classes that occur in the targets.
+
+    pairs: of classes found and targets, whole numbers of as many places each.
+    """
+    counts = torch.zeros(classes, classes, dtype=torch.int64)
+    for found, targets in pairs:
+        places = targets.flatten() * classes + found.flatten()
+        counts += places.bincount(minlength=classes**2).reshape(classes, classes)
+    both = counts.diagonal().float()
+    union = (counts.sum(dim=0) + counts.sum(dim=1)).float() - both
+    there = counts.sum(dim=1) > 0
     return float((both[there] / union[there]).mean())

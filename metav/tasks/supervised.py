@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from metav.errors import InputError
 from metav.models.adapters import one_tensor
 from metav.models.running import Teacher, device_of, predict
+from metav.models.stored_tensors import rows_on
 from metav.models.training import OnEpoch, TrainingOptions, fit
 from metav.support.randomness import derive_seed
 from metav.tasks.array_task import ArrayTask, Augment
@@ -59,7 +60,7 @@ class SupervisedTask(ArrayTask):
         classes, order = self._classes(), []
         for part in (self.validation_indices, self.training_indices):
             order.append(balanced_order(part, None if classes is None else classes[part], generator))
-        return self.examples[torch.cat(order)[:count]].clone()
+        return self.examples[torch.cat(order)[:count]]
 
     def _fit(
         self,
@@ -72,29 +73,29 @@ class SupervisedTask(ArrayTask):
         truth: float,
         on_epoch: OnEpoch | None,
     ) -> None:
-        inputs, targets = self.examples[self.training_indices], self.targets[self.training_indices]
-        augment = augmentation_of(options.augmentation, inputs, self.augment)
+        every, device, expected = self.training_indices, device_of(model), self.expected_answer
+        augment = augmentation_of(options.augmentation, self.examples, every, self.augment)
+        inputs, targets = rows_on(device, self.examples, every), rows_on(device, self.targets, every)
         # The teacher answers once for all epochs, unless augmentation makes new inputs each time.
-        taught = predict(teacher, inputs) if teacher is not None and augment is None else None
-        device, expected = device_of(model), self.expected_answer
-        inputs, targets = inputs.to(device), targets.to(device)
-        taught = None if taught is None else taught.to(device)
+        taught = None
+        if teacher is not None and augment is None:
+            taught = rows_on(device, predict(teacher, self.examples, rows=every), torch.arange(len(every)))
 
         def batch_loss(indices: Tensor) -> Tensor:
-            batch = inputs[indices] if augment is None else augment(inputs[indices])
+            batch = inputs(indices) if augment is None else augment(inputs(indices))
             outputs = one_tensor(model(batch), expected, len(batch))
             if teacher is None:
-                return self._true_loss(outputs, targets[indices], options)
-            answers = taught[indices] if taught is not None else predict(teacher, batch).to(device)
+                return self._true_loss(outputs, targets(indices), options)
+            answers = taught(indices) if taught is not None else predict(teacher, batch).to(device)
             loss = self.teacher_loss(outputs, answers)
             if truth == 0.0:
                 return loss
-            return (1.0 - truth) * loss + truth * self._true_loss(outputs, targets[indices], options)
+            return (1.0 - truth) * loss + truth * self._true_loss(outputs, targets(indices), options)
 
         fit(
             model,
             batch_loss,
-            count=len(inputs),
+            count=len(every),
             options=options,
             seed=seed,
             parameters=chosen,
@@ -105,7 +106,7 @@ class SupervisedTask(ArrayTask):
     def lack_of_fit(self, model: nn.Module) -> float:
         """Return how badly a model answers what it is trained on, from 0: the loss on inputs of the training part."""
         indices = self._fitted_indices()
-        return float(self.loss(self.answers(model, self.examples[indices]), self.targets[indices]))
+        return float(self.loss(self._answers_at(model, indices), self.targets[indices]))
 
     def _fitted_indices(self) -> Tensor:
         return evenly(self.training_indices, self.measured_at_once(MOST_FITTED))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metav.errors import ZooError
 from metav.models.architectures import Architecture, build
 from metav.models.running import device_of, predict
+from metav.models.stored_tensors import selected_rows
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
 from metav.zoo.architectures import center_and_scale, natural_inputs, numeric_targets
@@ -143,7 +144,7 @@ def _training_part(task: Task, answers: str, outputs: int) -> tuple[Tensor | Non
     rows = torch.ones(len(examples), dtype=torch.bool)
     if isinstance(held_out, Tensor):
         rows[held_out] = False
-    chosen = examples[rows].flatten(1).float()
+    chosen = selected_rows(examples, rows.nonzero()[:, 0]).flatten(1).float()
     if answers == "samples":
         return (chosen, None) if chosen.shape[1] == outputs else (None, None)
     if not isinstance(targets, Tensor) or len(targets) != len(examples):
@@ -153,7 +154,7 @@ def _training_part(task: Task, answers: str, outputs: int) -> tuple[Tensor | Non
     if answers == "classes":
         whole = targets.ndim == 1 and not targets.is_floating_point()
         return (chosen, targets[rows].long()) if whole and int(targets.max()) < outputs else (None, None)
-    numbers = targets[rows].reshape(len(chosen), -1).float()
+    numbers = selected_rows(targets, rows.nonzero()[:, 0]).reshape(len(chosen), -1).float()
     return (chosen, numbers) if numbers.shape[1] == outputs else (None, None)
 
 

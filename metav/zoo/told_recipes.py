@@ -14,6 +14,7 @@ from metav.models.adapters import adapted_like, bare
 from metav.models.copying import state_names, unwrapped
 from metav.models.identity import tensor_digest
 from metav.models.running import copied, frozen, predict
+from metav.models.stored_tensors import pickled
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
@@ -39,10 +40,8 @@ def check_recipe(recipe: object, jobs: int | None) -> None:
         )
     if jobs == 1:
         return
-    import cloudpickle
-
     try:
-        cloudpickle.dumps(recipe)
+        pickled(recipe)
     except Exception as error:
         if jobs is None:  # it then runs in this process
             return

@@ -18,6 +18,7 @@ from torch import nn
 
 from metav.errors import InputError
 from metav.models.running import device_of
+from metav.models.stored_tensors import pickled
 from metav.support.locks import ForkSafeLock
 from metav.support.processes import end_with_parent
 from metav.support.processor import job_count
@@ -187,7 +188,7 @@ def _pickled(context: object) -> bytes:
             if module != "__main__" and not _is_importable(module):
                 cloudpickle.register_pickle_by_value(sys.modules[module])
                 stack.callback(cloudpickle.unregister_pickle_by_value, sys.modules[module])
-        return bytes(cloudpickle.dumps(context))
+        return pickled(context)
 
 
 _PICKLING = ForkSafeLock()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import copy
 import functools
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import metav
+from metav.models.stored_tensors import StoredTensor
 from metav.support.randomness import isolated_rng
 
 FEATURES, CLASSES = 6, 3
@@ -526,6 +529,31 @@ class Stream(torch.utils.data.IterableDataset):
         return iter(list(zip(torch.from_numpy(vectors()), classes().tolist(), strict=True)))
 
 
+def mapped() -> Any:
+    """The inputs as a map of a file that is gone once the map is."""
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, vectors())
+        file.flush()
+        return np.load(file.name, mmap_mode="r")
+
+
+def above_the_limit(made: Callable[[], list[Any]]) -> str:
+    """Tasks whose inputs take more than the limit read them from a file, and train the same model."""
+    plain = metav.Classification(vectors(), classes(), epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METAV_MEMORY_LIMIT", "1 KiB")
+        for task in made():
+            assert isinstance(task.examples, StoredTensor)
+            with isolated_rng(0):
+                first = Net()
+            second = copy.deepcopy(first)
+            plain.train(first, seed=0)
+            task.with_epochs(1).train(second, seed=0)
+            assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
+            same_task(task.with_epochs(1), plain)
+    return "works"
+
+
 def from_frame(labels: Callable[[Any], Any] = lambda series: series) -> Any:
     import pandas
 
@@ -650,10 +678,14 @@ DATA = [
         trial=lambda: refusal(lambda: metav.Classification(vectors(), np.full((80, 3), 1 / 3))),
     ),
     Case(
-        has="`Dataset` larger than memory allows",
-        trial=lambda: refusal(
-            lambda: metav.Classification(Items(lambda x, y: (torch.zeros(3, 224, 224), y), 1_281_167))
-        ),
+        has="`Dataset` or `DataLoader` above the limit",
+        write="`METAV_MEMORY_LIMIT=8GiB`, where 2 GiB is not the limit that you want",
+        trial=lambda: above_the_limit(lambda: [metav.Classification(Items()), metav.Classification(loader())]),
+    ),
+    Case(
+        has="`numpy.memmap` above the limit",
+        write='`metav.Classification(np.load("images.npy", mmap_mode="r"), labels)`',
+        trial=lambda: above_the_limit(lambda: [metav.Classification(mapped(), classes())]),
     ),
     Case(
         has="`Dataset` of images of several sizes",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import metav
 from metav.errors import InputError
-from metav.tasks import drawn_data
+from metav.support import stored_arrays
 from metav.tasks.drawn_data import draw_data
 
 
@@ -93,23 +95,19 @@ def test_bytes_stay_bytes():
     assert inputs.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("length", [True, False])
-def test_what_is_too_large_is_refused_before_it_is_read_where_its_length_is_known(monkeypatch, length):
+def test_what_has_no_room_is_refused_before_it_is_read_where_its_length_is_known(monkeypatch):
     asked = []
 
     def item(x, y):
         asked.append(y)
         return x, y
 
-    monkeypatch.setattr(drawn_data, "MOST_BYTES", 10 * 4 * 6)
-    source = Items(item) if length else DataLoader(Items(item), batch_size=4)
-    with pytest.raises(InputError, match=r"10 of them fit\); pass a part .* torch.utils.data.Subset\(images") as caught:
-        draw_data("images", source)
-    assert ("80 inputs of (6,)" in str(caught.value)) is length
-    assert ("images.dataset" in str(caught.value)) is not length
-    assert len(asked) == (1 if length else 12)
-    inputs, _ = draw_data("images", Subset(Items(), range(10)))
-    assert len(inputs) == 10
+    monkeypatch.setenv("METAV_MEMORY_LIMIT", "240")
+    monkeypatch.setattr(stored_arrays.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    message = r"images take 1.875 KiB, more than the 240 bytes that are kept in memory.*1000 bytes left.*set TMPDIR"
+    with pytest.raises(InputError, match=message):
+        draw_data("images", Items(item))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
