@@ -11,7 +11,7 @@
 #define NAME "generic"
 #define TABLE mv_kernels_generic
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(MV_WITHOUT_VECTORS)
 
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t vec_int __attribute__((vector_size(16)));

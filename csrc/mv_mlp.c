@@ -119,7 +119,7 @@ find_hidden_layer_gradients(const mv_verifier *self, mv_workspace *work, size_t 
 {
     const size_t hidden = self->config.hidden;
     hidden_job job = {self, work, models};
-    const double operations = (double)models * (double)hidden * HIDDEN_OPERATIONS;
+    const double operations = (double)models * (double)hidden * (double)HIDDEN_OPERATIONS;
     mv_pool_run(mv_pool_pays(work->threads, operations), hidden, backpropagate_hidden_units, &job);
     double bias2_gradient = 0.0;
     for (size_t m = 0; m < models; m++) { /* (M) */

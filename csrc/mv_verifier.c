@@ -319,7 +319,7 @@ mv_status
 mv_verifier_features(const mv_verifier *self, size_t models, const float *responses, float *z, mv_workspace *work)
 {
     response_job job = {self, responses, z, work};
-    const double operations = (double)models * (double)self->features * VIEW_OPERATIONS;
+    const double operations = (double)models * (double)self->features * (double)VIEW_OPERATIONS;
     memset(work->finite, true, work->threads * sizeof *work->finite);
     mv_pool_run(mv_pool_pays(work->threads, operations), models, find_features, &job);
     for (size_t t = 0; t < work->threads; t++) {
@@ -540,7 +540,7 @@ find_response_gradient(const mv_verifier *self, size_t models, const float *resp
                        mv_workspace *work, float *gradient)
 {
     response_job job = {self, responses, gradient, work};
-    const double operations = (double)models * (double)self->features * VIEW_OPERATIONS;
+    const double operations = (double)models * (double)self->features * (double)VIEW_OPERATIONS;
     mv_augment_backward(self, models, options, work);
     mv_pool_run(mv_pool_pays(work->threads, operations), models, backpropagate_models, &job);
 }

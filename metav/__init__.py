@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from metav.zoo.building import build_suspects, build_zoo
     from metav.zoo.zoo import Zoo
 
-    __version__: str
+__version__ = "0.2.0"
+"""The version of the Python files, which the C core and the distribution take from here."""
 
 __all__ = [
     "ArtefactError",
@@ -118,12 +119,8 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 def __getattr__(name: str) -> Any:
     # Names are imported when first used: PyTorch only where models run, and not to read a fingerprint.
-    if name == "__version__":
-        from metav.support.versions import version_of
-
-        value: Any = version_of()
-    elif name == "obfuscations":
-        value = _imported("metav.obfuscations")
+    if name == "obfuscations":
+        value: Any = _imported("metav.obfuscations")
     elif name in _MODULE_OF:
         value = getattr(_imported(_MODULE_OF[name]), name)
     else:

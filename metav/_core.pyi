@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Tensor: TypeAlias = Any
 VerifierKind: TypeAlias = str  # a name in verifier_kinds()
 
+__version__: Final[str]
+
 ROLE_NEGATIVE: Final = 0
 ROLE_POSITIVE: Final = 1
 ROLE_OWNER: Final = 2

@@ -39,6 +39,7 @@ ORDER: Mapping[str, str] = {
     "baselines": "the schemes it is compared with",
     "experiments": "scenarios, attacks, suspects, runs, results",
     "cli": "one file per command",
+    "selftest": "tests that need nothing but what is installed",
     "metav": "the facade: the public names, lazily, and nothing else",
 }
 """Stations, from the first to the last, with what lives there. `integrations` has no file yet."""

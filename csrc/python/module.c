@@ -5,6 +5,11 @@
 #include "dlpack.h"
 #include "tensor.h"
 
+/* METAV_VERSION comes from setup.py, without quotes. */
+#define TEXT_OF(version) #version
+#define QUOTED(version) TEXT_OF(version)
+#define VERSION QUOTED(METAV_VERSION)
+
 module_state *
 get_state(PyObject *module)
 {
@@ -23,6 +28,30 @@ add_type(PyObject *module, PyType_Spec *spec)
         return NULL;
     }
     return (PyTypeObject *)type;
+}
+
+/* Python files and C core of two releases would misread each other. */
+static int
+check_version(PyObject *module)
+{
+    PyObject *package = PyImport_ImportModule("metav");
+    PyObject *version = package ? PyObject_GetAttrString(package, "__version__") : NULL;
+    Py_XDECREF(package);
+    if (!version) {
+        return -1;
+    }
+    int failed = -1;
+    if (PyUnicode_Check(version) && PyUnicode_CompareWithASCIIString(version, VERSION) == 0) {
+        failed = PyModule_AddStringConstant(module, "__version__", VERSION);
+    }
+    else {
+        PyErr_Format(PyExc_ImportError,
+                     "the Python files of metav are of version %S, its C core of " VERSION
+                     "; install it anew: pip install --force-reinstall metav-fingerprint, in a clone pip install -e .",
+                     version);
+    }
+    Py_DECREF(version);
+    return failed;
 }
 
 static int
@@ -81,8 +110,8 @@ static int
 module_exec(PyObject *module)
 {
     module_state *state = get_state(module);
-    if (read_environment() < 0 || call_watch_forks() < 0 || tensor_import_numpy() < 0 || add_names(state) < 0 ||
-        PyModule_AddFunctions(module, processor_methods) < 0 ||
+    if (check_version(module) < 0 || read_environment() < 0 || call_watch_forks() < 0 || tensor_import_numpy() < 0 ||
+        add_names(state) < 0 || PyModule_AddFunctions(module, processor_methods) < 0 ||
         PyModule_AddFunctions(module, verifier_kind_methods) < 0) {
         return -1;
     }

@@ -80,6 +80,9 @@ extern PyMethodDef view_methods[];
 extern PyMethodDef verifier_kind_methods[];
 extern PyMethodDef processor_methods[];
 
+/* Sets ImportError with a text, which the exception that is set, if any, caused. */
+void raise_import_error(PyObject *text);
+
 /* Follows METAV_ISA and METAV_NUM_THREADS; -1 with ImportError if they make no sense here. */
 int read_environment(void);
 

@@ -140,6 +140,28 @@ raise_status(mv_status status, const char *subject)
     return NULL;
 }
 
+void
+raise_import_error(PyObject *text)
+{
+    PyObject *type;
+    PyObject *cause;
+    PyObject *trace;
+    PyErr_Fetch(&type, &cause, &trace);
+    PyErr_NormalizeException(&type, &cause, &trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    PyErr_SetObject(PyExc_ImportError, text);
+    PyErr_Fetch(&type, &text, &trace);
+    PyErr_NormalizeException(&type, &text, &trace);
+    if (text && cause) {
+        PyException_SetCause(text, cause); /* which takes the cause */
+    }
+    else {
+        Py_XDECREF(cause);
+    }
+    PyErr_Restore(type, text, trace);
+}
+
 /* Tables ---------------------------------------------------------------------------------------------------------- */
 
 int

@@ -7,10 +7,37 @@
 
 #include "dlpack.h"
 
+/* NumPy's own text says what does not fit, but not what to do. */
+static void
+explain_numpy(void)
+{
+    PyObject *type;
+    PyObject *cause;
+    PyObject *trace;
+    PyErr_Fetch(&type, &cause, &trace);
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *version = numpy ? PyObject_GetAttrString(numpy, "__version__") : NULL;
+    PyErr_Clear();
+    PyObject *text = PyUnicode_FromFormat("the C core of metav needs NumPy 2.0 or later with the C interface of 2.x, "
+                                          "found %S; pip install --upgrade 'numpy>=2'",
+                                          version ? version : Py_None);
+    PyErr_Restore(type, cause, trace);
+    if (text) {
+        raise_import_error(text);
+        Py_DECREF(text);
+    }
+    Py_XDECREF(version);
+    Py_XDECREF(numpy);
+}
+
 int
 tensor_import_numpy(void)
 {
-    return PyArray_ImportNumPyAPI();
+    if (_import_array() == 0) { /* import_array() prints what is wrong, and leaves it out of the exception */
+        return 0;
+    }
+    explain_numpy();
+    return -1;
 }
 
 bool
