@@ -34,7 +34,7 @@ def flags() -> tuple[list[str], list[str]]:
 
 
 def version() -> str:
-    """The version that stands in metav/__init__.py, as text: the package needs the core to be imported."""
+    """Return the version that stands in metav/__init__.py, as text: the package needs the core to be imported."""
     tree = ast.parse((Path(__file__).parent / "metav" / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "__version__":

@@ -107,6 +107,62 @@ def test_they_tell_their_steps_in_short_cells_and_end_with_what_they_do_not_show
     assert "## What this does not show" in notebook.cells[-1].source
 
 
+OWN_LOOP = NOTEBOOKS / "05_your_own_loop.ipynb"
+
+
+@pytest.mark.slow
+def test_the_notebook_of_a_loop_of_ones_own_runs_at_smoke_scale(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAV_NOTEBOOK_SCALE", "smoke")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = read(OWN_LOOP)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert pictures(notebook) == 1
+    assert set(answers(notebook)) == set(answers(read(OWN_LOOP)))
+
+
+def answers(notebook: Any) -> dict[str, dict[str, str]]:
+    """The decision on each suspect by the form in which it answers."""
+    found: dict[str, dict[str, str]] = {}
+    for line in printed(notebook).splitlines():
+        form, suspect = (
+            re.match(r"(\S.*): read as (\S.*), access \S", line),
+            re.match(r"    (\S.*?)\s+(MATCH|NO_MATCH|INCONCLUSIVE) ", line),
+        )
+        if form:
+            found[form[1]] = {}
+        elif suspect:
+            found[next(reversed(found))][suspect[1]] = suspect[2]
+    return found
+
+
+def test_its_committed_outputs_clear_the_honest_and_recognise_the_copies():
+    notebook = read(OWN_LOOP)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert decisions(notebook) == {
+        **dict.fromkeys(("copy, fine-tuned", "copy, distilled"), "MATCH"),
+        **dict.fromkeys(("honest, your recipe", "honest, their own"), "NO_MATCH"),
+    }
+    by_form = answers(notebook)
+    assert len(by_form) == 5
+    for found in by_form.values():
+        assert found["honest, your recipe"] in ("NO_MATCH", "INCONCLUSIVE")
+        assert found["honest, their own"] in ("NO_MATCH", "INCONCLUSIVE")
+
+
+def test_it_goes_from_the_import_to_a_verdict_with_card_and_plot_in_eight_lines():
+    (cell,) = (cell for cell in code_cells(read(OWN_LOOP)) if "import metav" in cell.source)
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    assert lines[0] == "import metav"
+    assert len(lines) <= 8
+    assert "recipe=train" in cell.source
+    kinds = [set(output.get("data", {})) for output in cell.outputs]
+    assert any("image/png" in kind for kind in kinds)
+    assert any("text/html" in kind for kind in kinds)
+
+
 def pictures(notebook: Any) -> int:
     return sum("image/png" in output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs)
 
