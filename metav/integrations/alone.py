@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -100,9 +102,15 @@ def _settings_restored() -> Iterator[None]:
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     anomaly = torch.is_anomaly_enabled()
+    shared = [(state, dict(state)) for state in _states_of_accelerate()]
+    for state, _ in shared:
+        state.clear()
     try:
         yield
     finally:
+        for state, content in shared:
+            state.clear()
+            state.update(content)
         torch.use_deterministic_algorithms(strict, warn_only=warns)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
         if torch.get_float32_matmul_precision() != precision:
@@ -110,3 +118,10 @@ def _settings_restored() -> Iterator[None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.autograd.set_detect_anomaly(anomaly)
+
+
+def _states_of_accelerate() -> list[Any]:
+    """Return what all Accelerators of a process share, so that a recipe's do not meet the owner's."""
+    module = sys.modules.get("accelerate.state")
+    names = ("PartialState", "AcceleratorState", "GradientState")
+    return [] if module is None else [getattr(module, name)._shared_state for name in names]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, MissingDependencyError
 from metav.fingerprints.fingerprint import Fingerprint
-from metav.integrations.lightning_recipe import AGAIN, LightningRecipe, best_weights
-from metav.integrations.releases import FingerprintOptions, Release
+from metav.integrations.lightning_recipe import LightningRecipe, best_weights
+from metav.integrations.releases import AGAIN, FingerprintOptions, Release, check_recipe_choice
 from metav.support.files import PathLike
 from metav.tasks.base import Task
 from metav.zoo.told_recipes import Recipe
@@ -72,8 +72,7 @@ class FingerprintCallback(_callback_class()):  # type: ignore[misc]
         super().__init__()
         if weights not in ("final", "best") and not callable(weights):
             raise InputError(f"weights must be 'final', 'best' or a function, got {weights!r}")
-        if isinstance(recipe, str) and recipe != AGAIN:
-            raise InputError(f"recipe must be a function, {AGAIN!r} or None, got {recipe!r}")
+        check_recipe_choice(recipe)
         self._release = Release(path, task, trackers=trackers, part=part, every=every, options=options)
         self._told, self._build, self._weights = recipe, build, weights
         self._recipe: Recipe | None = None

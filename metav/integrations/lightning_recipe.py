@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from metav.errors import InputError, ModelError
-from metav.integrations.shipped_weights import fresh, shipped
+from metav.integrations.shipped_weights import fresh, shipped, structure_identity
 from metav.models.copying import duplicate
-from metav.models.identity import architecture_identity, tensor_digest
 
-AGAIN = "again"
-"""Stands for the recipe that repeats a training."""
 _SAME = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "limit_train_batches", "limit_val_batches"),
     *("overfit_batches", "val_check_interval", "check_val_every_n_epoch", "gradient_clip_val"),
@@ -32,28 +29,25 @@ _SHOWING = ("ProgressBar", "ModelSummary")
 """Callbacks that only show something; no training depends on them."""
 
 
-class StopAfter:
-    """Stands among the callbacks of a repeated training, and ends it after an epoch.
+def stop_after(trainer: type, epoch: int) -> Any:
+    """Return a callback that ends a repeated training after an epoch.
 
-    base: Lightning's callback class.
+    trainer: class of the trainer, whose library the callback is of.
     epoch: the last one, from 1.
     """
 
-    def __new__(cls, base: type, epoch: int) -> Any:
-        """Return a callback of Lightning."""
+    def on_train_epoch_end(self: Any, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch + 1 >= epoch:
+            trainer.should_stop = True
 
-        def on_train_epoch_end(self: Any, trainer: Any, pl_module: Any) -> None:
-            if trainer.current_epoch + 1 >= epoch:
-                trainer.should_stop = True
-
-        return type("StopAfter", (base,), {"on_train_epoch_end": on_train_epoch_end})()
+    base = importlib.import_module(trainer_library(trainer)).Callback
+    return type("StopAfter", (base,), {"on_train_epoch_end": on_train_epoch_end})()
 
 
 class LightningRecipe:
     """From a seed to what such a training ships.
 
     trainer: class of the trainer.
-    base: class of its callbacks.
     options: its arguments.
     callbacks: copies of its callbacks as they were before.
     data: arguments of `Trainer.fit`.
@@ -69,7 +63,6 @@ class LightningRecipe:
         self,
         *,
         trainer: type,
-        base: type,
         options: Mapping[str, Any],
         callbacks: Iterable[Any],
         data: Mapping[str, Any],
@@ -78,13 +71,11 @@ class LightningRecipe:
         weights: Any,
         part: str | None,
     ) -> None:
-        self.trainer, self.base, self.options, self.data = trainer, base, dict(options), dict(data)
+        self.trainer, self.options, self.data = trainer, dict(options), dict(data)
         self.callbacks = list(callbacks)
         self.template, self.build, self.weights, self.part = template, build, weights, part
         self.epochs: int | None = None
-        fixed = {name: entry for name, entry in template.named_parameters() if not entry.requires_grad}
-        # the weights that it starts from are drawn anew: what stays is the structure, and what does not train
-        self.structure = f"{architecture_identity(template)} {tensor_digest(fixed)}"
+        self.structure = structure_identity(template)
 
     @classmethod
     def of(
@@ -111,7 +102,6 @@ class LightningRecipe:
         loops = trainer.fit_loop
         return cls(
             trainer=type(trainer),
-            base=type(own).__mro__[1],
             options=_options(trainer),
             callbacks=[
                 _copied_callback(entry, trainer.world_size)
@@ -136,7 +126,7 @@ class LightningRecipe:
         module = fresh(self.template) if self.build is None else self.build()
         callbacks = copy.deepcopy(self.callbacks)
         if self.epochs is not None:
-            callbacks.append(StopAfter(self.base, self.epochs))
+            callbacks.append(stop_after(self.trainer, self.epochs))
         with tempfile.TemporaryDirectory() as folder, _quiet():
             trainer = self.trainer(
                 **self.options,
@@ -174,8 +164,11 @@ def _options(trainer: Any) -> dict[str, Any]:
     algorithm = trainer.gradient_clip_algorithm
     # a trainer makes these PyTorch's own settings, and does not keep them
     warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    scheduled = any(_is(entry, "GradientAccumulationScheduler") for entry in trainer.callbacks)
     return {
         **found,
+        # one process alone takes as many batches for a step as all of them together
+        "accumulate_grad_batches": 1 if scheduled else trainer.accumulate_grad_batches * trainer.world_size,
         "gradient_clip_algorithm": None if algorithm is None else str(algorithm.value),
         "deterministic": torch.are_deterministic_algorithms_enabled() and ("warn" if warns else True),
         "detect_anomaly": trainer._detect_anomaly,
@@ -192,15 +185,13 @@ def _counts(callback: Any, *, keeps_best: bool) -> bool:
     """
     if _is(callback, "ModelCheckpoint"):
         return keeps_best
-    if _is(callback, "GradientAccumulationScheduler"):
-        return True
     return not any(_is(callback, name) for name in _SHOWING)
 
 
 def _copied_callback(callback: Any, processes: int) -> Any:
     """Return a copy of a callback as it is before the training.
 
-    processes: that train together; one alone takes as many batches for a step as all of them.
+    processes: that train together.
     """
     clone = copy.deepcopy(callback)
     if _is(clone, "ModelCheckpoint"):

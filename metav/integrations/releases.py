@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -29,8 +29,8 @@ from metav.zoo.building import build_zoo
 from metav.zoo.told_recipes import Recipe, check_recipe
 
 Weights = Mapping[str, Tensor]
-Chosen = Callable[..., nn.Module]
-"""From the trained model to the one that ships."""
+AGAIN = "again"
+"""Stands for the recipe that repeats a training under other seeds."""
 
 
 class FingerprintOptions(TypedDict, total=False):
@@ -177,6 +177,12 @@ class Release:
     def path_of(self, epoch: int) -> Path:
         """Return the file of the fingerprint after an epoch."""
         return self.path.with_name(f"{self.path.stem}-epoch{epoch}{self.path.suffix}")
+
+
+def check_recipe_choice(recipe: object) -> None:
+    """Raise InputError for a recipe that is a text, but not "again"."""
+    if isinstance(recipe, str) and recipe != AGAIN:
+        raise InputError(f"recipe must be a function, {AGAIN!r} or None, got {recipe!r}")
 
 
 def is_first_process() -> bool:

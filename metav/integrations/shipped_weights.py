@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from metav.errors import InputError, ModelError
 from metav.models.architectures import redraw
 from metav.models.copying import COMPILED, duplicate, state_names, unwrapped
+from metav.models.identity import architecture_identity, tensor_digest
 
 WRAPPERS = (COMPILED, "module.")
 """What `torch.compile`, `DataParallel` with its kin and averages put into the names of a state."""
@@ -51,6 +52,12 @@ def fresh(template: nn.Module) -> nn.Module:
             if name in fixed:
                 entry.copy_(fixed[name])
     return clone
+
+
+def structure_identity(template: nn.Module) -> str:
+    """Return a digest of what `fresh` copies share: the structure, and the parameters that do not train."""
+    fixed = {name: entry for name, entry in template.named_parameters() if not entry.requires_grad}
+    return f"{architecture_identity(template)} {tensor_digest(fixed)}"
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
