@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from sklearn.base import clone
 from torch import Tensor, nn
 
 from metav.integrations.shipped_weights import fresh, shipped, structure_identity
@@ -56,14 +57,12 @@ class SkorchRecipe:
 
         own: metav's callback, which is left away.
         """
-        from sklearn.base import clone
-
         twin = clone(net, safe=False)
         kept = [entry for entry in net.callbacks or () if _callback(entry) is not own and _counts(_callback(entry))]
         is_given = isinstance(net.module, nn.Module)
         twin.set_params(callbacks=clone(kept, safe=False), verbose=0)
         if is_given:
-            twin.module = None
+            twin.set_params(module=None)
         return cls(
             net=twin,
             data=data,
@@ -76,19 +75,15 @@ class SkorchRecipe:
     def until(self, epoch: int) -> Self:
         """Return the recipe of what ships after an epoch."""
         other = copy.copy(self)
-        other.net = copy.copy(self.net)
-        other.net.max_epochs = epoch
+        other.net = clone(self.net, safe=False).set_params(max_epochs=epoch)
         return other
 
     def __call__(self, seed: int) -> nn.Module:
         """Return the trained module of a seed; the global generators are seeded with it already."""
-        from sklearn.base import clone
-
         net = clone(self.net, safe=False)
-        if self.build is not None:
-            net.module = self.build()
-        elif self.template is not None:
-            net.module = fresh(self.template)
+        start = self.build() if self.build is not None else None if self.template is None else fresh(self.template)
+        if start is not None:
+            vars(net)["module"] = start  # a net takes no module by assignment once it is there
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the owner's training has told it already
             for entry in net.callbacks:

@@ -20,13 +20,13 @@ from small_trainings import (
     loader,
     quiet,
     random_state,
+    repeated,
     seed_all,
     task,
 )
 from torch import nn
 
 import metav
-from metav.support.randomness import isolated_rng
 
 pytest.importorskip("lightning", reason="lightning is not installed")
 from metav.integrations.lightning import FingerprintCallback, LightningRecipe
@@ -122,20 +122,16 @@ def test_the_recipe_gives_what_the_same_training_gives_with_another_seed(name):
     pl = library(name)
     recipe = recipe_of(pl=pl, build=built(pl), gradient_clip_val=0.1, accumulate_grad_batches=2)
     by_hand = fit([], pl=pl, seed=11, gradient_clip_val=0.1, accumulate_grad_batches=2)
-    with isolated_rng(11):
-        assert bits(recipe(11)) == bits(by_hand)
+    assert bits(repeated(recipe, 11)) == bits(by_hand)
     other = fit([], pl=pl, seed=11, accumulate_grad_batches=2)
     assert bits(other) != bits(by_hand), "clipping has a part in it"
 
 
 def test_the_recipe_draws_new_weights_where_nobody_says_how_to_build():
     recipe = recipe_of()
-    with isolated_rng(1):
-        first = bits(recipe(1))
-    with isolated_rng(2):
-        assert bits(recipe(2)) != first
-    with isolated_rng(1):
-        assert bits(recipe(1)) == first
+    first = bits(repeated(recipe, 1))
+    assert bits(repeated(recipe, 2)) != first
+    assert bits(repeated(recipe, 1)) == first
 
 
 def test_weights_that_do_not_train_stay_in_the_recipe():
@@ -149,8 +145,7 @@ def test_weights_that_do_not_train_stay_in_the_recipe():
     start = module_class(pl)().net.body.weight.detach().clone()
     recipe = recipe_of(callbacks=[], part="net")
     recipe.template.net.body.requires_grad_(False)
-    with isolated_rng(5):
-        model = recipe(5)
+    model = repeated(recipe, 5)
     assert torch.equal(model.body.weight, start)
     assert not torch.equal(model.head.weight, recipe.template.net.head.weight)
 
@@ -160,8 +155,7 @@ def test_a_loader_with_a_generator_of_its_own_is_shuffled_by_the_seed():
     pl = library()
     recipe = recipe_of(data=loaders[0], build=built(pl))
     by_hand = fit([], data=loader(generator=torch.Generator().manual_seed(11)), seed=11)
-    with isolated_rng(11):
-        assert bits(recipe(11)) == bits(by_hand)
+    assert bits(repeated(recipe, 11)) == bits(by_hand)
 
 
 def test_averaged_weights_ship(tmp_path):
@@ -195,8 +189,7 @@ def test_the_best_checkpoint_ships_and_the_recipe_takes_its_own_best(tmp_path):
     recipe = recipe_of(
         callbacks=[watcher(tmp_path / "d")], weights="best", build=built(library()), folder=tmp_path, **options
     )
-    with isolated_rng(11):
-        model = recipe(11)
+    model = repeated(recipe, 11)
     again = watcher(tmp_path / "e")
     fit([again], seed=11, folder=tmp_path, **options)
     state = torch.load(again.best_model_path, weights_only=True)["state_dict"]
@@ -258,8 +251,7 @@ def test_an_epoch_is_fingerprinted_as_a_training_that_ends_there(tmp_path):
             trainer.should_stop = True
 
     by_hand = fit([Stop()], seed=11)
-    with isolated_rng(11):
-        assert bits(recipe(11)) == bits(by_hand)
+    assert bits(repeated(recipe, 11)) == bits(by_hand)
 
 
 def test_no_fingerprint_of_a_trial_run_or_inside_a_recipe(tmp_path):
