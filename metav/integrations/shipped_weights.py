@@ -120,9 +120,22 @@ def _plain_name(name: str) -> str:
 
 
 def _without_parametrizations(model: nn.Module) -> nn.Module:
-    """Return the model with computed weights as plain ones: what is exported, and what worker processes can be sent."""
+    """Return the model with computed weights as plain ones: what is exported, and what worker processes can be sent.
+
+    PyTorch's own `remove_parametrizations` would change the class that copies share with their original.
+    """
     for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        if not parametrize.is_parametrized(module):
+            continue
+        computed = [
+            (name, getattr(module, name).detach().clone(), any(True for _ in entry.parameters(recurse=False)))
+            for name, entry in module.parametrizations.items()  # type: ignore[operator, union-attr]
+        ]
+        module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
+        for name, value, trains in computed:
+            if trains:
+                module.register_parameter(name, nn.Parameter(value))
+            else:
+                module.register_buffer(name, value)
     return model

@@ -64,7 +64,7 @@ class SkorchRecipe:
         if is_given:
             twin.set_params(module=None)
         return cls(
-            net=twin,
+            net=clone(twin, safe=False),  # set_params has made callbacks from the old ones, which a clone has not
             data=data,
             template=duplicate(net.module) if is_given and build is None else None,
             build=build,

@@ -63,9 +63,15 @@ class MlflowTracker(Tracker):
     def _run_id(self) -> str:
         import mlflow
 
-        run = self._run or mlflow.active_run() or mlflow.last_active_run()
+        from mlflow.exceptions import MlflowException
+
+        missing = "MLflow has no active run; start one with mlflow.start_run(), or pass MlflowTracker(run)"
+        try:
+            run = self._run or mlflow.active_run() or mlflow.last_active_run()
+        except MlflowException as error:  # the last one is kept elsewhere
+            raise InputError(missing) from error
         if run is None:
-            raise InputError("MLflow has no active run; start one with mlflow.start_run(), or pass MlflowTracker(run)")
+            raise InputError(missing)
         if isinstance(run, str):
             return run
         found = getattr(run, "run_id", None) or run.info.run_id

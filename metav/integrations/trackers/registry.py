@@ -32,7 +32,7 @@ class TrackerKind:
 
     def open(self, *given: Any) -> Tracker:
         """Return the tracker; MissingDependencyError where its library is missing."""
-        require(f"the tracker {self.name}", self.module, extra="trackers")
+        require(f"the tracker {self.name}", self.module, extra="integrations")
         module, _, name = self.home.partition(":")
         tracker: Tracker = getattr(importlib.import_module(module), name)(*given)
         return tracker
