@@ -22,7 +22,7 @@ class FingerprintCallback(TrainerCallback):  # type: ignore[misc]
 
     path: the `.metav` file to write.
     task: what the model has learned, with its data.
-    trainer: the trainer that it is added to, for "again": `trainer.add_callback(FingerprintCallback(..., trainer=trainer))`.
+    trainer: the trainer that it is added to, for "again", with `trainer.add_callback`.
     recipe: a function from a seed to a model trained likewise; "again" trains with the same trainer, arguments and data
         once more, without this callback; None draws recipes, and more honest models may be accused.
     build: a function that returns the model before its training, for "again", where the trainer has no `model_init`;

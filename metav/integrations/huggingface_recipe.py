@@ -127,7 +127,7 @@ class HuggingFaceRecipe:
         verbosity = logging.get_verbosity()
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the owner's training has told it already
-            logging.set_verbosity_error()
+            logging.set_verbosity(logging.ERROR)
             try:
                 given = dict(arguments)
                 if given.get("data_seed") is not None:
@@ -147,7 +147,8 @@ class HuggingFaceRecipe:
         template = self.template
         assert template is not None
         if hasattr(template, "config") and hasattr(type(template), "_from_config"):
-            model: nn.Module = type(template)._from_config(copy.deepcopy(template.config))
+            kind: Any = type(template)
+            model: nn.Module = kind._from_config(copy.deepcopy(template.config))
             fixed = {name: entry for name, entry in template.named_parameters() if not entry.requires_grad}
             for name, entry in model.named_parameters():
                 if name in fixed:

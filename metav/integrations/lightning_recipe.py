@@ -179,7 +179,7 @@ def _options(trainer: Any) -> dict[str, Any]:
 
 
 def _counts(callback: Any, *, keeps_best: bool) -> bool:
-    """Return whether a callback has a part in what comes out: none that shows something, or keeps what is not asked for.
+    """Return whether a callback has a part in what comes out: not where it only shows or keeps something.
 
     keeps_best: whether the best checkpoint ships.
     """
@@ -217,7 +217,7 @@ def _data(train: Any, validation: Any, module: Any) -> dict[str, Any]:
     return _own_loaders(given)
 
 
-def _own_loaders(data: Any) -> Any:
+def _own_loaders(data: dict[str, Any]) -> dict[str, Any]:
     memo = {id(loader.dataset): loader.dataset for loader in _loaders(data)}
     found = copy.deepcopy(data, memo)
     for generator in _generators(found):
@@ -229,7 +229,7 @@ def _seeded(data: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Return the data with loaders of their own, which draw from the seed."""
     if "datamodule" in data:
         return {"datamodule": copy.deepcopy(data["datamodule"])}
-    found: dict[str, Any] = _own_loaders(dict(data))
+    found = _own_loaders(dict(data))
     for generator in _generators(found):
         generator.manual_seed(seed)
     return found
@@ -285,4 +285,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for entry, level in zip(loggers, levels, strict=True):
                 entry.setLevel(level)
-

@@ -106,8 +106,8 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     unlike += [name for name in given if name not in own]
     if unlike:
         raise ModelError(
-            f"the weights that are to ship do not fit the {type(model).__name__}: {unlike[0]} is missing, unknown or of "
-            "another shape; pass a state dict of this model"
+            f"the weights that are to ship do not fit the {type(model).__name__}: {unlike[0]} is missing, unknown or "
+            "of another shape; pass a state dict of this model"
         )
     model.load_state_dict(given, strict=False)
 

@@ -71,7 +71,7 @@ class FingerprintCallback(Callback):  # type: ignore[misc]
     def __sklearn_clone__(self) -> Self:
         return copy.copy(self)
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **given: Any) -> None:  # noqa: N803
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **given: Any) -> None:
         """Keep how the training begins, and look for what would fail after it."""
         if not self._release.is_wanted:
             return
@@ -92,7 +92,7 @@ class FingerprintCallback(Callback):  # type: ignore[misc]
             recipe = recipe.until(epoch) if isinstance(recipe, SkorchRecipe) else recipe
             self._release.make(net.module_, recipe, weights=self._chosen(net), epoch=epoch)
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **given: Any) -> None:  # noqa: N803
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **given: Any) -> None:
         """Make the fingerprint."""
         if self._release.is_wanted:
             self._release.make(net.module_, self._recipe, weights=self._chosen(net))

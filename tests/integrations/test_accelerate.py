@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_trainings import EPOCHS, RATE, TINY, Network, bits, fingerprint_of, loader, quiet, random_state, seed_all, task
+from small_trainings import (
+    EPOCHS,
+    RATE,
+    TINY,
+    Network,
+    bits,
+    fingerprint_of,
+    loader,
+    quiet,
+    random_state,
+    seed_all,
+    task,
+)
 from torch import nn
 
 import metav
 
 accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
-from metav.integrations.accelerate import fingerprinting
+from metav.integrations.accelerate import fingerprinting  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -24,7 +36,7 @@ def fresh_state():
 
 
 def train(seed, path=None, *, precision="no", wrap=None, recipe=None, metav_too=True):
-    """A loop with accelerate, with metav's context around it or not; the accelerator, the prepared model, the release."""
+    """A loop with accelerate, with metav's context or not; the accelerator, the prepared model, the release."""
     seed_all(seed)
     accelerator = accelerate.Accelerator(cpu=True, mixed_precision=precision)
     model = Network()
@@ -96,6 +108,6 @@ def test_another_process_than_the_main_one_makes_none(tmp_path):
     with fingerprinting(Second(), tmp_path / "o.metav", task(), **TINY) as release:
         release.ship(Network())
     assert release.fingerprint is None
-    with pytest.raises(metav.InputError, match="must be an accelerate.Accelerator, got Network"):  # noqa: SIM117
+    with pytest.raises(metav.InputError, match=r"must be an accelerate\.Accelerator, got Network"):  # noqa: SIM117
         with fingerprinting(Network(), tmp_path / "o.metav", task()):
             pass

@@ -27,8 +27,8 @@ import metav
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="accelerate is not installed, which the Trainer needs")
-from metav.integrations.huggingface import FingerprintCallback
-from metav.integrations.huggingface_recipe import HuggingFaceRecipe
+from metav.integrations.huggingface import FingerprintCallback  # noqa: E402
+from metav.integrations.huggingface_recipe import HuggingFaceRecipe  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 

@@ -76,7 +76,9 @@ def test_the_last_model_that_ships_counts_as_it_was_then(tmp_path):
     assert release.fingerprint.commitment == fingerprint_of(kept).commitment
 
 
-@pytest.mark.parametrize(("higher", "metrics", "best"), [(True, [1.0, 3.0, 2.0], 1), (False, [2.0, float("nan"), 1.0], 2)])
+@pytest.mark.parametrize(
+    ("higher", "metrics", "best"), [(True, [1.0, 3.0, 2.0], 1), (False, [2.0, float("nan"), 1.0], 2)]
+)
 def test_the_best_of_several_ships(tmp_path, higher, metrics, best):
     models = [by_hand(seed) for seed in range(3)]
     with quiet(), fingerprinting(tmp_path / "o.metav", task(), **TINY) as release:
@@ -102,9 +104,13 @@ def test_a_moving_average_ships_as_a_model_or_as_weights(tmp_path):
 
 
 def test_a_loop_that_fails_ships_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), fingerprinting(tmp_path / "o.metav", task(), **TINY) as release:
-        release.ship(Network())
-        raise ZeroDivisionError
+    def failing():
+        with fingerprinting(tmp_path / "o.metav", task(), **TINY) as release:
+            release.ship(Network())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
     assert not list(tmp_path.iterdir())
     with pytest.raises(metav.InputError, match=r"call release\.ship"), fingerprinting(tmp_path / "o.metav", task()):
         pass

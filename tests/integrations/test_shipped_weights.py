@@ -54,7 +54,9 @@ def test_wrappers_are_taken_off_and_stay_on_the_model(one_process_group, name):
     assert all(torch.equal(value, before[key]) for key, value in wrapped.state_dict().items())
 
 
-@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.orthogonal, parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    "wrap", [parametrizations.weight_norm, parametrizations.orthogonal, parametrizations.spectral_norm]
+)
 def test_computed_weights_become_plain_ones(wrap):
     model = Network()
     wrap(model.body)
@@ -71,7 +73,10 @@ def test_computed_weights_become_plain_ones(wrap):
 def test_other_weights_ship_by_their_plain_names():
     model, other = Network(), Network()
     expected = bits(other)
-    for state in (other.state_dict(), {f"module._orig_mod.{name}": value for name, value in other.state_dict().items()}):
+    for state in (
+        other.state_dict(),
+        {f"module._orig_mod.{name}": value for name, value in other.state_dict().items()},
+    ):
         assert bits(shipped(model, state)) == expected
     with pytest.raises(metav.ModelError, match=r"do not fit the Network: body\.weight is missing"):
         shipped(model, {name: value for name, value in other.state_dict().items() if name != "body.weight"})
@@ -87,14 +92,14 @@ def test_a_part_ships():
 
 
 def test_weights_in_shards_are_refused(one_process_group):
-    from torch.distributed.fsdp import fully_shard
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
     model = Network()
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
     with pytest.raises(metav.ModelError, match=r"lie in shards on several processes \(DTensor\); gather them"):
         shipped(model)
-    with pytest.raises(metav.ModelError, match="must be a torch.nn.Module, got dict"):
+    with pytest.raises(metav.ModelError, match=r"must be a torch\.nn\.Module, got dict"):
         shipped({})
 
 

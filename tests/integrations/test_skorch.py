@@ -37,7 +37,14 @@ def fit(callbacks, *, seed=3, module=Network, **options):
     seed_all(seed)
     net = NeuralNetClassifier(
         module() if module is not Network else module,
-        **{"max_epochs": EPOCHS, "lr": RATE, "batch_size": 32, "iterator_train__shuffle": True, "verbose": 0, **options},
+        **{
+            "max_epochs": EPOCHS,
+            "lr": RATE,
+            "batch_size": 32,
+            "iterator_train__shuffle": True,
+            "verbose": 0,
+            **options,
+        },
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
         callbacks=callbacks,
@@ -102,7 +109,10 @@ def test_the_best_weights_ship_and_the_owners_checkpoints_stay(tmp_path):
     first = fit([], max_epochs=1)
     assert bits(net.module_) == bits(first.module_)
     assert one == bits(fit([], max_epochs=1, seed=11).module_)
-    assert callback.fingerprint.commitment == fingerprint_of(net.module_.eval(), recipe_of(best(tmp_path / "e"))).commitment
+    assert (
+        callback.fingerprint.commitment
+        == fingerprint_of(net.module_.eval(), recipe_of(best(tmp_path / "e"))).commitment
+    )
     assert (tmp_path / "c" / "params.pt").read_bytes() == saved
 
 

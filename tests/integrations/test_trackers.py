@@ -94,7 +94,9 @@ def in_tensorboard(folder):
 
 
 def test_all_trackers_hold_the_same_values(tmp_path, mlflow, wandb):
-    fp = handmade(zoo={"positives": 4, "negatives": 50, "owner_metric": 0.9375, "standing": {"recipe": "told", "covered": True}})
+    fp = handmade(
+        zoo={"positives": 4, "negatives": 50, "owner_metric": 0.9375, "standing": {"recipe": "told", "covered": True}}
+    )
     expected = tracked_values(fp)
     with mlflow.start_run() as run:
         log_fingerprint(fp, "mlflow")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from metav.integrations.trackers.mlflow import MlflowTracker
 from metav.integrations.trackers.registry import TRACKERS, TrackerKind, log_fingerprint, open_tracker
 from metav.integrations.trackers.tensorboard import TensorBoardTracker
-from metav.integrations.trackers.tracked_values import Tracker, TrackedValues, tracked_values
+from metav.integrations.trackers.tracked_values import TrackedValues, Tracker, tracked_values
 from metav.integrations.trackers.wandb import WandbTracker
 
 __all__ = [

@@ -62,7 +62,6 @@ class MlflowTracker(Tracker):
 
     def _run_id(self) -> str:
         import mlflow
-
         from mlflow.exceptions import MlflowException
 
         missing = "MLflow has no active run; start one with mlflow.start_run(), or pass MlflowTracker(run)"
