@@ -125,8 +125,8 @@ def check_complete(
     _check_plan(Path(path_text(folder)), {planned.run: context.key(planned) for planned in plan})
     if state.missing:
         raise ZooError(
-            f"{path_text(folder)} holds {state.trained} of {state.planned} models, {state.missing[0]} is missing; train "
-            "the other parts with metav zoo train, and put their files into one folder"
+            f"{path_text(folder)} holds {state.trained} of {state.planned} models, {state.missing[0]} is missing; "
+            "train the other parts with metav zoo train, and put their files into one folder"
         )
 
 

@@ -23,21 +23,8 @@ def train(seed):
     return by_hand(seed)
 """
 BASE = [
-    "models:build",
-    "--trained",
-    "--data",
-    "data.npz",
-    "--positives",
-    "14",
-    "--negatives",
-    "6",
-    "--epochs",
-    "1",
-    "--recipe",
-    "models:train",
-    "--jobs",
-    "1",
-    "--no-progress",
+    *("models:build", "--trained", "--data", "data.npz", "--positives", "14", "--negatives", "6", "--epochs", "1"),
+    *("--recipe", "models:train", "--jobs", "1", "--no-progress"),
 ]
 
 

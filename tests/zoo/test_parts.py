@@ -29,7 +29,7 @@ def test_parts_together_are_the_whole_zoo(tmp_path, owner):
     assert [state.trained for state in states] == [5, 5]
     assert {state.planned for state in states} == {10}
     assert not set(states[0].missing) & set(states[1].missing)
-    with pytest.raises(metav.ZooError, match="holds 5 of 10 models, .* is missing; train the other parts"):
+    with pytest.raises(metav.ZooError, match=r"holds 5 of 10 models, .* is missing; train the other parts"):
         check_complete(owner, task(), folder=folders[0], **TOLD)
     for path in folders[1].iterdir():
         shutil.copy(path, folders[0])
@@ -136,5 +136,5 @@ def test_a_folder_without_a_plan_or_with_a_broken_one_is_named(tmp_path):
     with pytest.raises(metav.ZooError, match="run metav zoo train"):
         zoo_state(tmp_path)
     (tmp_path / PLAN_FILE).write_text('{"models": 3}')
-    with pytest.raises(metav.ZooError, match="cannot be read .* delete it"):
+    with pytest.raises(metav.ZooError, match=r"cannot be read .* delete it"):
         zoo_state(tmp_path)
