@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import logging as python_logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -127,7 +128,7 @@ class HuggingFaceRecipe:
         verbosity = logging.get_verbosity()
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the owner's training has told it already
-            logging.set_verbosity(logging.ERROR)
+            logging.set_verbosity(python_logging.ERROR)
             try:
                 given = dict(arguments)
                 if given.get("data_seed") is not None:

@@ -79,6 +79,7 @@ def test_weights_and_random_state_are_those_without_metav(tmp_path, precision):
     assert release.fingerprint.zoo["owner"] == fingerprint_of(shipped.eval()).zoo["owner"]
 
 
+@pytest.mark.slow
 def test_a_recipe_may_choose_another_precision_than_the_owner(tmp_path):
     def recipe(seed):
         accelerator, model, _ = train(seed, precision="bf16", metav_too=False)

@@ -112,6 +112,7 @@ def test_weights_losses_and_random_state_are_those_without_metav(tmp_path):
     assert metav.load(tmp_path / "o.metav").commitment == callback.fingerprint.commitment
 
 
+@pytest.mark.slow
 def test_fingerprints_between_epochs_change_no_training(tmp_path):
     plain = trainer(tmp_path)
     expected = random_state()
@@ -128,6 +129,7 @@ def test_the_recipe_gives_what_the_same_training_gives_with_another_seed(tmp_pat
     assert bits(repeated(recipe, 12)) != bits(by_hand.model)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_given_is_drawn_anew_from_its_configuration_or_built(tmp_path):
     recipe = recipe_of(tmp_path, model=make())
     assert bits(repeated(recipe, 1)) != bits(repeated(recipe, 2))
@@ -207,6 +209,7 @@ def test_weights_of_ones_own_and_a_part_ship(tmp_path):
     assert callback.fingerprint.commitment == fingerprint_of(model.net.eval()).commitment
 
 
+@pytest.mark.slow
 def test_a_model_in_mixed_precision_ships_without_the_autocast(tmp_path):
     found, callback = with_callback(tmp_path, recipe=None, bf16=True, part="net")
     assert callback.fingerprint.commitment == fingerprint_of(copy.deepcopy(found.model.net).eval()).commitment

@@ -159,14 +159,14 @@ def test_a_loader_with_a_generator_of_its_own_is_shuffled_by_the_seed():
 
 def test_averaged_weights_ship(tmp_path):
     averaging = library("lightning.pytorch.callbacks").EMAWeightAveraging
-    plain = fit([])
+    plain, commitments = fit([]), set()
     for order in (1, -1):
-        callback = FingerprintCallback(tmp_path / "o.metav", task(), part="net", recipe=None, every=1, **TINY)
+        callback = FingerprintCallback(tmp_path / "o.metav", task(), part="net", recipe=None, every=EPOCHS, **TINY)
         averaged = fit([callback, averaging(decay=0.9)][::order])
         assert bits(averaged) != bits(plain)
-        assert callback.fingerprint.commitment == fingerprint_of(averaged.net.eval()).commitment
         # after the last epoch the average is what ships, before Lightning has put it into the module
-        assert callback.fingerprints[EPOCHS].commitment == callback.fingerprint.commitment
+        commitments |= {callback.fingerprints[EPOCHS].commitment, callback.fingerprint.commitment}
+    assert commitments == {fingerprint_of(averaged.net.eval()).commitment}
 
 
 def test_the_best_checkpoint_ships_and_the_recipe_takes_its_own_best(tmp_path):
@@ -238,9 +238,9 @@ def test_a_training_with_ddp_ships_the_plain_module_and_repeats_elsewhere(tmp_pa
 
 
 def test_an_epoch_is_fingerprinted_as_a_training_that_ends_there(tmp_path):
-    callback = FingerprintCallback(tmp_path / "o.metav", task(), part="net", every=1, **TINY)
+    callback = FingerprintCallback(tmp_path / "o.metav", task(), part="net", every=EPOCHS, **TINY)
     fit([callback])
-    assert sorted(callback.fingerprints) == [1, 2, 3]
+    assert sorted(callback.fingerprints) == [3]
     assert metav.load(tmp_path / "o-epoch3.metav").commitment == callback.fingerprint.commitment
     pl = library()
     recipe = recipe_of(build=built(pl)).until(1)

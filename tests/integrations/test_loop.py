@@ -90,6 +90,7 @@ def test_the_best_of_several_ships(tmp_path, higher, metrics, best):
     assert release.fingerprint.commitment == fingerprint_of(models[best].eval()).commitment
 
 
+@pytest.mark.slow
 def test_a_moving_average_ships_as_a_model_or_as_weights(tmp_path):
     model = Network()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)

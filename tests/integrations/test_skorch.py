@@ -149,6 +149,7 @@ def test_weights_of_ones_own_and_a_part_ship(tmp_path):
     assert callback.fingerprint.commitment == fingerprint_of(net.module_.inner.eval()).commitment
 
 
+@pytest.mark.slow
 def test_clones_of_a_net_keep_the_callback_and_its_options(tmp_path):
     from sklearn.base import clone
 

@@ -179,6 +179,7 @@ def test_wandb_keeps_the_file_only_where_asked_and_warns(wandb, tmp_path):
         log_fingerprint(fp, "wandb")
 
 
+@pytest.mark.slow
 def test_loggers_of_lightning_are_trackers(tmp_path, mlflow):
     loggers = pytest.importorskip("lightning.pytorch.loggers", reason="lightning is not installed")
     fp = handmade()
