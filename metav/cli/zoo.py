@@ -35,7 +35,7 @@ def zoo_group() -> None:
 @click.option("--part", default="1/1", show_default=True, metavar="i/n", help="Which of n parts to train.")
 @json_option
 def train_zoo_command(folder: str, part: str, as_json: bool, **options: Any) -> int:
-    """Train one part of the surrogates; all options are those of `metav fingerprint`.
+    """Train one part of the surrogates; all options, and the arrays of --data, are those of `metav fingerprint`.
 
     Parts need --recipe. They may run at the same time and share the folder, or each has its own, whose files are put
     together afterwards. A part that was stopped goes on where it was.

@@ -9,32 +9,32 @@ import sys
 import warnings
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
 from small_trainings import EPOCHS, RATE, TINY, Network, arrays, loader, seed_all, task, train
 from torch import nn
 
-from metav.integrations.lightning import FingerprintCallback
 from metav.integrations.loop import fingerprinting
-from metav.integrations.skorch import FingerprintCallback as SkorchCallback
-
-
-class Module(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = Network()
-
-    def forward(self, inputs):
-        return self.net(inputs)
-
-    def training_step(self, batch, index):
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), RATE)
 
 
 def by_lightning(folder: Path, resume: bool) -> None:
+    import lightning.pytorch as pl
+
+    from metav.integrations.lightning import FingerprintCallback
+
+    class Module(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Network()
+
+        def forward(self, inputs):
+            return self.net(inputs)
+
+        def training_step(self, batch, index):
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), RATE)
+
     callback = FingerprintCallback(folder / "o.metav", task(), cache=folder / "zoo", **TINY)
     trainer = pl.Trainer(
         max_epochs=EPOCHS,
@@ -63,7 +63,9 @@ def by_loop(folder: Path, resume: bool) -> None:
 def by_skorch(folder: Path, resume: bool) -> None:
     from skorch import NeuralNetClassifier
 
-    callback = SkorchCallback(folder / "o.metav", task(), cache=folder / "zoo", **TINY)
+    from metav.integrations.skorch import FingerprintCallback
+
+    callback = FingerprintCallback(folder / "o.metav", task(), cache=folder / "zoo", **TINY)
     net = NeuralNetClassifier(Network, max_epochs=EPOCHS, lr=RATE, criterion=nn.CrossEntropyLoss, callbacks=[callback])
     net.set_params(optimizer=torch.optim.Adam, verbose=0).fit(*arrays())
 
