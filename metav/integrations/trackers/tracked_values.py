@@ -103,6 +103,7 @@ def _card(fingerprint: Fingerprint, texts: Mapping[str, str], numbers: Mapping[s
         "white-space:nowrap;vertical-align:top}td{padding:.25rem 0;overflow-wrap:anywhere}"
         "tr{border-top:1px solid #e6e6e6}</style></head><body>"
         f"{fingerprint._repr_html_()}{html_table(['What the tracker holds'], rows)}"
-        "<p>The commitment proves later that the fingerprint existed now. Keep the fingerprint itself secret: whoever has its queries can evade it.</p>"
+        "<p>The commitment proves later that the fingerprint existed now. Keep the fingerprint itself secret: whoever "
+        "has its queries can evade it.</p>"
         f"<footer>Written by metav {html.escape(version_of())}.</footer></body></html>\n"
     )
