@@ -42,7 +42,7 @@ ORDER: Mapping[str, str] = {
     "selftest": "tests that need nothing but what is installed",
     "metav": "the facade: the public names, lazily, and nothing else",
 }
-"""Stations, from the first to the last, with what lives there. `integrations` has no file yet."""
+"""Stations, from the first to the last, with what lives there."""
 
 WITHOUT_TORCH = (
     "errors",

@@ -30,6 +30,7 @@ COMMANDS = {
     "scan": "metav.cli.scan:scan_command",
     "log": "metav.cli.log:log_group",
     "queries": "metav.cli.queries:queries_group",
+    "zoo": "metav.cli.zoo:zoo_group",
     "cache": "metav.cli.cache:cache_group",
     "doctor": "metav.cli.doctor:doctor_command",
     "completion": "metav.cli.completion:completion_command",

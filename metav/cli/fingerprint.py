@@ -76,6 +76,7 @@ if TYPE_CHECKING:
 @seed_option
 @jobs_option
 @click.option("--cache", metavar="FOLDER", help="Keep trained surrogates here, and continue from them.")
+@click.option("--zoo", metavar="FOLDER", help="Take the surrogates that `metav zoo train` made, and train none.")
 @click.option("--dry-run", is_flag=True, help="Measure here what it would take; write nothing.")
 @click.option("--no-progress", is_flag=True, help="No progress bars (they show on a terminal only anyway).")
 @json_option
@@ -113,6 +114,8 @@ def fingerprint_command(**options: Any) -> int:
     Keep the fingerprint secret: who knows its queries can evade them.
     """
     _check_required(options["kind"], options)
+    if options["zoo"] is not None and options["cache"] is not None:
+        raise click.UsageError("--zoo takes trained surrogates from a folder, --cache trains them; give one of the two")
     if options["dry_run"]:
         return _dry_run(options)
     if options["output"] is None:
@@ -139,7 +142,7 @@ def fingerprint_command(**options: Any) -> int:
 
 def _dry_run(options: dict[str, Any]) -> int:
     """Tell what the fingerprint will cost."""
-    with stdout_kept_clean(), _given(options) as given:
+    with stdout_kept_clean(), given_model(options) as given:
         from metav.estimation import estimate
 
         found = estimate(
@@ -148,7 +151,7 @@ def _dry_run(options: dict[str, Any]) -> int:
             options=given.options,
             positives=options["positives"],
             negatives=options["negatives"],
-            cache=options["cache"],
+            cache=options["zoo"] or options["cache"],
             jobs=options["jobs"],
             say=lambda what: tell(f"measuring: {what}"),
             **given.building,
@@ -161,15 +164,19 @@ def _dry_run(options: dict[str, Any]) -> int:
 
 
 def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
-    with _given(options) as given:
+    with given_model(options) as given:
+        if options["zoo"] is not None:
+            from metav.zoo.parts import check_complete
+
+            sizes = {name: options[name] for name in ("positives", "negatives")}
+            check_complete(given.owner, given.task, folder=options["zoo"], **sizes, **given.building)
         from metav.fingerprinting import fingerprint, fingerprint_job
         from metav.optimization.timing import ModelCounts
         from metav.support.model_interface import ModelInterface
         from metav.zoo.building import SNAPSHOTS, build_zoo
 
         progress = False if options["no_progress"] else None
-        sizes = (options["positives"], options["negatives"])
-        counts = ModelCounts.of_sizes(*sizes, SNAPSHOTS)
+        counts = ModelCounts.of_sizes(options["positives"], options["negatives"], SNAPSHOTS)
         interface = ModelInterface(**{name: given.building[name] for name in ("output", "input", "constants")})
         with fingerprint_job(
             given.owner, given.task, counts, given.options, interface, has_zoo=False, progress=progress
@@ -177,9 +184,9 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
             zoo = build_zoo(
                 given.owner,
                 given.task,
-                positives=sizes[0],
-                negatives=sizes[1],
-                cache=options["cache"],
+                positives=options["positives"],
+                negatives=options["negatives"],
+                cache=options["zoo"] or options["cache"],
                 jobs=options["jobs"],
                 progress=progress,
                 **given.building,
@@ -196,7 +203,7 @@ def _make_fingerprint(options: dict[str, Any]) -> Fingerprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Given:
+class GivenModel:
     """What the options name: model, task, options of the optimisation, and what a zoo is built from."""
 
     owner: Any
@@ -206,12 +213,13 @@ class _Given:
 
 
 @contextmanager
-def _given(options: dict[str, Any]) -> Iterator[_Given]:
+def given_model(options: dict[str, Any]) -> Iterator[GivenModel]:
     """Load what the options name, and keep the user's modules importable for the body."""
     from metav.cli.data_files import load_task
     from metav.cli.named_models import build_model, find_builder, importing_from_here
     from metav.support.dependencies import require_torch
 
+    _check_required(options["kind"], options)
     require_torch("metav fingerprint")
     from metav.optimization.options import OptimizationOptions
     from metav.optimization.settings import check_options
@@ -235,7 +243,7 @@ def _given(options: dict[str, Any]) -> Iterator[_Given]:
             "independent": [_independent(text) for text in options["independent"]],
             "seed": options["seed"],
         }
-        yield _Given(owner=owner, task=task, options=chosen, building=building)
+        yield GivenModel(owner=owner, task=task, options=chosen, building=building)
 
 
 def _independent(text: str) -> Any:

@@ -79,6 +79,15 @@ def usual_recipes(plan: Sequence[PlannedModel], context: ZooContext) -> tuple[Pl
     return tuple(with_recipe(planned, context, USUAL_RANGE, fit=fit) for planned in plan)
 
 
+def recipes_in_advance(plan: Sequence[PlannedModel], context: ZooContext) -> tuple[PlannedModel, ...] | None:
+    """Return all planned surrogates with the recipe that `train_in_stages` gives each, before any is trained.
+
+    None where recipes follow from the models that were trained before: without a told recipe, in a zoo of many models.
+    """
+    depends = context.recipe is None and len(_in_parts(plan)) > 1
+    return None if depends else usual_recipes(plan, context)
+
+
 class _Peers:
     """The independent models that are most like the owner's: by the told recipe, else of its class and data."""
 

@@ -20,7 +20,7 @@ from metav.reports import save_plot
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-OWN_TEST = {"task_of_your_own.md"}
+OWN_TEST = {"task_of_your_own.md", "integrations.md"}
 SLOW = ("kinds_of_model/",)
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
 RUN = ("python", "console")

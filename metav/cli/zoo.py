@@ -1,0 +1,99 @@
+"""`metav zoo`: the surrogates of a fingerprint, trained in parts by several jobs, and what is there of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from metav.cli.fingerprint import fingerprint_command, given_model
+from metav.cli.program import SUCCESS, json_option, stdout_kept_clean, tell
+from metav.errors import InputError
+
+_NOT_OF_A_ZOO = ("output", "force", "queries", "target_fpr", "view", "cache", "zoo", "as_json", "dry_run")
+"""Options of `metav fingerprint` that say nothing of its surrogates."""
+
+
+def zoo_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command those options of `metav fingerprint` that say which surrogates there are."""
+    for parameter in reversed(fingerprint_command.params):
+        if parameter.name not in _NOT_OF_A_ZOO:
+            vars(command).setdefault("__click_params__", []).append(parameter)
+    return command
+
+
+@click.group("zoo")
+def zoo_group() -> None:
+    """Train the surrogates of a fingerprint in parts, on several machines."""
+
+
+@zoo_group.command("train")
+@zoo_options
+@click.option("--zoo", "folder", required=True, metavar="FOLDER", help="Where the surrogates are kept.")
+@click.option("--part", default="1/1", show_default=True, metavar="i/n", help="Which of n parts to train.")
+@json_option
+def train_zoo_command(folder: str, part: str, as_json: bool, **options: Any) -> int:
+    """Train one part of the surrogates; all options, and the arrays of --data, are those of `metav fingerprint`.
+
+    Parts need --recipe. They may run at the same time and share the folder, or each has its own, whose files are put
+    together afterwards. A part that was stopped goes on where it was.
+
+    \b
+    Example:
+      metav zoo train models:build --weights w.safetensors --data train.npz --recipe models:train --zoo zoo --part 1/2
+      metav zoo train models:build --weights w.safetensors --data train.npz --recipe models:train --zoo zoo --part 2/2
+      metav fingerprint models:build --weights w.safetensors --data train.npz --recipe models:train --zoo zoo \\
+        -o owner.metav
+    """
+    from metav.support.dependencies import require_torch
+
+    require_torch("metav zoo train")
+    from metav.zoo.parts import Part, train_part
+
+    try:
+        chosen = Part.read(part)
+    except InputError as error:
+        raise click.BadParameter(str(error), param_hint="--part") from error
+    # surrogates do not depend on how queries are found
+    with stdout_kept_clean(), given_model({**options, "view": None, "queries": 1}) as given:
+        state = train_part(
+            given.owner,
+            given.task,
+            chosen,
+            folder=folder,
+            positives=options["positives"],
+            negatives=options["negatives"],
+            jobs=options["jobs"],
+            progress=False if options["no_progress"] else None,
+            **given.building,
+        )
+    _tell(folder, state, as_json)
+    return SUCCESS
+
+
+@zoo_group.command("status")
+@click.argument("folder", metavar="FOLDER")
+@json_option
+def zoo_status_command(folder: str, as_json: bool) -> int:
+    """Say how many surrogates a folder holds, and which are missing; reads none of them."""
+    from metav.support.dependencies import require_torch
+
+    require_torch("metav zoo status")
+    from metav.zoo.parts import zoo_state
+
+    _tell(folder, zoo_state(folder), as_json)
+    return SUCCESS
+
+
+def _tell(folder: str, state: Any, as_json: bool) -> None:
+    if as_json:
+        found = {"folder": folder, "planned": state.planned, "trained": state.trained, "missing": list(state.missing)}
+        click.echo(json.dumps(found, indent=2))
+        return
+    tell(f"{folder} holds {state.trained} of {state.planned} models")
+    for run in state.missing[:10]:
+        tell(f"  missing: {run}")
+    if len(state.missing) > 10:
+        tell(f"  and {len(state.missing) - 10} more")

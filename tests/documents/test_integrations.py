@@ -1,0 +1,69 @@
+"""The page on integrations: its code runs as it stands, and its table is the registry's."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+import metav
+from metav.integrations.registry import INTEGRATIONS
+from metav.integrations.trackers import TRACKERS
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_code_runs_as_it_stands(tmp_path, monkeypatch):
+    for integration in INTEGRATIONS:
+        for library in integration.libraries[:1]:
+            pytest.importorskip(library, reason=f"{library} is not installed")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "example"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE):
+            exec(compile(block, "integrations.md", "exec"), names)
+    made = {name: metav.load(name) for name in sorted(os.listdir()) if name.endswith(".metav")}
+    assert list(made) == ["lightning.metav", "loop.metav", "skorch.metav", "trainer.metav"]
+    assert {fp.zoo["standing"]["recipe"] for fp in made.values()} == {"told"}
+
+
+def test_the_table_is_the_registry():
+    rows = re.findall(r"^\| (?!framework)([^|]+) \| `([^`]+)` \| ([^|]+) \|$", TEXT, flags=re.MULTILINE)
+    assert rows == [(entry.name, entry.home, entry.when) for entry in INTEGRATIONS]
+    assert all(f'"{kind.name}"' in TEXT for kind in TRACKERS)
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS, ids=lambda entry: entry.name)
+def test_what_users_import_is_there_and_documented(integration):
+    for library in integration.libraries:
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    module, _, name = integration.home.partition(":")
+    documented = getattr(importlib.import_module(module), name).__doc__
+    assert all(word in documented for word in ("path", "task", "recipe", "part", "every", "trackers", "options"))
+
+
+def test_a_missing_framework_is_named_with_what_to_install(monkeypatch):
+    import sys
+
+    for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "metav.integrations.lightning", raising=False)
+    with pytest.raises(metav.MissingDependencyError, match=r"lightning, which is not installed: pip install"):
+        importlib.import_module("metav.integrations.lightning")
+
+
+def test_every_framework_has_its_extra():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {library for entry in INTEGRATIONS for library in entry.libraries[:1]} | {kind.name for kind in TRACKERS}
+    assert wanted <= set(extras)
+    assert all(name in extras["integrations"][0] for name in wanted)
