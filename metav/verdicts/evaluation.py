@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -195,10 +195,11 @@ class Evaluation:
             )
 
     def _summary(self) -> list[str]:
+        curves = "no AUC of one class alone" if math.isnan(self.auc) else f"AUC {self.auc:.3f}, ARUC {self.aruc:.3f}"
         return [
             f"true-positive rate {self.tpr}",
             f"true-negative rate {self.tnr}",
-            f"AUC {self.auc:.3f}, ARUC {self.aruc:.3f}, {self.queries} queries, {self.inconclusive} inconclusive",
+            f"{curves}, {self.queries} queries, {self.inconclusive} inconclusive",
         ]
 
 
@@ -224,7 +225,10 @@ def evaluate(
     output, input, constants: as for `verify`, of all suspects; those of a Zoo need none.
     progress: None shows a bar on a terminal, False never, True always.
 
-    Raises InputError on entries of another form, or without a derived or an independent suspect.
+    Suspects of one class alone will do, such as honest models whose accusations are counted: rates of the other, AUC
+    and ARUC are then not known.
+
+    Raises InputError on entries of another form, or without any suspect.
     """
     if isinstance(suspects, str | bytes) or not isinstance(suspects, Iterable):
         raise InputError(
@@ -236,7 +240,6 @@ def evaluate(
     if isinstance(suspects, Collection):
         # unlike a generator, a collection can be read twice: check all entries before the first suspect is asked
         entries, total = list(entries), len(suspects)
-        _check_kinds([is_positive for _, is_positive, _ in entries])
     results, given = [], {"output": output, "input": input, "constants": constants}
     how: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with progress_bar(total=total, description="evaluate", enabled=progress) as bar:
@@ -247,14 +250,9 @@ def evaluate(
                 raise InputError(f"suspect number {number} of family {family!r}: {error}") from error
             results.append(_result(is_positive, family, verdict))
             bar.update(1)
-    _check_kinds([result.is_positive for result in results])
+    if not results:
+        raise InputError("suspects are empty; give at least one (model, is_positive, family)")
     return Evaluation(results=tuple(results), queries=len(fingerprint.queries), commitment=fingerprint.commitment)
-
-
-def _check_kinds(positive: Sequence[bool]) -> None:
-    for wanted, name in ((True, "derived (is_positive=True)"), (False, "independent (is_positive=False)")):
-        if wanted not in positive:
-            raise InputError(f"suspects hold no {name} model among {len(positive)}; rates need at least one of each")
 
 
 def _unpacked(suspects: Iterable[Any]) -> Iterator[_Entry]:

@@ -64,6 +64,8 @@ class Verdict:
     suspect: one line that names the suspect.
     class_names: of the task's classes or labels, in the order of the outputs; empty where they are numbers.
     asking: what was sent, and the head of the log; None where the suspect was asked without options.
+    recipe: "told" where the fingerprint knows how the owner's model was trained, "drawn" where it had to guess, None
+        where it does not say.
     """
 
     decision: Decision
@@ -86,6 +88,7 @@ class Verdict:
     suspect: str
     class_names: tuple[str, ...] = ()
     asking: AskingRecord | None = None
+    recipe: str | None = None
 
     def __bool__(self) -> bool:
         # every verdict would be true, so that `if verify(...):` accuses everybody
@@ -143,7 +146,12 @@ class Verdict:
         return [*lines, ("commitment", self.commitment)]
 
     def _notes(self, p_value: float) -> Iterator[str]:
-        """Yield why decision and p-value seem to contradict each other, where they do."""
+        """Yield what bounds a match, and why decision and p-value seem to contradict each other, where they do."""
+        if self.decision is Decision.MATCH and self.recipe == "drawn":
+            yield (
+                "the fingerprint was not told how the owner's model was trained: a model that somebody else trained in "
+                "the same unusual way can score as high; a fingerprint made with recipe= rules that out"
+            )
         count, wanted = self.fpr_interval.total, f"{100 * self.target_fpr:g} %"
         if self.decision is Decision.NO_MATCH and p_value <= self.target_fpr:
             yield (

@@ -241,7 +241,15 @@ class _Case:
             suspect=harmless(self.suspect.description),
             class_names=self.fp.task.class_names,
             asking=self.answers.record if isinstance(self.answers, CarefulAnswers) else self.record,
+            recipe=_recipe_of(self.fp),
         )
+
+
+def _recipe_of(fp: Fingerprint) -> str | None:
+    """Return "told" or "drawn" as the fingerprint's check says; None where it says nothing of that kind."""
+    standing = fp.check.get("standing")
+    recipe = standing.get("recipe") if isinstance(standing, Mapping) else None
+    return recipe if recipe in ("told", "drawn") else None
 
 
 def _flips(fp: Fingerprint, reading: Reading, answers: Answers, rule: AccessRule, matched: bool) -> float:

@@ -576,9 +576,12 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
     full = [entry for entry in every if entry.attack is None] or every
     weak = [entry for entry in full if not context.is_useful(entry.metric)]
     if 2 * len(weak) > len(full):
+        remedy = "or a recipe=, so that they are trained as the owner was"
+        if context.recipe is not None:
+            remedy = "so that there are others beside those of the recipe= that are as good"
         warnings.warn(
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
-            f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs, another learning_rate "
-            "or a recipe=, so that they are trained as the owner was",
+            f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs or another learning_rate, "
+            f"{remedy}",
             stacklevel=5,
         )

@@ -151,6 +151,16 @@ def test_where_a_class_was_never_judged_its_rates_are_unknown():
     assert "none of 0" in str(found)
 
 
+@pytest.mark.parametrize("is_positive", [True, False])
+def test_suspects_of_one_class_alone_are_counted(is_positive):
+    """Whoever asks how many honest models are accused has no thieves at hand."""
+    found = metav.evaluate(FP, [(suspect(logit), is_positive, "all") for logit in (2.0, -2.0, -3.0)])
+    known, unknown = (found.tpr, found.fpr) if is_positive else (found.fpr, found.tpr)
+    assert (known.count, known.total, unknown.total) == (1, 3, 0)
+    assert math.isnan(found.auc)
+    assert "no AUC of one class alone" in str(found)
+
+
 # What cannot be evaluated --------------------------------------------------------------------------------------------
 
 GOOD = [(suspect(2.0), True, "p"), (suspect(-2.0), False, "n")]
@@ -159,9 +169,7 @@ GOOD = [(suspect(2.0), True, "p"), (suspect(-2.0), False, "n")]
 @pytest.mark.parametrize(
     ("suspects", "message"),
     [
-        ([], r"suspects hold no derived \(is_positive=True\) model among 0; rates need at least one of each"),
-        (GOOD[:1], r"suspects hold no independent \(is_positive=False\) model among 1"),
-        (GOOD[1:], r"suspects hold no derived \(is_positive=True\) model among 1"),
+        ([], r"suspects are empty; give at least one \(model, is_positive, family\)"),
         (None, r"suspects must be a Zoo or an iterable of \(model, is_positive, family\), got NoneType"),
         ("zoo", "suspects must be a Zoo or an iterable"),
         ([*GOOD, 3], r"suspect number 2 is a int, expected \(model, is_positive, family\)"),

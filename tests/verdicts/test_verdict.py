@@ -31,6 +31,17 @@ def test_neither_a_verdict_nor_its_decision_is_true_or_false(logit):
     assert (verdict.decision == "MATCH") == (logit == 2.0)
 
 
+@pytest.mark.parametrize("recipe", ["told", "drawn", None])
+@pytest.mark.parametrize("logit", [-3.0, 2.0])
+def test_a_match_says_where_the_recipe_was_not_told(recipe, logit):
+    check = {**handmade().check, **({} if recipe is None else {"standing": {"recipe": recipe}})}
+    fp = handmade(check=check)
+    verdict = metav.verify(fp, answers_with_logit(fp, logit))
+    assert verdict.recipe == recipe
+    warned = "not told how the owner's model was trained" in str(verdict)
+    assert warned is (recipe == "drawn" and verdict.decision == Decision.MATCH)
+
+
 @pytest.mark.parametrize(
     ("independent", "target_fpr", "place", "note"),
     [
