@@ -61,6 +61,7 @@ def fingerprint(
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
     architectures: Sequence[Architecture] | Architecture | None = None,
+    autocast: str | None = None,
     output: OutputChoice | None = None,
     input: str | None = None,
     constants: Mapping[str, Any] | None = None,
@@ -77,8 +78,8 @@ def fingerprint(
     target_fpr: wanted false-positive rate, in (0, 1).
     seed: of every random choice; the same seed gives the same fingerprint, bit for bit, on the same machine.
     options: of the optimisation; None for the defaults.
-    recipe, independent, architectures, cache, jobs: as for `build_zoo`, for a zoo that is still to be built. Tell the
-        recipe wherever the owner's model was not trained by `task.train`.
+    recipe, independent, architectures, autocast, cache, jobs: as for `build_zoo`, for a zoo that is still to be built.
+        Tell the recipe wherever the owner's model was not trained by `task.train`.
     output: which part of the owner's answer counts, where several fit the task: a name ("logits"), a number, or a
         function from the answer to a tensor.
     input, constants: which input of a model with several carries the queries, and what the others are
@@ -97,7 +98,14 @@ def fingerprint(
     task = as_task(task)
     interface = {"output": output, "input": input, "constants": constants or None}
     _check_no_zoo_options(
-        zoo, {"architectures": architectures, "recipe": recipe, "independent": independent or None, **interface}
+        zoo,
+        {
+            "architectures": architectures,
+            "recipe": recipe,
+            "independent": independent or None,
+            "autocast": autocast,
+            **interface,
+        },
     )
     chosen = OptimizationOptions() if options is None else options
     chosen = chosen if queries is None else replace(chosen, queries=query_count(queries))
@@ -114,6 +122,7 @@ def fingerprint(
                 architectures=architectures,
                 recipe=recipe,
                 independent=independent,
+                autocast=autocast,
                 output=output,
                 input=input,
                 constants=constants,
@@ -183,7 +192,7 @@ def _check_no_zoo_options(zoo: Zoo | None, options: Mapping[str, object]) -> Non
     """Raise InputError where a zoo comes with options for building one."""
     given = [name for name, value in options.items() if value is not None]
     if zoo is not None and given:
-        verb = "is" if given == ["recipe"] else "are"
+        verb = "is" if given in (["recipe"], ["autocast"]) else "are"
         raise InputError(
             f"{' and '.join(given)} {verb} for a zoo that is still to be built; pass them to build_zoo, or no zoo"
         )

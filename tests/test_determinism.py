@@ -15,6 +15,7 @@ from small_fingerprints import make_fingerprint, small_options
 from small_models import bits, digits
 from torch import Tensor, nn
 
+from metav.support.arithmetic import fixed_arithmetic
 from metav.support.randomness import isolated_rng
 from metav.tasks.classification import Classification
 from metav.zoo.building import build_zoo
@@ -63,19 +64,32 @@ def set_convolutions(precision: str) -> None:
     torch.backends.mkldnn.conv.fp32_precision = precision
 
 
+def set_fast_kernels(fast: bool) -> None:
+    torch.backends.cudnn.benchmark = fast
+
+
+def set_cuda_convolutions(precision: str) -> None:
+    torch.backends.cudnn.conv.fp32_precision = precision
+    if precision == "tf32":  # as PyTorch starts: both ways of asking agree
+        torch.backends.cudnn.allow_tf32 = True
+
+
 SETTINGS = {
     "two threads": lambda: chosen(torch.set_num_threads, 2, torch.get_num_threads()),
     "medium precision": lambda: chosen(torch.set_float32_matmul_precision, "medium", "highest"),
     "convolutions in bfloat16": lambda: chosen(set_convolutions, "bf16", "none"),
     "without oneDNN": lambda: chosen(set_mkldnn, False, True),
+    "fast kernels on CUDA": lambda: chosen(set_fast_kernels, True, False),
+    "convolutions in full precision on CUDA": lambda: chosen(set_cuda_convolutions, "ieee", "tf32"),
     "flushed denormals": lambda: chosen(torch.set_flush_denormal, True, False),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
 
 
 def settings() -> tuple[object, ...]:
-    onednn = torch.backends.mkldnn
+    onednn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
     return (
+        (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, cudnn.benchmark, cudnn.deterministic),
         torch.get_num_threads(),
         torch.get_float32_matmul_precision(),
         onednn.enabled,
@@ -98,6 +112,20 @@ def test_a_setting_of_the_program_changes_no_bit_and_comes_back(setting, expecte
         found = artefact()
         assert settings() == before
     assert found == expected
+
+
+def test_cuda_computes_in_full_precision_by_kernels_that_no_clock_picks():
+    cudnn = torch.backends.cudnn
+    with chosen(set_fast_kernels, True, False):
+        before = settings()
+        with fixed_arithmetic():
+            assert (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic) == (False, False, True)
+            assert not {cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision} & {"tf32", "bf16"}
+            # layers that go without cuDNN for a gradient ask for all of its settings
+            with cudnn.flags(enabled=False):
+                pass
+            assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+        assert settings() == before
 
 
 @pytest.mark.parametrize("threads", [pytest.param("1", marks=pytest.mark.slow), "2"])

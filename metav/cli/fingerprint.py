@@ -64,6 +64,11 @@ if TYPE_CHECKING:
 @click.option("--learning-rate", type=float, help="Learning rate of a training.  [default: the task's]")
 @click.option("--batch-size", type=int, help="Batch size of a training.  [default: the task's]")
 @click.option(
+    "--autocast",
+    type=click.Choice(["bfloat16"]),
+    help="Train surrogates under autocast, which is faster on a GPU.  [default: full precision]",
+)
+@click.option(
     "--view", metavar="VIEW", help="How answers are read: label, round(2), topk(3), ...  [default: the task's]"
 )
 @click.option("--classes", type=click.IntRange(min=2), help="Number of classes, where some are not in the data.")
@@ -241,6 +246,7 @@ def given_model(options: dict[str, Any]) -> Iterator[GivenModel]:
             "output": options["model_output"],
             **input_options(options["inputs"]),
             "independent": [_independent(text) for text in options["independent"]],
+            "autocast": options["autocast"],
             "seed": options["seed"],
         }
         yield GivenModel(owner=owner, task=task, options=chosen, building=building)

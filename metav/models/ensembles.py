@@ -16,6 +16,7 @@ from metav.models.batching_warnings import told_once
 from metav.models.copying import duplicate
 from metav.models.identity import stated_name
 from metav.models.running import device_of, differentiable, frozen_copy
+from metav.models.staging import HOST, on_device
 
 FEWEST_TOGETHER = 8
 """Models of one architecture from which on vmap is faster than the loop."""
@@ -30,12 +31,20 @@ its weights and its `repr` tell, such as a fitted tree."""
 def run_model(model: nn.Module, queries: Tensor) -> Tensor:
     """Return the raw responses (queries, outputs) of one model, asked on its own device; float32 on the CPU.
 
+    For the rest see `answers_of`.
+    """
+    return on_device(answers_of(model, on_device(queries, device_of(model))), HOST)
+
+
+def answers_of(model: nn.Module, queries: Tensor) -> Tensor:
+    """Return the raw responses (queries, outputs) of one model to queries on its device, float32, left there.
+
     All outputs to one query are flattened into one row. A model whose answers do not follow the queries smoothly (a
     table, a tree, noise) has the gradient 0.
     """
     with differentiable(model):
-        outputs: Tensor = model(queries.to(device_of(model)))
-    answers = outputs.reshape(queries.shape[0], -1).to(device="cpu", dtype=torch.float32)
+        outputs: Tensor = model(queries)
+    answers = outputs.reshape(queries.shape[0], -1).to(dtype=torch.float32)
     if torch.is_grad_enabled() and queries.requires_grad and not answers.requires_grad:
         return _WithoutGradient.apply(answers, queries)  # type: ignore[no-any-return, no-untyped-call]
     return answers
@@ -73,7 +82,11 @@ class _Group:
     buffers: dict[str, Tensor]
 
     def run(self, queries: Tensor, positions: Tensor) -> Tensor:
-        """Return the responses (positions, queries, outputs) of the models at these positions of the group."""
+        """Return the responses (positions, queries, outputs) of the models at these positions of the group.
+
+        queries: on the device of the models, where the responses stay.
+        """
+        positions = on_device(positions, queries.device)
         parameters = {name: value[positions] for name, value in self.parameters.items()}
         buffers = {name: value[positions] for name, value in self.buffers.items()}
 
@@ -81,10 +94,9 @@ class _Group:
             outputs: Tensor = functional_call(self.skeleton, (parameters, buffers), (queries,))
             return outputs.reshape(queries.shape[0], -1)
 
-        given = queries.to(device_of(self.skeleton))
         with told_once(self.signature):
-            stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, given)
-        return stacked.to(device="cpu", dtype=torch.float32)
+            stacked: Tensor = vmap(call, in_dims=(0, 0, None), randomness="error")(parameters, buffers, queries)
+        return stacked.to(dtype=torch.float32)
 
 
 class Ensemble:
@@ -129,8 +141,11 @@ class Ensemble:
 
         queries: (count, *input shape).
         indices: of the models to ask; None for all.
+
+        Queries go to each device once, and all responses of a device come back at once; so do their gradients.
         """
         wanted = range(len(self.models)) if indices is None else indices
+        given = OnEachDevice(queries)
         answers: dict[int, Tensor] = {}
         members: dict[int, tuple[_Group, list[int]]] = {}
         for index in wanted:
@@ -138,11 +153,11 @@ class Ensemble:
                 group, _ = self._group_of[index]
                 members.setdefault(id(group), (group, []))[1].append(index)
             else:
-                answers[index] = run_model(self.models[index], queries)
+                answers[index] = answers_of(self.models[index], given.on(self.models[index]))
         for group, chosen in members.values():
             places = torch.tensor([self._group_of[index][1] for index in chosen])
-            answers.update(zip(chosen, group.run(queries, places), strict=True))
-        return torch.stack([answers[index] for index in wanted])
+            answers.update(zip(chosen, group.run(given.on(group.skeleton), places), strict=True))
+        return _on_host([answers[index] for index in wanted])
 
     def _stack(self, indices: Sequence[int], signature: str) -> _Group | None:
         models = [self.models[index] for index in indices]
@@ -152,6 +167,33 @@ class Ensemble:
             return None  # same shapes, but a mixture of devices or dtypes: the loop serves them
         parameters = {name: value.detach() for name, value in parameters.items()}
         return _Group(tuple(indices), signature, duplicate(models[0]), parameters, buffers)
+
+
+class OnEachDevice:
+    """Queries as models on several devices take them, moved to each of these once."""
+
+    def __init__(self, queries: Tensor) -> None:
+        self._queries = queries
+        self._moved: dict[torch.device, Tensor] = {}
+
+    def on(self, model: nn.Module) -> Tensor:
+        """Return the queries on a model's device."""
+        device = device_of(model)
+        if device not in self._moved:
+            self._moved[device] = on_device(self._queries, device)
+        return self._moved[device]
+
+
+def _on_host(answers: Sequence[Tensor]) -> Tensor:
+    """Return answers (queries, outputs) of models as (models, queries, outputs) on the CPU, in one copy per device."""
+    devices = {answer.device for answer in answers}
+    if len(devices) == 1:
+        return on_device(torch.stack(list(answers)), HOST)
+    found: dict[int, Tensor] = {}
+    for device in devices:
+        own = [place for place, answer in enumerate(answers) if answer.device == device]
+        found.update(zip(own, on_device(torch.stack([answers[place] for place in own]), HOST), strict=True))
+    return torch.stack([found[place] for place in range(len(answers))])
 
 
 def _signature(model: nn.Module) -> str:
@@ -180,7 +222,8 @@ def _answers_alike(group: _Group, models: Sequence[nn.Module], queries: Tensor) 
             alone = torch.stack([run_model(models[index], queries) for index in group.indices])
         inputs = queries.detach().clone().requires_grad_(True)
         with torch.enable_grad():
-            answers = group.run(inputs, torch.arange(len(group.indices)))
+            given = OnEachDevice(inputs).on(group.skeleton)
+            answers = on_device(group.run(given, torch.arange(len(group.indices))), HOST)
             torch.autograd.grad(answers.sum(), inputs)
     except (RuntimeError, ValueError, TypeError):
         return False  # vmap cannot trace this pass, forward or back (data-dependent control flow, .item(), ...)

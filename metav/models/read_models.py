@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metav.models.staging import on_device
 from metav.verifiers.places import Places
 
 
@@ -37,7 +38,7 @@ class ReadModel(nn.Module):
         resized = outputs.ndim == 2 + len(places.shape) and tuple(outputs.shape[2:]) != places.shape
         if resized:
             corners, weights = places.points(tuple(outputs.shape[2:]))
-            where, share = torch.from_numpy(corners).to(outputs.device), torch.from_numpy(weights).to(outputs.device)
+            where, share = (on_device(torch.from_numpy(part), outputs.device) for part in (corners, weights))
         scores = outputs.flatten(2) if resized else outputs.reshape(len(outputs), -1, places.count)
         read = (scores[:, :, where] * share).sum(dim=2)
         return place_log_probabilities(read).transpose(1, 2).flatten(1)
@@ -54,7 +55,16 @@ def place_log_probabilities(scores: Tensor) -> Tensor:
     """
     if scores.shape[1] == 1:
         return torch.cat([functional.logsigmoid(-scores), functional.logsigmoid(scores)], dim=1)
+    return class_log_probabilities(scores)
+
+
+def class_log_probabilities(scores: Tensor) -> Tensor:
+    """Return log-probabilities (n, classes, ...) of logits, log-probabilities, or probabilities that sum to one."""
     known = scores.detach()
-    if bool((known >= 0).all()) and bool(((known.sum(dim=1) - 1.0).abs() < 1e-4).all()):
-        return scores.clamp_min(1e-8).log()
-    return functional.log_softmax(scores, dim=1)
+    if scores.device.type == "cpu":
+        if bool((known >= 0).all()) and bool(((known.sum(dim=1) - 1.0).abs() < 1e-4).all()):
+            return scores.clamp_min(1e-8).log()
+        return functional.log_softmax(scores, dim=1)
+    # both, and the choice made there: the host would have to wait for it, at each step of a training
+    are_probabilities = (known >= 0).all() & ((known.sum(dim=1) - 1.0).abs() < 1e-4).all()
+    return torch.where(are_probabilities, scores.clamp_min(1e-8).log(), functional.log_softmax(scores, dim=1))

@@ -46,4 +46,5 @@ class DrawnRecipe:
             smoothing=self.smoothing,
             augmentation=self.augmentation,
             until=self.until,
+            autocast=usual.autocast,
         )

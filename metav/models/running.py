@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from metav.errors import ModelError
 from metav.models.copying import duplicate
+from metav.models.staging import HOST, on_device
 from metav.models.stored_tensors import StoredTensor, gathered_rows, joined_rows
 from metav.support.arrays import batch_sizes
 from metav.support.locks import ForkSafeLock
@@ -80,22 +81,31 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def predict(model: Teacher, inputs: Tensor, *, rows: Tensor | None = None, batch_size: int = 512) -> Tensor:
+def predict(
+    model: Teacher,
+    inputs: Tensor,
+    *,
+    rows: Tensor | None = None,
+    batch_size: int = 512,
+    device: torch.device = HOST,
+) -> Tensor:
     """Return the outputs (n, ...) of a module (in eval mode, on its device) or callable, float32 on the CPU.
 
     inputs: (n, ...).
     rows: which of them, (m,); None for all.
     batch_size: how many of them are run at once; a last batch is never a single one, on which some models fail.
+    device: where the outputs are wanted instead; those that stay on the model's are waited for by nobody.
 
     Raises ModelError where the outputs are no tensor.
     """
     if not isinstance(model, nn.Module):
         with torch.no_grad():
-            outputs = (_as_output(model(batch), batch) for batch in _batches(inputs, rows, batch_size))
+            outputs = (_as_output(model(batch), batch, device) for batch in _batches(inputs, rows, batch_size))
             return _joined(outputs, inputs, rows)
-    device = device_of(model)
+    own = device_of(model)
     with evaluating(model):
-        outputs = (_as_output(model(batch.to(device)), batch) for batch in _batches(inputs, rows, batch_size))
+        batches = _batches(inputs, rows, batch_size)
+        outputs = (_as_output(model(on_device(batch, own)), batch, device) for batch in batches)
         return _joined(outputs, inputs, rows)
 
 
@@ -113,7 +123,7 @@ def _batches(inputs: Tensor, rows: Tensor | None, batch_size: int) -> Iterator[T
         yield inputs[part]
 
 
-def _as_output(output: object, inputs: Tensor) -> Tensor:
+def _as_output(output: object, inputs: Tensor, device: torch.device) -> Tensor:
     if not isinstance(output, Tensor):
         raise ModelError(
             f"a model must answer with one tensor, got {type(output).__name__}; name the part that counts with "
@@ -123,7 +133,7 @@ def _as_output(output: object, inputs: Tensor) -> Tensor:
         raise ModelError(f"a model must answer with real numbers, got {output.dtype}; return .real, .abs() or both")
     # a model that squeezes its answers gives a single one without the axis of examples
     squeezed = len(inputs) == 1 and (output.ndim == 0 or len(output) != 1)
-    return (output[None] if squeezed else output).detach().to(device="cpu", dtype=torch.float32)
+    return on_device((output[None] if squeezed else output).detach().to(dtype=torch.float32), device)
 
 
 def copied(model: nn.Module) -> nn.Module:

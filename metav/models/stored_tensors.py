@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metav.models.staging import HOST, on_device
 from metav.support.stored_arrays import PART_BYTES, ArrayPlace, RowWriter, StoredArray, memory_limit, where_it_lies
 
 if TYPE_CHECKING:
@@ -182,9 +183,14 @@ def rows_on(device: torch.device, values: Tensor, indices: Tensor) -> Callable[[
     All move there at once, or batch by batch where the tensor lies in a file.
     """
     if isinstance(values, StoredTensor):
-        return lambda places: values[indices[places.cpu()]].to(device)
-    moved = values[indices].to(device)
-    return lambda places: moved[places.to(device)]
+        return lambda places: on_device(values[indices[places.cpu()]], device)
+    rows = values[indices].to(device)
+    return lambda places: rows[on_device(places, device)]
+
+
+def places_on(device: torch.device, *sources: Tensor) -> torch.device:
+    """Return where the places of rows are best drawn that `rows_on` takes: on the host where one source is a file."""
+    return HOST if any(isinstance(values, StoredTensor) for values in sources) else device
 
 
 def as_stored(array: NDArray[Any]) -> Tensor | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from metav.errors import InputError, ModelError
 from metav.models.running import device_of
+from metav.models.staging import HOST, on_device
 from metav.support.randomness import derive_seed, isolated_rng
 
 OnEpoch = Callable[[float, nn.Module], None]
@@ -24,6 +25,8 @@ OPTIMIZERS = ("adamw", "adam", "sgd")
 MOMENTUM = 0.9
 SCHEDULES = ("warm_up_cosine", "cosine", "constant")
 """Names of the ways in which the learning rate changes in the course of a training."""
+AUTOCASTS = ("bfloat16",)
+"""Names of the dtypes that a model's passes may be computed in while it trains, under PyTorch's autocast."""
 AUGMENTATIONS = ("shift", "noise")
 """Names of the random changes of each batch that need no code of the user's (`metav.tasks.augmentations`)."""
 
@@ -41,6 +44,8 @@ class TrainingOptions:
     smoothing: share of each label that is spread over all classes, in [0, 1); of classifiers only.
     augmentation: one of AUGMENTATIONS; None for none.
     until: lack of fit (`SupervisedTask.lack_of_fit`) after whose first epoch the training ends early; None for never.
+    autocast: one of AUTOCASTS, the dtype of the model's passes; weights, losses and updates stay in full precision.
+        None for full precision in all.
 
     Raises InputError for values outside these ranges.
     """
@@ -54,6 +59,7 @@ class TrainingOptions:
     smoothing: float = 0.0
     augmentation: str | None = None
     until: float | None = None
+    autocast: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, lowest in (
@@ -67,25 +73,44 @@ class TrainingOptions:
             raise InputError(f"weight_decay must be a finite number from 0, got {self.weight_decay!r}")
         if not 0.0 <= self.smoothing < 1.0:
             raise InputError(f"smoothing must lie in [0, 1), got {self.smoothing!r}")
-        augmentations = (None, *AUGMENTATIONS)
+        augmentations, autocasts = (None, *AUGMENTATIONS), (None, *AUTOCASTS)
         for name, chosen, known in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("augmentation", self.augmentation, augmentations),
+            ("autocast", self.autocast, autocasts),
         ):
             if chosen not in known:
                 raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {chosen!r}")
 
     def unusual(self) -> dict[str, Any]:
-        """Return those of optimiser, schedule, smoothing, augmentation and end that are not the defaults, by name."""
+        """Return what is not the default of optimiser, schedule, smoothing, augmentation, end, autocast, by name."""
         usual = {
             "optimizer": "adamw",
             "schedule": "warm_up_cosine",
             "smoothing": 0.0,
             "augmentation": None,
             "until": None,
+            "autocast": None,
         }
         return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+
+
+def trained_pass(model: nn.Module, inputs: Tensor, options: TrainingOptions) -> Any:
+    """Return a model's answer to inputs on its device, computed under autocast where the options say so.
+
+    What comes back is then in bfloat16; `full_precision` undoes that before a loss is made of it.
+    """
+    if options.autocast is None:
+        return model(inputs)
+    # no cache: a weight is cast once in a pass, and casts made without gradients must not serve one with them
+    with torch.autocast(inputs.device.type, dtype=getattr(torch, options.autocast), cache_enabled=False):
+        return model(inputs)
+
+
+def full_precision(outputs: Tensor, options: TrainingOptions) -> Tensor:
+    """Return outputs as a loss takes them: as they are, or in float32 where they were computed under autocast."""
+    return outputs if options.autocast is None else outputs.float()
 
 
 def fit(
@@ -99,6 +124,7 @@ def fit(
     extra_parameters: Iterable[Tensor] = (),
     on_epoch: OnEpoch | None = None,
     is_enough: Callable[[], bool] | None = None,
+    places: torch.device | None = None,
 ) -> None:
     """Minimise `batch_loss(indices)` over shuffled batches of `count` examples.
 
@@ -108,6 +134,7 @@ def fit(
     on_epoch: called after each epoch with (share done, model); it sees a random state of its own, so that it cannot
         disturb the training.
     is_enough: asked after each epoch whether the training ends there; sees such a state, too.
+    places: device of the indices; None for the model's.
 
     A last batch of one example is dropped (batch norm needs two).
 
@@ -117,13 +144,13 @@ def fit(
     factor = _RATE_FACTORS[options.schedule]
     generator = torch.Generator().manual_seed(derive_seed(seed, "shuffle"))
     total = max(1, round(options.epochs * batches_per_epoch(count, options.batch_size)))
-    device, step = device_of(model), 0
+    device, step = device_of(model) if places is None else places, 0
     while step < total:
         loss = torch.zeros(())
-        for indices in shuffled_batches(count, options.batch_size, generator):
+        for indices in shuffled_batches(count, options.batch_size, generator, device):
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * factor(step, total)
-            loss = batch_loss(indices.to(device))
+            loss = batch_loss(indices)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -167,9 +194,11 @@ _RATE_FACTORS: dict[str, Callable[[int, int], float]] = {
 }
 
 
-def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Return the index batches of one epoch, without a last batch of a single example."""
-    batches = torch.split(torch.randperm(count, generator=generator), batch_size)
+def shuffled_batches(
+    count: int, batch_size: int, generator: torch.Generator, device: torch.device = HOST
+) -> list[Tensor]:
+    """Return the index batches of one epoch, without a last batch of a single example; all move to a device at once."""
+    batches = torch.split(on_device(torch.randperm(count, generator=generator), device), batch_size)
     return list(batches[:-1]) if len(batches) > 1 and len(batches[-1]) == 1 else list(batches)
 
 

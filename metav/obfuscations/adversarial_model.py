@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metav.models.running import differentiable, evaluating
+from metav.models.staging import on_device
 from metav.tasks.base import Task
 from metav.tasks.classification import log_probabilities
 
@@ -39,7 +40,7 @@ class AdversarialModel(nn.Module):
 
     def attacked(self, inputs: Tensor) -> Tensor:
         """Return adversarial examples: inputs (n, ...) moved by up to the radius, within the bounds."""
-        radius, lower, upper = (limit.to(inputs.device) for limit in self._limits)
+        radius, lower, upper = (on_device(limit, inputs.device) for limit in self._limits)
         start = inputs + radius * (2.0 * torch.rand_like(inputs) - 1.0)
         with evaluating(self.inner), torch.enable_grad(), differentiable(self.inner):
             moved = start.detach().requires_grad_(True)

@@ -99,7 +99,7 @@ def extract_labels(
     own = perturbed(task, strength, derive_seed(seed, "inputs"))
 
     def label(inputs: Tensor) -> Tensor:
-        return task.labels_alone(predict(model, inputs))
+        return task.labels_alone(predict(model, inputs, device=inputs.device))
 
     epochs = _extraction_epochs(task)
     return train_as_it_can(own, student, teacher=label, seed=training_seed(seed), epochs=epochs, on_epoch=on_epoch)

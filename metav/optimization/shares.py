@@ -140,13 +140,15 @@ def ask_models(models: Sequence[nn.Module], queries: FloatArray) -> FloatArray:
     """
     import torch
 
-    from metav.models.ensembles import run_model
+    from metav.models.ensembles import OnEachDevice, answers_of
     from metav.models.running import evaluating
+    from metav.models.staging import HOST, on_device
 
-    tensor, answers = torch.from_numpy(queries), []
+    given, answers = OnEachDevice(torch.from_numpy(queries)), []
     for model in models:
         with evaluating(model):
-            answers.append(as_array(run_model(model, tensor)))
+            # a copy, so that pinned memory is not kept
+            answers.append(as_array(on_device(answers_of(model, given.on(model)), HOST)).copy())
     return np.stack(answers)
 
 

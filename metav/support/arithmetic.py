@@ -24,8 +24,9 @@ FULL = ("ieee", "none")
 def fixed_arithmetic() -> Iterator[None]:
     """Run the body with one torch thread, in full precision and without autocast; then all is as it was.
 
-    Sums then have one order. What still differs is the machine: other processors and versions of PyTorch round
-    otherwise. Precision is set for the whole process, all else for this thread.
+    Sums then have one order, on CUDA as far as cuDNN's deterministic kernels go. What still differs is the machine:
+    other processors and versions of PyTorch round otherwise. Precision and kernels are set for the whole process, all
+    else for this thread.
     """
     with ExitStack() as stack:
         stack.enter_context(single_thread())
@@ -77,6 +78,29 @@ def _set_full_precision() -> list[Setting]:
             own = "none" if found == onednn.fp32_precision else found
             before.append((partial(setattr, operation, "fp32_precision"), own))
             operation.fp32_precision = "ieee"
+    return [*before, *_set_cudnn()]
+
+
+def _set_cudnn() -> list[Setting]:
+    """Do the same for cuDNN, which shortens numbers (TF32) by default, and may pick its kernels by the clock."""
+    import torch
+
+    before: list[Setting] = []
+    cudnn: Any = torch.backends.cudnn
+    try:
+        shortened = bool(cudnn.allow_tf32)
+        back = [(partial(setattr, cudnn, "allow_tf32"), True)]
+    except RuntimeError:  # the program has chosen by operation
+        shortened = True
+        back = [(partial(setattr, part, "fp32_precision"), part.fp32_precision) for part in (cudnn.conv, cudnn.rnn)]
+    if shortened:
+        before += back
+        cudnn.allow_tf32 = False
+    for name, wanted in (("benchmark", False), ("deterministic", True)):
+        found = getattr(cudnn, name)
+        if found != wanted:
+            before.append((partial(setattr, cudnn, name), found))
+            setattr(cudnn, name, wanted)
     return before
 
 

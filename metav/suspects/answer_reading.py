@@ -276,7 +276,9 @@ def as_numbers(answer: Any, *, names: bool = False) -> NDArray[Any]:
         answer = [as_numbers(entry) if isinstance(entry, torch.Tensor) else entry for entry in answer]
     try:
         if torch is not None and isinstance(answer, torch.Tensor):
-            answer = answer.detach().cpu()
+            from metav.models.staging import HOST, on_device
+
+            answer = on_device(answer.detach(), HOST)
             # NumPy has no bfloat16
             answer = (answer.float() if answer.is_floating_point() else answer).numpy()
         array = np.asarray(answer)

@@ -86,11 +86,12 @@ class ModuleSuspect(AskedSuspect):
         import torch
 
         from metav.models.running import device_of
+        from metav.models.staging import on_device
         from metav.support.torch_state import default_dtype
 
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         dtype = next(floating, torch.float32)
-        queries = torch.from_numpy(batch).to(device=device_of(self.module), dtype=dtype)
+        queries = on_device(torch.from_numpy(batch).to(dtype=dtype), device_of(self.module))
         # what a model in double precision makes itself, such as a first hidden state, has to be in double precision too
         with default_dtype(torch.float64 if dtype == torch.float64 else torch.float32):
             try:

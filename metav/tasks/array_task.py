@@ -88,6 +88,12 @@ class ArrayTask(Task):
             part._digest, part.training_indices = None, torch.arange(len(part.examples))
         return part if self.has_own_loop else part._with_options(recipe.options(part.options))
 
+    def with_autocast(self, dtype: str) -> Self:
+        """Return the task that trains under autocast (`TrainingOptions.autocast`)."""
+        if self.has_own_loop:
+            return super().with_autocast(dtype)
+        return self._with_options(replace(self.options, autocast=dtype))
+
     def validated_on(self, indices: Tensor) -> Self:
         """Return the same task with other examples in the validation part, to measure models on them."""
         other = copy.copy(self)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from metav.models.staging import on_device
 from metav.models.stored_tensors import selected_rows
 
 NOISE = 0.1
@@ -39,7 +40,7 @@ def augmentation_of(
 
     def change(batch: Tensor) -> Tensor:
         batch = batch if first is None else first(batch)
-        return shifted(batch) if name == "shift" else batch + scale.to(batch.device) * torch.randn_like(batch)
+        return shifted(batch) if name == "shift" else batch + on_device(scale, batch.device) * torch.randn_like(batch)
 
     return change
 

@@ -254,6 +254,16 @@ class Task:
         part = self if recipe.part == 1.0 else self.bootstrap(recipe.seed, recipe.part)
         return part.with_epochs(recipe.epochs) if self.states_epochs else part
 
+    def with_autocast(self, dtype: str) -> Self:
+        """Return the task that trains under autocast (`TrainingOptions.autocast`).
+
+        Raises InputError for a training loop that is not metav's, whose precision is its own business.
+        """
+        raise InputError(
+            f"autocast= is for metav's own training loop, and the task of class {type(self).__name__} has another; "
+            "leave it out, and use torch.autocast in that loop"
+        )
+
     def train(
         self,
         model: nn.Module,

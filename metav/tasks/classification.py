@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from metav import _core
 from metav.models.adapters import ExpectedAnswer
+from metav.models.read_models import class_log_probabilities
 from metav.models.training import TrainingOptions
 from metav.tasks.array_task import Augment
 from metav.tasks.examples import labelled_examples
@@ -140,8 +141,4 @@ class Classification(SupervisedTask):
 
 def log_probabilities(outputs: Tensor) -> Tensor:
     """Return log-probabilities (n, classes) whether `outputs` are logits, log-probabilities or probabilities."""
-    outputs = outputs.flatten(1)
-    answers = outputs.detach()
-    if bool((answers >= 0).all()) and bool(((answers.sum(dim=1) - 1.0).abs() < 1e-4).all()):
-        return outputs.clamp_min(1e-8).log()
-    return functional.log_softmax(outputs, dim=1)
+    return class_log_probabilities(outputs.flatten(1))

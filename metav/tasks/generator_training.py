@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metav.models.running import Teacher, device_of, predict
-from metav.models.stored_tensors import rows_on
+from metav.models.staging import on_device
+from metav.models.stored_tensors import places_on, rows_on
 from metav.models.training import (
     OnEpoch,
     TrainingOptions,
     batches_per_epoch,
     check_finite,
     fit,
+    full_precision,
     rate_factor,
     shuffled_batches,
+    trained_pass,
 )
 from metav.support.randomness import derive_seed, isolated_rng
 
@@ -78,7 +81,7 @@ class GeneratorTraining:
 
         def batch_loss(indices: Tensor) -> Tensor:
             batch = self.draw(len(indices), latents)
-            return self.loss(model(batch.to(device)), predict(teacher, batch).to(device))
+            return self.loss(self._samples_of(model, on_device(batch, device)), predict(teacher, batch, device=device))
 
         taught = replace(self.options, epochs=self.options.epochs * (1.0 - truth)) if truth < 1.0 else None
         if taught is not None:
@@ -104,9 +107,9 @@ class GeneratorTraining:
         def batch_loss(indices: Tensor) -> Tensor:
             batch = data(indices)
             mean, log_variance = encoder(batch)
-            random = torch.randn(mean.shape, generator=noise).to(device)
+            random = on_device(torch.randn(mean.shape, generator=noise), device)
             latent = mean + (0.5 * log_variance).exp() * random
-            outputs = model(latent.reshape(len(batch), *self.draw(1, latents).shape[1:]))
+            outputs = self._samples_of(model, latent.reshape(len(batch), *self.draw(1, latents).shape[1:]))
             error = (outputs.reshape(len(batch), -1) - batch.flatten(1)).square().sum(dim=1)
             divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(dim=1)
             loss: Tensor = (precision * error + divergence).mean() / batch[0].numel()
@@ -129,10 +132,11 @@ class GeneratorTraining:
         step = -min(WARM_UP_STEPS, total)
         while step < total:
             loss = torch.zeros(())
-            for indices in shuffled_batches(count, options.batch_size, shuffle):
+            for indices in shuffled_batches(count, options.batch_size, shuffle, places_on(device, self.samples)):
                 for player, rate in zip(players, (0.5, 0.25), strict=True):
                     player.param_groups[0]["lr"] = options.learning_rate * rate * rate_factor(max(step, 0), total)
-                fakes = model(self.draw(len(indices), latents).to(device)).reshape(len(indices), *shape)
+                drawn = on_device(self.draw(len(indices), latents), device)
+                fakes = self._samples_of(model, drawn).reshape(len(indices), *shape)
                 loss = _judge_step(judge, players[1], data(indices), fakes)
                 if step >= 0:
                     _generator_step(judge, players[0], fakes)
@@ -149,8 +153,8 @@ class GeneratorTraining:
         device = device_of(model)
         for _ in range(WARM_UP_STEPS):
             batch = self.draw(2 * self.options.batch_size, latents)
-            mean, log_variance = encoder(predict(model, batch).to(device))
-            error = (mean - batch.flatten(1).to(device)).square()
+            mean, log_variance = encoder(predict(model, batch, device=device))
+            error = (mean - on_device(batch.flatten(1), device)).square()
             loss = 0.5 * (error * (-log_variance).exp() + log_variance).sum(dim=1).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -173,7 +177,12 @@ class GeneratorTraining:
             parameters=chosen,
             extra_parameters=extra or (),
             on_epoch=self.on_epoch,
+            places=places_on(device_of(model), self.samples),
         )
+
+    def _samples_of(self, model: nn.Module, latents: Tensor) -> Tensor:
+        """Return what a generator in training makes of latents on its device, in float32."""
+        return full_precision(trained_pass(model, latents, self.options), self.options)
 
     def _generator(self, label: str) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.seed, label))

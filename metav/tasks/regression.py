@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from metav.models.staging import on_device
 from metav.models.stored_tensors import joined_rows, row_slices, selected_rows
 from metav.models.training import TrainingOptions, batches_per_epoch
 from metav.tasks.array_task import Augment
@@ -70,7 +71,7 @@ class Regression(SupervisedTask):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean squared error over the targets' variance; (n,) and (n, 1) are the same."""
         difference = outputs.reshape(len(targets), -1) - targets.reshape(len(targets), -1)
-        return (difference / self.target_scale.to(difference.device)).square().mean()
+        return (difference / on_device(self.target_scale, difference.device)).square().mean()
 
     def metric(self, model: nn.Module) -> float:
         """Return the mean absolute error on the validation part, in the targets' unit."""

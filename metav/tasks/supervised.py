@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from metav.errors import InputError
 from metav.models.adapters import one_tensor
 from metav.models.running import Teacher, device_of, predict
-from metav.models.stored_tensors import rows_on
-from metav.models.training import OnEpoch, TrainingOptions, fit
+from metav.models.stored_tensors import places_on, rows_on
+from metav.models.training import OnEpoch, TrainingOptions, fit, full_precision, trained_pass
 from metav.support.randomness import derive_seed
 from metav.tasks.array_task import ArrayTask, Augment
 from metav.tasks.arrays import balanced_order, bounds_of, check_same_length, checked_levels, evenly
@@ -83,10 +83,10 @@ class SupervisedTask(ArrayTask):
 
         def batch_loss(indices: Tensor) -> Tensor:
             batch = inputs(indices) if augment is None else augment(inputs(indices))
-            outputs = one_tensor(model(batch), expected, len(batch))
+            outputs = full_precision(one_tensor(trained_pass(model, batch, options), expected, len(batch)), options)
             if teacher is None:
                 return self._true_loss(outputs, targets(indices), options)
-            answers = taught(indices) if taught is not None else predict(teacher, batch).to(device)
+            answers = taught(indices) if taught is not None else predict(teacher, batch, device=device)
             loss = self.teacher_loss(outputs, answers)
             if truth == 0.0:
                 return loss
@@ -101,6 +101,7 @@ class SupervisedTask(ArrayTask):
             parameters=chosen,
             on_epoch=on_epoch,
             is_enough=None if teacher is not None else self._end(model, options),
+            places=places_on(device, self.examples, self.targets),
         )
 
     def lack_of_fit(self, model: nn.Module) -> float:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
+import torch
 from torch import nn
 
 from metav.errors import InputError, ModelError, ZooError
 from metav.models.adapters import adapted_architecture
 from metav.models.architectures import Architecture, OwnerArchitecture
-from metav.models.running import copied
+from metav.models.running import copied, device_of
 from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import seed_number
 from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
@@ -79,6 +80,9 @@ class BuildOptions(TypedDict, total=False):
         are at least half of the independent ones, the hard ones. None: recipes are drawn at random. It is worth giving
         wherever the owner was not trained by `task.train`.
     independent: trained models that the user has and that do not derive from the owner's, on top of `negatives`.
+    autocast: "bfloat16" computes the passes of models that metav's own loop trains in bfloat16 (`torch.autocast`),
+        which is faster on a GPU; weights, losses and metrics stay in full precision. None, the default, for full
+        precision in all. Models of the recipe are trained as it trains them.
     output, input, constants: how models are called and which part of their answers counts, where that is
         not one tensor to one that fits the task (see `metav.adapt_model`); of models that the recipe returns as well,
         and as far as they have such inputs and parts, of architectures and independent models.
@@ -94,6 +98,7 @@ class BuildOptions(TypedDict, total=False):
     families: Sequence[str] | str | None
     recipe: Recipe | None
     independent: Sequence[nn.Module]
+    autocast: str | None
     output: OutputChoice | None
     input: str | None
     constants: Mapping[str, Any] | None
@@ -178,6 +183,7 @@ def _build(
     families: Sequence[str] | str | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
+    autocast: str | None = None,
     output: OutputChoice | None = None,
     input: str | None = None,
     constants: Mapping[str, Any] | None = None,
@@ -199,6 +205,7 @@ def _build(
         families=families,
         recipe=recipe,
         independent=independent,
+        autocast=autocast,
         interface=ModelInterface(output=output, input=input, constants=constants or {}),
     )
     store = None if cache is None else ZooCache(cache)
@@ -254,6 +261,7 @@ def prepare_zoo(
     families: Sequence[str] | str | None = None,
     recipe: Recipe | None = None,
     independent: Sequence[nn.Module] = (),
+    autocast: str | None = None,
     interface: ModelInterface = PLAIN,
 ) -> PreparedZoo:
     """Return a zoo, checked and planned, before anything is trained; the random state comes back as it was.
@@ -276,6 +284,7 @@ def prepare_zoo(
             architectures,
             suspects,
             recipe=recipe,
+            autocast=autocast,
             is_cached=is_cached,
             interface=interface,
         )
@@ -363,6 +372,7 @@ def zoo_context(
     suspects: bool,
     *,
     recipe: Recipe | None = None,
+    autocast: str | None = None,
     is_cached: bool = False,
     interface: ModelInterface = PLAIN,
 ) -> ZooContext:
@@ -371,6 +381,7 @@ def zoo_context(
     tasks: the thief's task and the task of another source; None for the owner's and for none.
     suspects: whether the default architectures are those of suspects.
     recipe: how the owner's model was trained; None where it is not told.
+    autocast: see `BuildOptions`.
     is_cached: whether there is a cache.
     interface: how the owner's model is called, and what of its answer counts.
 
@@ -399,6 +410,8 @@ def zoo_context(
             raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}")
         if given.outputs != task.outputs:
             raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task")
+    if autocast is not None:
+        _check_autocast(autocast, clone, [given for given in (task, thief_task, other_task) if given is not None])
     baseline, metric = task.baseline, float(task.metric(clone))
     better = baseline is not None and (metric > baseline if task.higher_is_better else metric < baseline)
     identities = identities_of(
@@ -419,7 +432,16 @@ def zoo_context(
         digests=identities.digests,
         unidentified=identities.unidentified,
         recipe=recipe,
+        autocast=autocast,
     )
+
+
+def _check_autocast(autocast: str, owner: nn.Module, tasks: Sequence[Task]) -> None:
+    """Raise InputError where models of these tasks cannot be trained in a precision on the owner's device."""
+    for task in tasks:
+        task.with_autocast(autocast)
+    if device_of(owner).type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError(f"this GPU computes no {autocast}; leave autocast out, for full precision")
 
 
 def train_all(

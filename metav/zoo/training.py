@@ -44,6 +44,7 @@ class ZooContext:
     least_useful: the metric with which a thief would still use a model; None where none is known.
     digests: identities of all of these, which go into every cache key; that of the recipe into those of its models.
     recipe: how the owner's model was trained; None where the user does not tell.
+    autocast: the dtype of their passes while metav trains them (`TrainingOptions.autocast`); None for full precision.
     unidentified: why a cache must not be used, by what it is that has no identity; "recipe" concerns its models alone.
     """
 
@@ -55,6 +56,7 @@ class ZooContext:
     least_useful: float | None
     digests: dict[str, str]
     recipe: Recipe | None = None
+    autocast: str | None = None
     unidentified: Mapping[str, str] = field(default_factory=dict)
 
     def is_cached(self, planned: PlannedModel) -> bool:
@@ -63,6 +65,7 @@ class ZooContext:
 
     def key(self, planned: PlannedModel) -> str:
         """Return the cache key of a planned model."""
+        by_told_recipe = planned.family == KINDRED and planned.attack is None
         return cache_key(
             {
                 **{name: text for name, text in self.digests.items() if name != RECIPE or planned.family == KINDRED},
@@ -75,8 +78,13 @@ class ZooContext:
                 "varied": planned.varied,
                 **({} if planned.attack is None else {"attack": planned.attack}),
                 **({} if planned.recipe is None else {"recipe": asdict(planned.recipe)}),
+                **({} if self.autocast is None or by_told_recipe else {"autocast": self.autocast}),
             }
         )
+
+    def in_precision(self, task: Task) -> Task:
+        """Return a task that trains in the precision that is asked for."""
+        return task if self.autocast is None else task.with_autocast(self.autocast)
 
     def about(self, planned: PlannedModel) -> dict[str, str]:
         """Return what a model belongs to, as the cache states it for people."""
@@ -212,13 +220,13 @@ def _positive(planned: PlannedModel, context: ZooContext, recorder: SnapshotReco
     if planned.snapshots and entry.needs_training:
         options["on_epoch"] = recorder
     task = varied(context.thief_task, planned.seed) if planned.varied else context.thief_task
-    task = task if planned.recipe is None else task.with_recipe(planned.recipe)
+    task = context.in_precision(task if planned.recipe is None else task.with_recipe(planned.recipe))
     with evaluating(context.owner), torch.enable_grad():
         return entry.function(context.owner, task, strength=planned.strength, seed=planned.seed, **options)
 
 
 def _negative(planned: PlannedModel, context: ZooContext, recorder: SnapshotRecorder) -> nn.Module:
-    task = _data_of(planned, context)
+    task = context.in_precision(_data_of(planned, context))
     watched: dict[str, Any] = {"on_epoch": recorder} if planned.snapshots else {}
     model = _independent(planned, context, task, {} if planned.attack else watched)
     if planned.attack is None:

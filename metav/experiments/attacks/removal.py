@@ -14,6 +14,7 @@ from torch.nn import functional
 from metav.errors import InputError, ObfuscationError
 from metav.models.architectures import Architecture, reinitialized
 from metav.models.running import copied, device_of, evaluating, predict
+from metav.models.staging import on_device
 from metav.models.training import TrainingOptions, fit, training_mode
 from metav.obfuscations.layers import channel_count, following_norms, weighted_layers, zero_channels
 from metav.obfuscations.steps import check_strength
@@ -160,7 +161,7 @@ def unlearn_fingerprint(
 
     def batch_loss(indices: Tensor) -> Tensor:
         batch, targets = batches(indices)
-        chosen = torch.randperm(len(leaked), generator=generator)[:size].to(device)
+        chosen = on_device(torch.randperm(len(leaked), generator=generator)[:size], device)
         # One pass for both: batch norm must meet the queries among clean inputs, as it will when it is deployed.
         outputs = student(torch.cat([batch, leaked[chosen]]))
         clean, asked = outputs[: len(batch)], outputs[len(batch) :]
@@ -304,7 +305,7 @@ def _clean_batches(
         # What a generator answers to other latents is all that its thief can keep.
         def drawn(indices: Tensor) -> tuple[Tensor, Tensor]:
             latents = task.draw(len(indices), generator)
-            return latents.to(device), predict(teacher, latents).to(device)
+            return on_device(latents, device), predict(teacher, latents, device=device)
 
         return drawn, len(task.training_indices)
     inputs, targets = (values.to(device) for values in _training_part(task, "unlearn_fingerprint"))

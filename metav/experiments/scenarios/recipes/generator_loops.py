@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from metav.experiments.scenarios.recipes.plain_loop import Loop, moved, steps_of
 from metav.models.running import Teacher, device_of, predict
+from metav.models.staging import on_device
 from metav.support.randomness import isolated_rng, single_thread
 
 Objective = Literal["autoencode", "adversarial"]
@@ -70,7 +71,7 @@ def _train_as_decoder(model: nn.Module, samples: Tensor, loop: Loop, latent: int
     encoder = _network(samples[0].numel(), 2 * latent).to(samples.device)
     center, deviation = samples.mean(), samples.std()
     if keeps_latents:
-        _invert(model, lambda drawn: encoder((drawn.to(center.device) - center) / deviation), encoder, loop, latent)
+        _invert(model, lambda drawn: encoder((drawn - center) / deviation), encoder, loop, latent, samples.device)
     scale = 1.0 / (2.0 * NOISE**2 * float(deviation) ** 2 * samples[0].numel())
     parameters = itertools.chain(model.parameters(), encoder.parameters())
     for batch, step in steps_of(parameters, len(samples), loop):
@@ -84,12 +85,14 @@ def _train_as_decoder(model: nn.Module, samples: Tensor, loop: Loop, latent: int
         step((scale * error + divergence).mean())
 
 
-def _invert(model: nn.Module, encode: Teacher, encoder: nn.Module, loop: Loop, latent: int) -> None:
+def _invert(
+    model: nn.Module, encode: Teacher, encoder: nn.Module, loop: Loop, latent: int, device: torch.device
+) -> None:
     optimizer = torch.optim.Adam(encoder.parameters(), lr=2e-3)
     for _ in range(INVERSION_STEPS):
         latents = torch.randn(2 * loop.batch, latent)
-        mean, spread = encode(predict(model, latents).flatten(1)).chunk(2, dim=1)
-        error = (mean - latents.to(mean.device)).square() * (-spread.clamp(-8.0, 4.0)).exp()
+        mean, spread = encode(predict(model, latents, device=device).flatten(1)).chunk(2, dim=1)
+        error = (mean - on_device(latents, device)).square() * (-spread.clamp(-8.0, 4.0)).exp()
         loss = (error + spread.clamp(-8.0, 4.0)).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metav.models.running import Teacher, device_of, predict
+from metav.models.staging import on_device
 from metav.support.randomness import isolated_rng, single_thread
 
 Answers = Literal["classes", "numbers", "samples"]
@@ -93,7 +94,8 @@ def steps_of(
 
     All draws come from torch's global generator.
     """
-    optimizer = _optimizer(list(parameters), loop)
+    trained = list(parameters)
+    optimizer, device = _optimizer(trained, loop), trained[0].device
     per_epoch = max(1, -(-count // loop.batch) - (1 if count % loop.batch == 1 else 0))
     total, done = max(1, round(loop.epochs * per_epoch)), 0
 
@@ -105,7 +107,7 @@ def steps_of(
         optimizer.step()
 
     while done < total:
-        for batch in torch.split(torch.randperm(count), loop.batch):
+        for batch in torch.split(on_device(torch.randperm(count), device), loop.batch):
             if len(batch) < 2 and count > 1:
                 continue  # batch norm needs two
             yield batch, step
