@@ -79,8 +79,6 @@ SETTINGS = {
     "medium precision": lambda: chosen(torch.set_float32_matmul_precision, "medium", "highest"),
     "convolutions in bfloat16": lambda: chosen(set_convolutions, "bf16", "none"),
     "without oneDNN": lambda: chosen(set_mkldnn, False, True),
-    "fast kernels on CUDA": lambda: chosen(set_fast_kernels, True, False),
-    "convolutions in full precision on CUDA": lambda: chosen(set_cuda_convolutions, "ieee", "tf32"),
     "flushed denormals": lambda: chosen(torch.set_flush_denormal, True, False),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
@@ -114,9 +112,17 @@ def test_a_setting_of_the_program_changes_no_bit_and_comes_back(setting, expecte
     assert found == expected
 
 
-def test_cuda_computes_in_full_precision_by_kernels_that_no_clock_picks():
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: chosen(set_fast_kernels, True, False),
+        lambda: chosen(set_cuda_convolutions, "ieee", "tf32"),
+        lambda: chosen(set_cuda_convolutions, "none", "tf32"),
+    ],
+)
+def test_cuda_computes_in_full_precision_by_kernels_that_no_clock_picks(setting):
     cudnn = torch.backends.cudnn
-    with chosen(set_fast_kernels, True, False):
+    with setting():
         before = settings()
         with fixed_arithmetic():
             assert (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic) == (False, False, True)

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def assert_consistent(row: dict[str, object]) -> None:
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
-    return {name: importlib.import_module(name) for name in ("joint_step", "step_sides", "timing")}
+    return {name: importlib.import_module(name) for name in ("cuda_models", "joint_step", "step_sides", "timing")}
 
 
 def test_joint_step_prints_one_row_for_each_case() -> None:
@@ -123,3 +123,56 @@ def test_not_a_number_is_no_agreement(scripts: dict[str, ModuleType]) -> None:
     error = timing.relative_error(torch.full((2, 3), float("nan")), torch.ones(2, 3))
     with pytest.raises(timing.Disagreement):
         timing.require_agreement("numbers", error)
+
+
+SMALL = ("--width", "2", "--images", "120", "--epochs", "0.2", "--surrogates", "5", "--queries", "6", "--steps", "2")
+CASES = ["train a zoo of 10 models", "joint step, 6 queries", "verify a suspect, 6 queries"]
+
+
+def cuda_models(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / "cuda_models.py"), *SMALL, "--repeats", "1", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_models_on_cuda_are_skipped_with_the_reason_where_there_is_none() -> None:
+    done = cuda_models()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("skipped: PyTorch ")
+    assert "no CUDA device" in done.stdout
+
+
+@pytest.mark.slow
+def test_models_on_the_cpu_alone_are_measured() -> None:
+    rows = rows_of(cuda_models("--on-cpu-alone", "--json"))
+    assert [row["case"] for row in rows] == CASES
+    assert all(set(row) == {"case", "cpu_ms"} and row["cpu_ms"] > 0 for row in rows)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_models_on_cuda_are_measured_beside_the_cpu() -> None:
+    done = cuda_models("--json")
+    rows = rows_of(done)
+    assert [row["case"] for row in rows] == [CASES[0], f"{CASES[0]} in bfloat16", *CASES[1:]]
+    assert torch.cuda.get_device_name() in done.stderr
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["cpu_ms"] / row["cuda_ms"], rel=2e-3)
+
+
+def test_rows_hold_both_sides_and_bfloat16_is_beside_full_precision(scripts: dict[str, ModuleType]) -> None:
+    here = SimpleNamespace(seconds={"a zoo": 4.0, "verify": 0.5})
+    there = SimpleNamespace(seconds={"a zoo": 2.0, "a zoo in bfloat16": 1.0, "verify": 1.0})
+    rows = scripts["cuda_models"].rows_of(here, there)
+    assert [(row["case"], row["cpu_ms"], row["cuda_ms"], row["ratio"]) for row in rows] == [
+        ("a zoo", 4000, 2000, 2),
+        ("a zoo in bfloat16", 4000, 1000, 4),
+        ("verify", 500, 1000, 0.5),
+    ]
+
+
+def test_devices_that_answer_otherwise_are_not_compared(scripts: dict[str, ModuleType]) -> None:
+    answers = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    scripts["cuda_models"].check_agreement(answers, answers + 1e-4)
+    for other in (answers + 1.0, torch.full_like(answers, float("nan"))):
+        with pytest.raises(scripts["timing"].Disagreement, match="differ"):
+            scripts["cuda_models"].check_agreement(answers, other)

@@ -334,7 +334,7 @@ def test_the_fingerprint_s_options_reach_task_zoo_and_optimisation(workplace, mo
     monkeypatch.setattr(metav.zoo.building, "build_zoo", zoo)
     monkeypatch.setattr(metav.fingerprinting, "fingerprint", fingerprint)
     options = ("--view", "label", "--levels", "256", "--validation", "0.3", "--classes", "4")
-    more = ("--recipe", "owner_models:recipe", "--independent", "owner_models:build")
+    more = ("--recipe", "owner_models:recipe", "--independent", "owner_models:build", "--autocast", "bfloat16")
     base = ("fingerprint", "owner_models:build", "--trained", "--data", "data.npz", "-o", "new.metav")
     done = call(*base, *options, *more)
     assert done.exit_code == 0, done.stderr
@@ -342,6 +342,8 @@ def test_the_fingerprint_s_options_reach_task_zoo_and_optimisation(workplace, mo
     assert (task.levels, task.validation, task.outputs) == (256, 0.3, 4)
     assert seen["fingerprint"]["options"].view == "label"
     assert seen["recipe"].__name__ == "recipe"
+    assert seen["autocast"] == "bfloat16"
+    assert call(*base, *options, "--autocast", "float16").exit_code == 4
     assert [type(model).__name__ for model in seen["independent"]] == ["Sequential"]
     wrong = call(*base, "--force", "--view", "labels")
     assert (wrong.exit_code, "view must be one of" in wrong.stderr) == (2, True)
