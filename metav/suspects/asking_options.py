@@ -15,6 +15,9 @@ from metav.support.files import PathLike
 SERVICE_ATTEMPTS = 6
 """How often a batch is sent to a service at most, where nothing else is asked for."""
 
+LOGS = "logs, a folder (on the command line --logs FOLDER),"
+"""What keeps the queries of several fingerprints or suspects, for `AskingOptions.check_log`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskingOptions:
@@ -74,14 +77,20 @@ class AskingOptions:
             raise InputError("decoys stand out in a fixed order; leave shuffle out, or pass no decoys")
         if self.money is not None and not self.price:
             raise InputError("money limits nothing without the price of a query; pass price as well")
-        if self.keep_queries and self.log is None:
-            raise InputError("keep_queries stores queries in the log; pass log as well")
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing is asked for that a suspect in this process would not get anyway."""
         plain = AskingOptions(batch_size=self.batch_size, progress=self.progress)
         return self == plain
+
+    def check_log(self, instead: str = "log (on the command line --log FILE)") -> None:
+        """Raise InputError where queries are to be kept and there is no log; `instead` says what is to be passed.
+
+        It is for those who ask: who asks several suspects names each one's log later than these options are made.
+        """
+        if self.keep_queries and self.log is None:
+            raise InputError(f"keep_queries stores queries in the log, and there is none; pass {instead} as well")
 
     def affordable(self) -> int | None:
         """Return how many queries budget and money allow in all; None for no limit."""

@@ -16,7 +16,7 @@ from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.support.text import harmless
 from metav.suspects import Suspect, open_suspect
-from metav.suspects.asking_options import AskingOptions
+from metav.suspects.asking_options import LOGS, AskingOptions
 from metav.suspects.base import AskedSuspect
 from metav.verdicts.verdict import Decision, Verdict
 from metav.verdicts.verification import split_options, verify
@@ -174,6 +174,8 @@ def check_release(
     chosen = replace(AskingOptions() if asking is None else asking, **of_asking)
     if chosen.log is not None and against and logs is None:
         raise InputError("one log is of one fingerprint's queries; pass logs, a folder, for a log of each")
+    if logs is None:
+        chosen.check_log(LOGS)
     own = open_suspect(release, **of_suspect)
     cases = [_Case(*_named(fp), own, is_owner=True), *(_other(entry, own) for entry in against)]
     _check_distinct(cases)

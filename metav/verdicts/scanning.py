@@ -20,7 +20,7 @@ from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.support.progress import progress_bar
 from metav.support.text import harmless
-from metav.suspects.asking_options import AskingOptions
+from metav.suspects.asking_options import LOGS, AskingOptions
 from metav.suspects.base import AskedSuspect, Suspect
 from metav.suspects.recordings import READERS
 from metav.suspects.registry import open_suspect
@@ -120,7 +120,9 @@ def scan(
     options = AskingOptions(progress=False) if asking is None else replace(asking, progress=False)
     if options.log is not None:
         raise InputError("one log is of one suspect; pass logs, a folder, for a log of each")
-    if logs is not None:
+    if logs is None:
+        options.check_log(LOGS)
+    else:
         Path(path_text(logs)).mkdir(parents=True, exist_ok=True)
     with ScanStore(store, fingerprint.commitment) as kept:
         identities = {entry.name: entry.identity() for entry in found.entries}

@@ -305,7 +305,24 @@ def test_a_scan_ends_with_1_where_any_matches_3_where_any_is_open_else_0(workpla
     decisions = {row["name"]: row["decision"] for row in json.loads(found.stdout)["rows"]}
     assert decisions["asking_clients:copy"] == "MATCH"
     assert decisions["asking_clients:honest"] == "NO_MATCH"
+    assert "--logs" in call("scan", "owner.metav", "answers", "--log", "run.db").stderr
     assert call("scan", "owner.metav", "answers", "--log", "run.db").exit_code == 4
+
+
+def test_queries_are_kept_in_the_log_of_each_suspect_of_a_scan(workplace):
+    scan = ("scan", "owner.metav", "asking_clients:copy", "asking_clients:honest", "--keep-queries")
+    refused = call(*scan)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "pass logs, a folder (on the command line --logs FOLDER), as well" in refused.stderr
+    assert not Path("scan.db").exists()
+    np.save("recorded.npy", answers(HONEST, FP.queries))  # is not asked, and has no log
+    done = call(*scan, "recorded.npy", "--logs", "logs")
+    assert done.exit_code == 1, done.stderr
+    logs = list(Path("logs").iterdir())
+    assert len(logs) == 2
+    for log in logs:
+        content = log.read_bytes()
+        assert all(row.astype("<f4").tobytes() in content for row in FP.queries[:5])
 
 
 # fingerprint ---------------------------------------------------------------------------------------------------------

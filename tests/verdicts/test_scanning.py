@@ -128,6 +128,8 @@ def test_suspects_that_run_get_a_log_each(tmp_path):
     assert len(heads) == 3
     with pytest.raises(InputError, match="one log is of one suspect"):
         metav.scan(FP, entries, store=tmp_path / "scan.db", asking=AskingOptions(log=tmp_path / "run.db"))
+    with pytest.raises(InputError, match="there is none; pass logs, a folder"):
+        metav.scan(FP, entries, store=tmp_path / "scan.db", asking=AskingOptions(keep_queries=True))
 
 
 # Lists ---------------------------------------------------------------------------------------------------------------
