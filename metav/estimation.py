@@ -14,7 +14,6 @@ from metav import _core
 from metav.errors import CacheError
 from metav.models.architectures import build
 from metav.models.ensembles import run_model
-from metav.models.running import device_of
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.settings import check_options
 from metav.optimization.timing import ModelCounts, OptimizationSeconds, measure_optimization
@@ -25,7 +24,6 @@ from metav.support.html_tables import html_table
 from metav.support.json_values import plain, readable_json
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import ModelInterface
-from metav.support.processor import job_count
 from metav.support.randomness import isolated_rng
 from metav.support.text import duration, memory
 from metav.support.torch_state import in_standard_torch_state
@@ -40,7 +38,7 @@ from metav.zoo.plan import PlannedModel
 from metav.zoo.stages import usual_recipes
 from metav.zoo.timing import BUDGET, measure_zoo
 from metav.zoo.told_recipes import Recipe
-from metav.zoo.workers import STARTING_SECONDS
+from metav.zoo.workers import STARTING_SECONDS, training_processes
 from metav.zoo.zoo import ZooModel
 
 DOCUMENT_BYTES = 2**15
@@ -54,7 +52,7 @@ class Estimate:
     positives, negatives: surrogates to be trained, derived and independent.
     snapshots: copies that are kept of them besides, at most: short trainings have fewer.
     cached: how many of the surrogates are in the cache already, as their names and the owner tell.
-    jobs: processes that train.
+    jobs: processes that train what is not cached.
     queries: sent to each suspect.
     zoo: seconds of training what is not cached, in these processes, of starting them where there are several, and of
         making the negatives that are not trained.
@@ -219,7 +217,7 @@ def _estimate(
         free, free_seconds = _free_negatives(prepared, plan)
         asked = context.task.read(context.owner).eval()
         after = measure_optimization(asked, context.task, ModelCounts.of_plan(plan), options=chosen, seed=prepared.seed)
-    processes = _processes(jobs, context.owner, zoo.total)
+    processes = training_processes(jobs, context, len(missing), zoo.total)
     sizes_of = {number: _state_bytes(prepared, number) for number in {planned.architecture for planned in plan}}
     snapshots = sum(len(planned.snapshots) for planned in plan)
     return Estimate(
@@ -273,14 +271,6 @@ def _cached(plan: Sequence[PlannedModel], owner: str, cache: PathLike | None) ->
     except CacheError:  # it will be made
         return set()
     return {planned.run for planned in plan} & {run.run for run in held.runs if run.run and run.owner == owner[:12]}
-
-
-def _processes(jobs: int | None, owner: nn.Module, seconds: float) -> int:
-    """Return how many processes will train, as `build_zoo` decides it."""
-    count = job_count(jobs)
-    if jobs is None and (device_of(owner).type != "cpu" or seconds * (1 - 1 / count) <= STARTING_SECONDS):
-        return 1
-    return count
 
 
 def _state_bytes(prepared: PreparedZoo, architecture: int) -> int:

@@ -16,6 +16,7 @@ from metav.estimation import estimate
 from metav.support.randomness import isolated_rng
 from metav.zoo import timing
 from metav.zoo.cache_folder import read_cache_folder
+from metav.zoo.workers import STARTING_SECONDS
 
 SIZES = {"positives": 14, "negatives": 14}
 
@@ -99,6 +100,14 @@ def test_what_is_cached_is_not_trained_again(made):
     assert (more.cached, more.positives) == (28, 28)
     other = metav.obfuscations.weight_noise(small_owner(), small_task(), strength=0.5, seed=0)
     assert estimate(other, small_task(), queries=20, jobs=1, cache=folder / "zoo", budget=0.0, **SIZES).cached == 0
+
+
+def test_where_all_is_cached_no_process_is_started_however_many_may_be(made):
+    folder, *_ = made
+    told = estimate(small_owner(), small_task(), queries=20, jobs=4, cache=folder / "zoo", **SIZES)
+    assert (told.cached, told.jobs) == (28, 1)
+    assert told.zoo < STARTING_SECONDS
+    assert "in 1 process" in str(told)
 
 
 def test_a_told_recipe_is_run_once_and_first():

@@ -69,10 +69,12 @@ def train_missing(
     """
     waiting, started = list(missing.values()), time.perf_counter()
     with ExitStack() as stack:
-        parcel: Parcel | None = None
+        parcel, processes = None, 1
         while waiting and parcel is None:
             done = len(missing) - len(waiting)
-            if _workers_pay(jobs, context, len(waiting), done, time.perf_counter() - started):
+            seconds = (time.perf_counter() - started) / done * len(waiting) if done else None
+            processes = training_processes(jobs, context, len(waiting), seconds)
+            if processes > 1:
                 try:
                     parcel = stack.enter_context(sent(context))
                 except InputError:
@@ -87,35 +89,37 @@ def train_missing(
                 store.store(context.key(planned), content)
             yield planned.run, content
         if parcel is not None:
-            yield from _in_workers(parcel, waiting, context, store, job_count(jobs), train)
+            yield from _in_workers(parcel, waiting, context, store, processes, train)
 
 
-def _workers_pay(jobs: int | None, context: Any, waiting: int, done: int, seconds: float) -> bool:
-    """Return whether worker processes are to train what is still waiting.
+def training_processes(jobs: int | None, context: Any, waiting: int, seconds: float | None) -> int:
+    """Return how many processes train the models that are waiting; 1 is this one alone.
 
-    jobs: as they were asked for. None: the models that are done here tell whether all cores save time.
-    seconds: that they took.
+    jobs: as they were asked for; None is one per core, where that saves more time than starting them takes.
+    context: see `train_missing`.
+    seconds: that the models take in one process, about; None where nothing tells.
     """
+    count = min(job_count(jobs), waiting)
+    if count < 2:
+        return 1
     if jobs is not None:
-        return waiting > 1 and jobs != 1
+        return count
     owner = getattr(context, "owner", None)
     # the models of several processes would share one GPU's memory
     is_here = isinstance(owner, nn.Module) and device_of(owner).type == "cpu"
-    cores = job_count(None)
-    if waiting < 2 or cores == 1 or not done or not is_here:
-        return False
-    return seconds / done * waiting * (1 - 1 / cores) > STARTING_SECONDS
+    pays = is_here and seconds is not None and seconds * (1 - 1 / count) > STARTING_SECONDS
+    return count if pays else 1
 
 
 def _in_workers(
-    parcel: Parcel, waiting: Sequence[Any], context: Any, store: ZooCache | None, jobs: int, train: Train | None
+    parcel: Parcel, waiting: Sequence[Any], context: Any, store: ZooCache | None, processes: int, train: Train | None
 ) -> Iterator[tuple[str, bytes | None]]:
     """Yield what `train_missing` does of models that worker processes train."""
     from joblib import Parallel, delayed
 
     target = None if store is None else str(store.folder.absolute())
     workers = Parallel(
-        n_jobs=min(jobs, len(waiting)),
+        n_jobs=processes,
         backend="loky",
         return_as="generator_unordered",
         batch_size=1,

@@ -11,8 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from metav.zoo.workers import train_missing, training_processes
 
 KILLS = int(os.environ.get("METAV_KILLS", "3"))
 """Builds that are killed; `METAV_KILLS=50 pytest -m slow -rP tests/zoo/test_workers.py` kills 50, and tells how long it
@@ -89,6 +93,45 @@ def test_a_killed_build_leaves_no_process_file_or_folder(number, tmp_path):
         time.sleep(0.1)
     print(f"nothing left after {time.monotonic() - killed:.1f} s")
     assert left == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "cores", "waiting", "seconds", "processes"),
+    [
+        (4, 2, 0, 0.0, 1),
+        (4, 2, 1, 1e6, 1),
+        (4, 2, 3, 0.1, 3),
+        (4, 2, 9, None, 4),
+        (1, 2, 9, 1e6, 1),
+        (-1, 2, 9, 0.1, 2),
+        (None, 8, 9, None, 1),
+        (None, 8, 9, 11.0, 1),
+        (None, 8, 9, 12.0, 8),
+        (None, 8, 2, 12.0, 1),
+        (None, 1, 9, 1e6, 1),
+    ],
+)
+def test_processes_that_were_asked_for_are_started_and_others_where_they_save_time(
+    monkeypatch, jobs, cores, waiting, seconds, processes
+):
+    monkeypatch.delenv("METAV_JOBS", raising=False)
+    monkeypatch.setattr("metav.support.processor.cpu_info", lambda: SimpleNamespace(cpus=cores))
+    context = SimpleNamespace(owner=torch.nn.Linear(2, 1))
+    assert training_processes(jobs, context, waiting, seconds) == processes
+
+
+@pytest.mark.parametrize("jobs", [None, 4])
+def test_one_model_alone_is_trained_in_this_process(jobs):
+    context = SimpleNamespace(owner=torch.nn.Linear(2, 1), is_cached=lambda planned: False)
+    seen = []
+
+    def train(planned, context):
+        seen.append(planned.run)
+        return b"packed"
+
+    missing = {"zoo-0/quantize/0": SimpleNamespace(run="zoo-0/quantize/0")}
+    assert list(train_missing(missing, context, None, jobs, train)) == [("zoo-0/quantize/0", b"packed")]
+    assert seen == ["zoo-0/quantize/0"]
 
 
 def test_a_worker_ends_when_its_parent_is_not_there(tmp_path):
