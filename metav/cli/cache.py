@@ -12,6 +12,7 @@ from metav.cli.program import SUCCESS, json_option, tell
 from metav.support.json_values import readable_json
 from metav.support.text import harmless, memory
 from metav.zoo.cache_folder import CachedRun, CacheFolder, read_cache_folder, remove_runs
+from metav.zoo.folder_format import zoo_state
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 MOST_SHOWN = 30
@@ -68,7 +69,8 @@ def cache_clear_command(folder: str, older_than: float | None, dry_run: bool, ye
     """Delete trained models from a cache folder; they would have to be trained again.
 
     Only files go that metav wrote, as their names and heads tell. Anything else stays, and so do links, which are never
-    followed. Do not clear the cache of a zoo that is being trained.
+    followed, and the plan of a zoo (zoo.json), whose parts can be trained again. Do not clear the cache of a zoo that
+    is being trained.
     """
     held = read_cache_folder(folder)
     chosen = tuple(run for run in held.runs if older_than is None or run.age > older_than)
@@ -91,6 +93,7 @@ def _described(held: CacheFolder, runs: tuple[CachedRun, ...]) -> dict[str, Any]
         "folder": str(held.folder),
         "bytes": sum(run.size for run in runs),
         "models": [run.to_dict() for run in runs],
+        "zoos": [{"plan": str(path), **zoo_state(path.parent).to_dict()} for path in held.plans],
         "left_alone": [str(path) for path in held.foreign],
     }
 
@@ -109,12 +112,16 @@ def _listed(held: CacheFolder, most: int | None) -> list[str]:
 
 
 def _summary(held: CacheFolder, runs: tuple[CachedRun, ...]) -> list[str]:
-    """Return how many models belong to which owner's model, and what is none of metav's."""
+    """Return how many models belong to which owner's model, which zoos are planned, and what is none of metav's."""
     lines = [f"{harmless(held.folder)}: {_amount(runs)}"]
     owners: dict[str, list[CachedRun]] = defaultdict(list)
     for run in runs:
         owners[_owner(run)].append(run)
     lines += [f"  {owner}: {_amount(tuple(own))}" for owner, own in owners.items()]
+    for path in held.plans:
+        state = zoo_state(path.parent)
+        plan = harmless(path.relative_to(held.folder), limit=80)
+        lines.append(f"  {plan} is the plan of a zoo, of which {state.trained} of {state.planned} models are there")
     if held.foreign:
         names = ", ".join(harmless(path.name, limit=80) for path in held.foreign[:3])
         more = f" and {len(held.foreign) - 3} more" if len(held.foreign) > 3 else ""

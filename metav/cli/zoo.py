@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,8 @@ import click
 from metav.cli.fingerprint import fingerprint_command, given_model
 from metav.cli.program import SUCCESS, json_option, stdout_kept_clean, tell
 from metav.errors import InputError
+from metav.support.json_values import readable_json
+from metav.zoo.folder_format import ZooState, zoo_state
 
 _NOT_OF_A_ZOO = ("output", "force", "queries", "target_fpr", "view", "cache", "zoo", "as_json", "dry_run")
 """Options of `metav fingerprint` that say nothing of its surrogates."""
@@ -78,19 +79,13 @@ def train_zoo_command(folder: str, part: str, as_json: bool, **options: Any) -> 
 @json_option
 def zoo_status_command(folder: str, as_json: bool) -> int:
     """Say how many surrogates a folder holds, and which are missing; reads none of them."""
-    from metav.support.dependencies import require_torch
-
-    require_torch("metav zoo status")
-    from metav.zoo.parts import zoo_state
-
     _tell(folder, zoo_state(folder), as_json)
     return SUCCESS
 
 
-def _tell(folder: str, state: Any, as_json: bool) -> None:
+def _tell(folder: str, state: ZooState, as_json: bool) -> None:
     if as_json:
-        found = {"folder": folder, "planned": state.planned, "trained": state.trained, "missing": list(state.missing)}
-        click.echo(json.dumps(found, indent=2))
+        click.echo(readable_json({"folder": folder, **state.to_dict()}))
         return
     tell(f"{folder} holds {state.trained} of {state.planned} models")
     for run in state.missing[:10]:

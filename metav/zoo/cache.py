@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metav.errors import CacheError
 from metav.support.files import PathLike, path_text, remove_stale_parts, write_atomically
+from metav.zoo.folder_format import LENGTH_BYTES, file_name, head_length, read_record, record_metadata
 
 FORMAT = 2
 """Version of the cache; it is increased whenever the same key would stand for another model, for example when an
@@ -51,9 +52,8 @@ def pack(trained: TrainedModel, key: str, about: Mapping[str, str] | None = None
     key: its cache key.
     about: what it belongs to, for `metav cache list`; nothing depends on it.
 
-    All metadata sit under one key, because safetensors does not write several in a fixed order. They hold a digest of
-    the whole file but for itself, since safetensors has no checksum, neither of tensors nor of the header that says
-    what they are.
+    Its record holds a digest of the whole file but for itself, since safetensors has no checksum, neither of tensors
+    nor of the header that says what they are.
     """
     from safetensors.torch import save
 
@@ -70,7 +70,7 @@ def pack(trained: TrainedModel, key: str, about: Mapping[str, str] | None = None
         "sha256": NO_DIGEST,
         **({} if about is None else {"about": dict(about)}),
     }
-    content = save(tensors, metadata={"record": json.dumps(record, sort_keys=True)})
+    content = save(tensors, metadata=record_metadata(record))
     return _with_digest(content, NO_DIGEST, hashlib.sha256(content).hexdigest())
 
 
@@ -82,7 +82,7 @@ def unpack(content: bytes, key: str) -> TrainedModel:
     from safetensors.torch import load
 
     try:
-        record = json.loads(json.loads(_header(content))["__metadata__"]["record"])
+        record = read_record(_header(content))
         stated = record["sha256"]
         intact = stated == hashlib.sha256(_with_digest(content, stated, NO_DIGEST)).hexdigest()
     except Exception as error:
@@ -125,7 +125,7 @@ class ZooCache:
 
     def path(self, key: str) -> Path:
         """Return where the training run of a key is kept."""
-        return self.folder / f"{key}.safetensors"
+        return self.folder / file_name(key)
 
     def load(self, key: str) -> TrainedModel | None:
         """Return the training run of a key; None if it is absent or, with a warning, damaged.
@@ -164,7 +164,7 @@ def tensor_state(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _header(content: bytes) -> bytes:
     """Return the JSON text in front of the tensors."""
-    return content[8 : 8 + int.from_bytes(content[:8], "little")]
+    return content[LENGTH_BYTES : LENGTH_BYTES + head_length(content)]
 
 
 def _with_digest(content: bytes, old: str, new: str) -> bytes:
@@ -172,4 +172,5 @@ def _with_digest(content: bytes, old: str, new: str) -> bytes:
     header = _header(content)
     if header.count(old.encode()) != 1 or len(new) != len(old):
         raise ValueError("its header does not state one digest")
-    return content[:8] + header.replace(old.encode(), new.encode()) + content[8 + len(header) :]
+    rest = content[LENGTH_BYTES + len(header) :]
+    return content[:LENGTH_BYTES] + header.replace(old.encode(), new.encode()) + rest

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -12,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metav.errors import CacheError
+from metav.errors import CacheError, ZooError
 from metav.support.files import PathLike, path_text
 from metav.support.json_values import plain
+from metav.zoo.folder_format import LENGTH_BYTES, PLAN_FILE, head_length, key_of, read_plan, read_record
 
 LARGEST_HEAD = 64 * 2**20
 """Bytes of a file's head above which it is none of metav's."""
-_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +56,13 @@ class CacheFolder:
 
     folder: at the end of all links.
     runs: the oldest first.
+    plans: files that say which models of a zoo a folder is to hold.
     foreign: files that metav did not write or whose head cannot be read, and all links; nothing touches them.
     """
 
     folder: Path
     runs: tuple[CachedRun, ...]
+    plans: tuple[Path, ...]
     foreign: tuple[Path, ...]
 
     @property
@@ -74,21 +74,23 @@ class CacheFolder:
 def read_cache_folder(folder: PathLike) -> CacheFolder:
     """Return what a cache folder holds. Raises CacheError where it is no folder or cannot be read."""
     root = Path(os.path.realpath(path_text(folder, "cache")))
-    runs, foreign = [], []
+    runs, plans, foreign = [], [], []
     now = time.time()
     try:
         for path in _files(root):
             run = _read_run(path, now)
-            if run is None:
-                foreign.append(path)
-            else:
+            if run is not None:
                 runs.append(run)
+            elif _is_plan(path):
+                plans.append(path)
+            else:
+                foreign.append(path)
     except OSError as error:
         raise CacheError(
             f"{root} cannot be read ({error.strerror or error}); name a folder of trained models"
         ) from error
     runs.sort(key=lambda run: (-run.age, run.path))
-    return CacheFolder(folder=root, runs=tuple(runs), foreign=tuple(sorted(foreign)))
+    return CacheFolder(folder=root, runs=tuple(runs), plans=tuple(plans), foreign=tuple(sorted(foreign)))
 
 
 def remove_runs(runs: Iterable[CachedRun]) -> list[CachedRun]:
@@ -123,7 +125,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _read_run(path: Path, now: float) -> CachedRun | None:
     """Return the run in a file; None for what metav did not write, as far as its name and head tell, and for a link."""
-    if not _NAME.fullmatch(path.name):
+    key = key_of(path.name)
+    if key is None:
         return None
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -133,9 +136,13 @@ def _read_run(path: Path, now: float) -> CachedRun | None:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or path.is_symlink():
             return None
-        length = int.from_bytes(file.read(8), "little")
-        record = _record(file.read(length)) if 0 < length <= min(LARGEST_HEAD, status.st_size) else None
-    if record is None or record.get("key") != path.stem:
+        length = head_length(file.read(LENGTH_BYTES))
+        head = file.read(length) if 0 < length <= min(LARGEST_HEAD, status.st_size) else b""
+    try:
+        record = read_record(head)
+    except ValueError:
+        return None  # another's
+    if record.get("key") != key:
         return None
     about = record.get("about") if isinstance(record.get("about"), dict) else {}
     metrics, fractions = record.get("metrics"), record.get("fractions")
@@ -150,13 +157,14 @@ def _read_run(path: Path, now: float) -> CachedRun | None:
     )
 
 
-def _record(head: bytes) -> dict[str, Any] | None:
-    """Return what `metav.zoo.cache.pack` wrote into the head of a file; None where it did not write it."""
+def _is_plan(path: Path) -> bool:
+    """Return whether a file is a plan that metav wrote, as far as its name and content tell; a link is none."""
+    if path.name != PLAN_FILE or not stat.S_ISREG(path.lstat().st_mode):
+        return False
     try:
-        record = json.loads(json.loads(head)["__metadata__"]["record"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
+        return read_plan(path.parent) is not None
+    except ZooError:  # another's file of that name
+        return False
 
 
 def _text(about: Any, name: str) -> str | None:

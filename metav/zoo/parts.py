@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +11,17 @@ from typing import Any, Unpack
 from torch import nn
 
 from metav.errors import InputError, ZooError
-from metav.support.files import PathLike, path_text, write_atomically
+from metav.support.files import PathLike, path_text
 from metav.support.model_interface import ModelInterface
 from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
 from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, BuildOptions, prepare_zoo, train_all
 from metav.zoo.cache import ZooCache
+from metav.zoo.folder_format import PLAN_FILE, ZooState, read_plan, write_plan, zoo_state
 from metav.zoo.plan import KINDRED, PlannedModel
 from metav.zoo.stages import recipes_in_advance
 from metav.zoo.told_recipes import MOST_SEED
 from metav.zoo.training import ZooContext
-
-PLAN_FILE = "zoo.json"
-"""Says which models a folder is to hold, so that parts of different zoos are not mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +56,6 @@ class Part:
         """
         dealt = sorted(plan, key=lambda planned: planned.family != KINDRED)
         return dealt[self.number - 1 :: self.of]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZooState:
-    """What a folder holds of a zoo.
-
-    planned: models that it is to hold, snapshots not counted.
-    missing: names of those that are not there yet.
-    """
-
-    planned: int
-    missing: tuple[str, ...]
-
-    @property
-    def trained(self) -> int:
-        """How many models are there."""
-        return self.planned - len(self.missing)
 
 
 @in_standard_torch_state
@@ -130,21 +110,6 @@ def check_complete(
         )
 
 
-def zoo_state(folder: PathLike) -> ZooState:
-    """Return what a folder holds of the zoo whose parts are trained into it; no model is read.
-
-    Raises ZooError for a folder without the plan of a zoo.
-    """
-    place = Path(path_text(folder, "folder"))
-    plan = _read_plan(place)
-    if plan is None:
-        raise ZooError(
-            f"{place} holds no {PLAN_FILE}, so that no part of a zoo was trained into it; run metav zoo train"
-        )
-    missing = [run for run, key in plan.items() if not (place / f"{key}.safetensors").is_file()]
-    return ZooState(planned=len(plan), missing=tuple(missing))
-
-
 def _prepared(
     owner: nn.Module, task: Task, sizes: tuple[int, int, int], options: BuildOptions
 ) -> tuple[ZooContext, tuple[PlannedModel, ...]]:
@@ -171,12 +136,12 @@ def _prepared(
 
 def _write_plan(store: ZooCache, plan: Mapping[str, str]) -> None:
     if not (store.folder / PLAN_FILE).exists():
-        write_atomically(store.folder / PLAN_FILE, json.dumps({"models": dict(plan)}, indent=1).encode())
+        write_plan(store.folder, plan)
     _check_plan(store.folder, plan)
 
 
 def _check_plan(folder: Path, plan: Mapping[str, str]) -> None:
-    found = _read_plan(folder) or {}
+    found = read_plan(folder) or {}
     if found == plan:
         return
     if set(found) != set(plan):
@@ -185,16 +150,3 @@ def _check_plan(folder: Path, plan: Mapping[str, str]) -> None:
         unlike = sum(found[run] != key for run, key in plan.items())
         why = f"{unlike} of {len(plan)} models made from another owner, data, recipe or architectures"
     raise ZooError(f"{folder} is for another zoo: {why}; name another folder, or give the options of the other parts")
-
-
-def _read_plan(folder: Path) -> dict[str, str] | None:
-    try:
-        content = json.loads((folder / PLAN_FILE).read_bytes())
-        return {str(run): str(key) for run, key in content["models"].items()}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ZooError(
-            f"{folder / PLAN_FILE} cannot be read ({type(error).__name__}: {error}); delete it, and the parts write "
-            "it again"
-        ) from error

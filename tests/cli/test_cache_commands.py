@@ -15,6 +15,7 @@ import metav
 from metav.cli.commands import main
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack
 from metav.zoo.cache_folder import read_cache_folder
+from metav.zoo.folder_format import write_plan
 
 
 def call(*arguments: object, answer: str | None = None) -> Result:
@@ -45,6 +46,18 @@ def test_it_lists_what_each_model_belongs_to(zoo):
     assert "6 training runs" in done.stderr
     assert "left alone, as metav did not write them or they are links: notes.txt" in done.stderr
     assert call("list", zoo).stdout == ""
+
+
+def test_the_plan_of_a_zoo_is_told_of_and_stays(zoo):
+    names = [path.stem for path in sorted(zoo.glob("*.safetensors"))]
+    write_plan(zoo, {f"zoo-0/quantize/{number}": key for number, key in enumerate([*names, "f" * 64])})
+    done = call("list", zoo, "--json")
+    assert "zoo.json is the plan of a zoo, of which 6 of 7 models are there" in done.stderr
+    assert "links: notes.txt\n" in done.stderr
+    (plan,) = json.loads(done.stdout)["zoos"]
+    assert (plan["planned"], plan["trained"], plan["missing"]) == (7, 6, ["zoo-0/quantize/6"])
+    assert call("clear", zoo, "--yes").exit_code == 0
+    assert sorted(path.name for path in zoo.iterdir()) == ["notes.txt", "zoo.json"]
 
 
 def test_clearing_asks_first_and_no_or_silence_keeps_everything(zoo):

@@ -229,6 +229,13 @@ def test_inspecting_and_verifying_recorded_answers_need_no_torch(simple, tmp_pat
     assert shell("verify", simple, answers(tmp_path, 2.0), code=NO_TORCH).returncode == 1
 
 
+def test_what_a_folder_of_models_holds_is_told_without_torch(tmp_path):
+    (tmp_path / "zoo.json").write_text(json.dumps({"models": {"zoo-0/prune/0": "a" * 64, "zoo-0/prune/1": "b" * 64}}))
+    state = shell("zoo", "status", tmp_path, "--json", code=NO_TORCH)
+    assert (state.returncode, json.loads(state.stdout)["missing"]) == (0, ["zoo-0/prune/0", "zoo-0/prune/1"])
+    assert shell("cache", "list", tmp_path, code=NO_TORCH).returncode == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("demo",), ("fingerprint", "m:b", "--data", "d.npz", "-o", "owner.metav")],

@@ -11,6 +11,7 @@ import torch
 from metav.errors import CacheError
 from metav.zoo.cache import TrainedModel, ZooCache, cache_key, pack
 from metav.zoo.cache_folder import read_cache_folder, remove_runs
+from metav.zoo.folder_format import write_plan
 
 ABOUT = {"run": "zoo-0/quantize/1", "family": "quantize", "owner": "0123456789ab", "model": "CNN", "task": "regression"}
 
@@ -73,6 +74,24 @@ def test_nothing_else_is_metavs_and_links_are_not_followed(tmp_path):
     held = read_cache_folder(tmp_path / "zoo")
     assert [run.path for run in held.runs] == [own]
     assert len(held.foreign) == 9
+
+
+def test_the_plan_of_a_zoo_is_metavs_and_what_only_has_its_name_is_not(tmp_path):
+    plans = [tmp_path / name / "zoo.json" for name in ("", "digits")]
+    others = {"list": "[]", "no keys": '{"models": 3}', "text": "not JSON", "animals": '{"lion": 2}'}
+    (tmp_path / "digits").mkdir()
+    for path in plans:
+        write_plan(path.parent, {"zoo-0/prune/0": "a" * 64})
+    for name, content in others.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zoo.json").write_text(content)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "zoo.json").symlink_to(plans[0])
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "zoo.json")
+    held = read_cache_folder(tmp_path)
+    assert sorted(held.plans) == sorted(plans)
+    assert {path.parent.name for path in held.foreign} == {*others, "link", "pipe"}
 
 
 def test_what_was_replaced_after_the_look_stays(tmp_path):

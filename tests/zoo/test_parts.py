@@ -11,7 +11,8 @@ import torch
 from small_trainings import TINY, by_hand, task
 
 import metav
-from metav.zoo.parts import PLAN_FILE, Part, check_complete, train_part, zoo_state
+from metav.zoo.folder_format import PLAN_FILE, zoo_state
+from metav.zoo.parts import Part, check_complete, train_part
 from metav.zoo.plan import KINDRED
 
 SIZES = {name: TINY[name] for name in ("positives", "negatives", "families", "jobs", "progress")}
@@ -28,6 +29,7 @@ def test_parts_together_are_the_whole_zoo(tmp_path, owner):
     states = [train_part(owner, task(), Part(number, 2), folder=folders[number - 1], **TOLD) for number in (2, 1)]
     assert [state.trained for state in states] == [5, 5]
     assert {state.planned for state in states} == {10}
+    assert json.loads(states[0].to_json()) == {"planned": 10, "trained": 5, "missing": [*states[0].missing]}
     assert not set(states[0].missing) & set(states[1].missing)
     with pytest.raises(metav.ZooError, match=r"holds 5 of 10 models, .* is missing; train the other parts"):
         check_complete(owner, task(), folder=folders[0], **TOLD)
