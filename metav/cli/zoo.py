@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from metav.cli.fingerprint import fingerprint_command, given_model
+from metav.cli.given_models import given_model, given_model_options, surrogate_options
 from metav.cli.program import SUCCESS, json_option, stdout_kept_clean, tell
 from metav.errors import InputError
 from metav.support.json_values import readable_json
 from metav.zoo.folder_format import ZooState, zoo_state
-
-_NOT_OF_A_ZOO = ("output", "force", "queries", "target_fpr", "view", "cache", "zoo", "as_json", "dry_run")
-"""Options of `metav fingerprint` that say nothing of its surrogates."""
-
-
-def zoo_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command those options of `metav fingerprint` that say which surrogates there are."""
-    for parameter in reversed(fingerprint_command.params):
-        if parameter.name not in _NOT_OF_A_ZOO:
-            vars(command).setdefault("__click_params__", []).append(parameter)
-    return command
 
 
 @click.group("zoo")
@@ -31,7 +19,8 @@ def zoo_group() -> None:
 
 
 @zoo_group.command("train")
-@zoo_options
+@given_model_options
+@surrogate_options
 @click.option("--zoo", "folder", required=True, metavar="FOLDER", help="Where the surrogates are kept.")
 @click.option("--part", default="1/1", show_default=True, metavar="i/n", help="Which of n parts to train.")
 @json_option
@@ -57,8 +46,7 @@ def train_zoo_command(folder: str, part: str, as_json: bool, **options: Any) -> 
         chosen = Part.read(part)
     except InputError as error:
         raise click.BadParameter(str(error), param_hint="--part") from error
-    # surrogates do not depend on how queries are found
-    with stdout_kept_clean(), given_model({**options, "view": None, "queries": 1}) as given:
+    with stdout_kept_clean(), given_model(options) as given:
         state = train_part(
             given.owner,
             given.task,

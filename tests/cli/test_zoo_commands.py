@@ -86,5 +86,17 @@ def test_the_options_are_those_of_the_fingerprint(here):
     for option in ("--weights", "--recipe", "--positives", "--architecture", "--levels", "--input", "--seed", "--jobs"):
         assert option in help_text
         assert option in own
-    for option in ("--queries", "--target-fpr", "--view", "--cache", "--output"):
+    for option in ("--queries", "--target-fpr", "--view", "--cache", "--output", "--dry-run"):
         assert option not in help_text
+
+
+def test_an_option_of_both_commands_is_the_same_option():
+    zoo, fingerprint = (
+        {parameter.name: parameter.to_info_dict() for parameter in command.params}
+        for command in (main.commands["zoo"].commands["train"], main.commands["fingerprint"])
+    )
+    own = {"folder", "part"}
+    assert {name: zoo[name] for name in {*zoo} - own} == {name: fingerprint[name] for name in {*zoo} - own}
+    assert {*fingerprint} - {*zoo} == {
+        *("output", "force", "queries", "target_fpr", "view", "cache", "zoo", "dry_run"),
+    }
