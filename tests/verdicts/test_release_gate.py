@@ -120,12 +120,14 @@ def test_with_several_others_it_says_how_often_one_is_matched_by_chance():
 
 
 def test_names_of_releases_and_fingerprints_stay_on_one_line(tmp_path):
-    hostile = tmp_path / "a\nb\x1b[31m.metav"
+    hostile = tmp_path / "<b>a\nb\x1b[31m.metav"
     OTHER.save(hostile)
     gate = metav.check_release(OWN, model(OWNER_SEED), against=[hostile])
     assert len(str(gate).splitlines()) == 3
     assert "\x1b" not in str(gate)
-    assert "&lt;" not in gate._repr_html_()
+    html = gate._repr_html_()
+    assert "&lt;b&gt;a b" in html
+    assert "<b>a" not in html
 
 
 def test_answers_that_change_nothing_are_not_kept_between_checks():
