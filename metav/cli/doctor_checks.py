@@ -15,7 +15,7 @@ import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -162,15 +162,18 @@ def check_instruction_sets() -> Iterator[Finding]:
     except ImportError:
         return  # told by check_extension
     best, chosen = info["isas"][0], info["isa"]
-    for isa in info["isas"]:
-        use = ", in use" if isa == chosen else ""
-        yield _computed(isa, use)
+    findings = {isa: _computed(isa, ", in use" if isa == chosen else "") for isa in info["isas"]}
+    sound = [isa for isa, finding in findings.items() if finding.status == OK]
+    for finding in findings.values():
+        meanwhile = f"set METAV_ISA={sound[0]} meanwhile, and " if sound else ""
+        yield finding if finding.status == OK else replace(finding, remedy=f"{meanwhile}{_AGAIN}")
     if chosen != best:
         text = f"{chosen} is in use (METAV_ISA={os.environ.get('METAV_ISA', '')}), though {best} is there"
         yield Finding(WARN, "METAV_ISA", text, "unset METAV_ISA for the fastest kernels")
 
 
 def _computed(isa: str, use: str) -> Finding:
+    """Return what one instruction set computes in a process of its own, without what to do where it is wrong."""
     from metav.support.core_check import ALLOWED
 
     path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -184,15 +187,14 @@ def _computed(isa: str, use: str) -> Finding:
     name = f"core, {isa}"
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return Finding(FAIL, name, f"cannot compute: {last}", _AGAIN)
+        return Finding(FAIL, name, f"cannot compute: {last}")
     found = json.loads(done.stdout)
     largest = max(found["deviations"].values())
     if not largest <= ALLOWED or not found["same_for_all_threads"] or found["isa"] != isa:
         text = f"deviates from NumPy in float64 by {largest:.2g} (allowed {ALLOWED:g})"
         if not found["same_for_all_threads"]:
             text += ", and threads change its results"
-        other = next((entry for entry in ("generic", "avx2") if entry != isa), "generic")
-        return Finding(FAIL, name, text, f"set METAV_ISA={other} meanwhile, and {_AGAIN}")
+        return Finding(FAIL, name, text)
     text = f"computes as NumPy in float64 does, to {largest:.1g}, alike on one thread and on several{use}"
     return Finding(OK, name, text)
 
@@ -228,15 +230,17 @@ def check_workers() -> Iterator[Finding]:
 
 def check_disk() -> Iterator[Finding]:
     """Yield the space in the current folder and in the folder for temporary files."""
-    for name, folder in (("current folder", Path.cwd()), ("temporary files", Path(tempfile.gettempdir()))):
+    places = (
+        ("current folder", Path.cwd(), WARN, "work in another folder"),
+        ("temporary files", Path(tempfile.gettempdir()), FAIL, "set TMPDIR to a folder that can be written to"),
+    )
+    for name, folder, status, other in places:
         free = shutil.disk_usage(folder).free
         try:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            is_temporary = name == "temporary files"
-            other = "set TMPDIR to a folder that can be written to" if is_temporary else "work in another folder"
-            yield Finding(FAIL if is_temporary else WARN, name, f"{folder} cannot be written to ({error})", other)
+            yield Finding(status, name, f"{folder} cannot be written to ({error})", other)
             continue
         remedy = None if free >= LEAST_FREE else "free some space: a zoo of large models takes gigabytes"
         yield Finding(OK if remedy is None else WARN, name, f"{folder}, {free / 2**30:.1f} GiB free", remedy)

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -95,12 +96,43 @@ def test_wrong_numbers_of_the_core_are_seen(monkeypatch):
     assert core_check.core_check()["deviations"]["log-probabilities"] > core_check.ALLOWED
 
 
-def test_an_instruction_set_that_deviates_is_broken(monkeypatch):
+@pytest.mark.parametrize(
+    ("isas", "broken", "suggested"),
+    [
+        (("neon", "generic"), {"generic"}, "neon"),
+        (("neon", "generic"), {"neon"}, "generic"),
+        (("avx512", "avx2", "generic"), {"avx512", "generic"}, "avx2"),
+        (("avx512", "avx2", "generic"), {"avx512", "avx2", "generic"}, None),
+        (("generic",), {"generic"}, None),
+    ],
+)
+def test_instead_of_a_broken_instruction_set_one_that_was_found_sound_is_suggested(
+    monkeypatch, isas, broken, suggested
+):
+    def run(command, *, env, **options):
+        isa = env["METAV_ISA"]
+        found = {"isa": isa, "deviations": {"logits": 0.5 if isa in broken else 1e-7}, "same_for_all_threads": True}
+        return types.SimpleNamespace(returncode=0, stdout=json.dumps(found), stderr="")
+
+    core = other_core(cpu_info=lambda: {"isa": isas[0], "isas": isas, "cpus": 2, "threads": 2})
+    monkeypatch.setattr(doctor_checks, "import_module", lambda name: core)
+    monkeypatch.setattr(doctor_checks.subprocess, "run", run)
+    findings = {finding.name.removeprefix("core, "): finding for finding in doctor_checks.check_instruction_sets()}
+    assert {isa for isa, finding in findings.items() if finding.status == "fail"} == broken
+    for isa in broken:
+        assert "deviates from NumPy" in findings[isa].found
+        assert "install metav again" in findings[isa].remedy
+        assert re.findall(r"METAV_ISA=(\w+)", findings[isa].remedy) == ([] if suggested is None else [suggested])
+    assert all(findings[isa].remedy is None for isa in {*isas} - broken)
+
+
+def test_an_instruction_set_that_really_deviates_or_cannot_run_is_broken(monkeypatch):
     monkeypatch.setattr(core_check, "ALLOWED", 1e-12)
-    finding = next(doctor_checks.check_instruction_sets())
-    assert finding.status == "fail"
-    assert "deviates from NumPy" in finding.found
-    assert "METAV_ISA=" in finding.remedy
+    assert next(doctor_checks.check_instruction_sets()).status == "fail"
+    core = other_core(cpu_info=lambda: {"isa": "abacus", "isas": ("abacus",), "cpus": 2, "threads": 2})
+    monkeypatch.setattr(doctor_checks, "import_module", lambda name: core)
+    (finding,) = doctor_checks.check_instruction_sets()
+    assert (finding.status, "cannot compute" in finding.found) == ("fail", True)
 
 
 def other_core(**changes):
@@ -254,6 +286,28 @@ def test_a_cache_folder_is_looked_at(tmp_path):
 def test_a_full_disk_is_warned_of(monkeypatch):
     monkeypatch.setattr(doctor_checks.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=1000))
     assert found_by(doctor_checks.check_disk) == [("warn", "current folder"), ("warn", "temporary files")]
+
+
+@pytest.mark.parametrize(
+    ("place", "status", "remedy"),
+    [("current folder", "warn", "work in another folder"), ("temporary files", "fail", "set TMPDIR to a folder")],
+)
+def test_a_folder_that_cannot_be_written_to_is_told_with_what_to_do(monkeypatch, tmp_path, place, status, remedy):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(doctor_checks.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    closed = {"current folder": tmp_path / "here", "temporary files": tmp_path / "temporary"}[place]
+    real = doctor_checks.tempfile.TemporaryFile
+
+    def temporary_file(*, dir):
+        if dir == closed:
+            raise PermissionError("denied")
+        return real(dir=dir)
+
+    monkeypatch.setattr(doctor_checks.tempfile, "TemporaryFile", temporary_file)
+    (found,) = (finding for finding in doctor_checks.check_disk() if finding.name == place)
+    assert (found.status, found.remedy.startswith(remedy)) == (status, True)
 
 
 def test_a_check_that_cannot_be_carried_out_hides_no_other(monkeypatch):
