@@ -25,7 +25,7 @@ from metav.support.json_values import plain, readable_json
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import ModelInterface
 from metav.support.randomness import isolated_rng
-from metav.support.text import duration, memory
+from metav.support.text import byte_size, duration
 from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
@@ -115,8 +115,8 @@ class Estimate:
         rest = self.optimization.verifiers + self.optimization.calibrate
         yield "  verifiers", f"at most {duration(rest)}, with their calibration"
         yield "queries", str(self.queries)
-        yield "cache", f"at most {memory(self.cache_bytes)}, with {self.snapshots} snapshots at most"
-        least, most = map(memory, self.artefact_bytes)
+        yield "cache", f"at most {byte_size(self.cache_bytes)}, with {self.snapshots} snapshots at most"
+        least, most = map(byte_size, self.artefact_bytes)
         yield "fingerprint", f"{least} to {most}, by the verifiers that turn out best"
         yield "told from", self._source()
 

@@ -10,7 +10,7 @@ import click
 
 from metav.cli.program import SUCCESS, json_option, tell
 from metav.support.json_values import readable_json
-from metav.support.text import harmless, memory
+from metav.support.text import byte_size, duration, harmless
 from metav.zoo.cache_folder import CachedRun, CacheFolder, read_cache_folder, remove_runs
 from metav.zoo.folder_format import zoo_state
 
@@ -102,7 +102,9 @@ def _listed(held: CacheFolder, most: int | None) -> list[str]:
     lines = _summary(held, held.runs)
     shown = held.runs[::-1][:most]
     rows = [("age", "size", "models", "metric", "what")]
-    rows += [(_age(run.age), memory(run.size), str(run.models), _metric(run.metric), _name(run)) for run in shown]
+    rows += [
+        (duration(run.age), byte_size(run.size), str(run.models), _metric(run.metric), _name(run)) for run in shown
+    ]
     widths = [max(len(row[place]) for row in rows) for place in range(4)]
     if shown:
         lines += ["  ".join([*map(str.rjust, row[:4], widths), row[4]]) for row in rows]
@@ -145,11 +147,4 @@ def _metric(metric: float | None) -> str:
 
 def _amount(runs: tuple[CachedRun, ...]) -> str:
     count = "1 training run" if len(runs) == 1 else f"{len(runs)} training runs"
-    return f"{count}, {memory(sum(run.size for run in runs))}"
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{count}, {byte_size(sum(run.size for run in runs))}"

@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from metav.support.text import byte_size
 from metav.support.versions import DISTRIBUTION, version_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -243,7 +244,7 @@ def check_disk() -> Iterator[Finding]:
             yield Finding(status, name, f"{folder} cannot be written to ({error})", other)
             continue
         remedy = None if free >= LEAST_FREE else "free some space: a zoo of large models takes gigabytes"
-        yield Finding(OK if remedy is None else WARN, name, f"{folder}, {free / 2**30:.1f} GiB free", remedy)
+        yield Finding(OK if remedy is None else WARN, name, f"{folder}, {byte_size(free)} free", remedy)
 
 
 def check_cache(folder: str | None) -> Iterator[Finding]:
@@ -265,5 +266,5 @@ def check_cache(folder: str | None) -> Iterator[Finding]:
 
     held = read_cache_folder(path)
     free = shutil.disk_usage(path).free
-    text = f"{path}, {len(held.runs)} models of {held.size / 2**20:.0f} MiB, {free / 2**30:.1f} GiB free"
+    text = f"{path}, {len(held.runs)} models of {byte_size(held.size)}, {byte_size(free)} free"
     yield Finding(OK, "cache", text)

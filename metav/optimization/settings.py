@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from metav.errors import InputError
 from metav.optimization.options import OptimizationOptions
+from metav.support.text import byte_size
 from metav.tasks.base import Task
 from metav.verifiers.views import view_of
 from metav.zoo.zoo import Zoo
@@ -117,7 +118,7 @@ def _check_memory(options: OptimizationOptions, task: Task, surrogates: int) -> 
     if size > MOST_BYTES:
         raise InputError(
             f"{options.queries} queries with {outputs} numbers in each answer, of {2 * surrogates} models, take "
-            f"{size / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:g} that are kept; ask for fewer queries, or pass "
+            f"{byte_size(size)}, more than the {byte_size(MOST_BYTES)} that are kept; ask for fewer queries, or pass "
             "output= a function that keeps some of the numbers, and targets of these alone"
         )
 

@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from metav.errors import InputError
 from metav.support.files import NAMES_OF_OPEN_FILES, nameless_file
+from metav.support.text import byte_size
 
 LIMIT_VARIABLE = "METAV_MEMORY_LIMIT"
 """The environment variable that sets how many bytes one array of a task may take in memory."""
@@ -55,15 +56,6 @@ def memory_limit() -> int:
     return size
 
 
-def size_text(size: float) -> str:
-    """Return a number of bytes in words, such as "1.5 GiB"."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} TiB"
-
-
 def temporary_folder() -> Path:
     """Return the folder for arrays above the limit: the one TMPDIR names, else /var/tmp, else the working folder."""
     named = [os.environ.get(variable) for variable in FOLDER_VARIABLES]
@@ -86,8 +78,8 @@ def check_room(name: str, size: int) -> None:
 
 def _no_room(name: str, size: int, folder: Path, free: int) -> InputError:
     return InputError(
-        f"{name} take {size_text(size)}, more than the {size_text(memory_limit())} that are kept in memory, and "
-        f"{folder} has {size_text(free)} left for them; set TMPDIR to a folder with more room, {LIMIT_VARIABLE} to "
+        f"{name} take {byte_size(size)}, more than the {byte_size(memory_limit())} that are kept in memory, and "
+        f"{folder} has {byte_size(free)} left for them; set TMPDIR to a folder with more room, {LIMIT_VARIABLE} to "
         "what memory can hold, or pass a part that stands for all of them, such as "
         "torch.utils.data.Subset(..., range(10000))"
     )

@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def memory(size: float) -> str:
+def byte_size(size: float) -> str:
     """Return a number of bytes for people: "900 B", "1.5 KiB", "12.0 MiB"."""
     value, unit = float(size), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):

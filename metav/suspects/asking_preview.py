@@ -10,6 +10,7 @@ from typing import Any
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.support.files import path_text
 from metav.support.json_values import plain
+from metav.support.text import byte_size, duration
 from metav.suspects.asking import affordable_or_raise, check_same_run, settled
 from metav.suspects.asking_options import AskingOptions
 from metav.suspects.asking_plan import plan_asking
@@ -62,8 +63,8 @@ class AskingPreview:
                 f"would ask {self.suspect}: {self.queries} queries, {self.decoys} decoys, {self.repeats} repeats, "
                 f"{order}",
                 f"answered: {self.answered}, sent so far: {self.sent}{limit}",
-                f"left: {self.left} in {self.batches} batches, {self.bytes} bytes of inputs, at least "
-                f"{self.seconds:.0f} s{cost}; attempts that fail come on top",
+                f"left: {self.left} in {self.batches} batches, {byte_size(self.bytes)} of inputs, at least "
+                f"{duration(self.seconds)}{cost}; attempts that fail come on top",
                 "nothing was sent",
             ]
         )

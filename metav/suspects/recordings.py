@@ -17,6 +17,7 @@ from metav.support.arrays import FloatArray
 from metav.support.files import path_text
 from metav.support.model_answers import OutputChoice
 from metav.support.model_interface import ModelInterface
+from metav.support.text import byte_size
 from metav.suspects.base import Answers, Check, Suspect
 from metav.suspects.csv_tables import Table, read_table
 
@@ -72,7 +73,7 @@ def _read(path: Path) -> Any:
         raise InputError(f"there is no file {path}; expected recorded answers, one row per query: check the path")
     size = _unpacked_size(path) if path.suffix.lower() == ".npz" else path.stat().st_size
     if size > LARGEST_FILE:
-        raise InputError(f"{path} holds more than {LARGEST_FILE} bytes; expected one row of numbers per query")
+        raise InputError(f"{path} holds more than {byte_size(LARGEST_FILE)}; expected one row of numbers per query")
     try:
         return reader(path)
     except InputError:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from metav.errors import InputError
 from metav.support.arrays import FloatArray
 from metav.support.dependencies import require_torch
-from metav.support.text import harmless
+from metav.support.text import byte_size, harmless
 from metav.suspects.base import AskedSuspect, Suspect
 from metav.suspects.modules import ModuleSuspect
 from metav.suspects.tensor_specifications import in_fixed_batches
@@ -116,4 +116,4 @@ def _check_content(path: Path, is_export: bool) -> None:
     if not is_export and not any(name.endswith("constants.pkl") for name in names):
         raise InputError(f"{shown} is a pickle of weights or of a model, no TorchScript; pickles are not read")
     if sum(entry.file_size for entry in entries) > LARGEST_CONTENT:
-        raise InputError(f"{shown} unpacks to more than {LARGEST_CONTENT} bytes; it is refused")
+        raise InputError(f"{shown} unpacks to more than {byte_size(LARGEST_CONTENT)}; it is refused")

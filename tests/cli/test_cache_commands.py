@@ -43,6 +43,7 @@ def test_it_lists_what_each_model_belongs_to(zoo):
     assert sum(entry["family"] == "quantize" for entry in found["models"]) == 2
     assert found["bytes"] == sum(path.stat().st_size for path in zoo.glob("*.safetensors"))
     assert "zoo-0/quantize/1" in done.stderr
+    assert "1 d 1 h" in done.stderr
     assert "6 training runs" in done.stderr
     assert "left alone, as metav did not write them or they are links: notes.txt" in done.stderr
     assert call("list", zoo).stdout == ""

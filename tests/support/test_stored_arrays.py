@@ -73,5 +73,5 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     writer._file = Full()
-    with pytest.raises(InputError, match=r"images take 16 bytes.* left for them; set TMPDIR to a folder"):
+    with pytest.raises(InputError, match=r"images take 16 B.* left for them; set TMPDIR to a folder"):
         writer.append(np.zeros((2, 2)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metav.support.text import duration, harmless, memory
+from metav.support.text import byte_size, duration, harmless
 
 
 @given(st.text())
@@ -63,4 +63,4 @@ def test_spans_of_time_are_told_in_two_units(seconds, text):
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (12 * 2**20, "12.0 MiB"), (3 * 2**40, "3.0 TiB")],
 )
 def test_sizes_are_told_in_binary_units(size, text):
-    assert memory(size) == text
+    assert byte_size(size) == text

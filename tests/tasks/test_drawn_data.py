@@ -104,7 +104,7 @@ def test_what_has_no_room_is_refused_before_it_is_read_where_its_length_is_known
 
     monkeypatch.setenv("METAV_MEMORY_LIMIT", "240")
     monkeypatch.setattr(stored_arrays.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    message = r"images take 1.875 KiB, more than the 240 bytes that are kept in memory.*1000 bytes left.*set TMPDIR"
+    message = r"images take 1.9 KiB, more than the 240 B that are kept in memory.*1000 B left.*set TMPDIR"
     with pytest.raises(InputError, match=message):
         draw_data("images", Items(item))
     assert len(asked) == 1

@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from metav.errors import TransportError
 from metav.support.arguments import seconds
 from metav.support.dependencies import require
+from metav.support.text import byte_size
 from metav.support.versions import version_of
 from metav.suspects.http.credentials import checked_address, find_credentials, shown_address
 from metav.suspects.http.event_loop import EventLoop
@@ -203,7 +204,7 @@ class Connection:
             size += len(piece)
             if size > LARGEST_ANSWER:
                 message = (
-                    f"{self.address} sends more than {LARGEST_ANSWER} bytes at once; ask less at once (batch_size)"
+                    f"{self.address} sends more than {byte_size(LARGEST_ANSWER)} at once; ask less at once (batch_size)"
                 )
                 raise TransportError("too_large", message, status=status, request_sha256=digest)
             pieces.append(piece)

@@ -13,7 +13,7 @@ from typing import Any
 from metav.errors import InputError
 from metav.support.arguments import seconds, whole_number
 from metav.support.dependencies import require
-from metav.support.text import harmless
+from metav.support.text import byte_size, harmless
 from metav.suspects.http.credentials import checked_address
 from metav.suspects.tensor_specifications import Layout, checked_layout
 
@@ -164,7 +164,7 @@ def _content(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"there is no file {shown}; expected a template of a service: check the path")
     if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{shown} is larger than {LARGEST_FILE} bytes; expected a template of a service")
+        raise InputError(f"{shown} is larger than {byte_size(LARGEST_FILE)}; expected a template of a service")
     try:
         text = path.read_text(encoding="utf-8")
         return tomllib.loads(text) if path.suffix.lower() == ".toml" else _from_yaml(text)
