@@ -15,7 +15,8 @@ from metav.support.arrays import FloatArray
 SHARES = ("owner", "optimize", "select", "calibrate")
 ALL_TRAINED = -1
 """The part of a model that every repetition of the final training has seen."""
-_MASKS = (("derived", np.bool_), ("free", np.bool_), ("finished", np.bool_), ("parts", np.int64))
+_PER_MODEL = (("derived", np.bool_), ("free", np.bool_), ("finished", np.bool_), ("parts", np.int64))
+"""Arrays with one entry per model, and their types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +49,7 @@ class CalibrationModels:
         if responses.ndim != 3 or not count or not np.isfinite(responses).all():
             raise InputError(f"calibration responses must be finite, (models, queries, outputs), got {responses.shape}")
         found: dict[str, NDArray[Any]] = {"responses": responses}
-        for name, dtype in _MASKS:
+        for name, dtype in _PER_MODEL:
             given = getattr(self, name)
             found[name] = np.ones(count, np.bool_) if given is None else np.array(given, dtype=dtype)
             if found[name].shape != (count,):
