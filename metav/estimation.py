@@ -30,11 +30,12 @@ from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
 from metav.verifiers.kinds import VERIFIER_KINDS
-from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, PreparedZoo, prepare_zoo
+from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS
 from metav.zoo.cache import tensor_state
 from metav.zoo.cache_folder import read_cache_folder
 from metav.zoo.free_negatives import free_negatives
 from metav.zoo.plan import PlannedModel
+from metav.zoo.preparation import PreparedZoo, prepare_zoo
 from metav.zoo.stages import usual_recipes
 from metav.zoo.timing import BUDGET, measure_zoo
 from metav.zoo.told_recipes import Recipe

@@ -1,63 +1,35 @@
-"""Building a zoo: plan it, train the models that the cache lacks, and put all of them together."""
+"""Building a zoo or suspects: the options, the two calls, and putting together what was trained."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
-import torch
 from torch import nn
 
-from metav.errors import InputError, ModelError, ZooError
-from metav.models.adapters import adapted_architecture
-from metav.models.architectures import Architecture, OwnerArchitecture
-from metav.models.running import copied, device_of
-from metav.obfuscations.registry import unfit_families
-from metav.support.arguments import seed_number
-from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
+from metav.models.architectures import Architecture
 from metav.support.files import PathLike
 from metav.support.model_answers import OutputChoice
-from metav.support.model_interface import PLAIN, ModelInterface
+from metav.support.model_interface import ModelInterface
 from metav.support.processor import job_count
-from metav.support.progress import progress_bar, skip
-from metav.support.randomness import isolated_rng
 from metav.support.signatures import show_options
 from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
-from metav.tasks.model_checks import check_trainable
-from metav.tasks.user_tasks import as_task
-from metav.zoo.architectures import check_architectures, listed, plain_architectures
-from metav.zoo.cache import TrainedModel, ZooCache, unpack
-from metav.zoo.classical_suspects import classical_suspect, takes_classical
+from metav.zoo.cache import ZooCache
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
-from metav.zoo.identities import identities_of
-from metav.zoo.plan import (
-    ANOTHER_ARCHITECTURE_OR_DATA,
-    CLASSICAL,
-    GIVEN,
-    HOMOLOGOUS,
-    KINDRED,
-    OTHER_RECIPE,
-    PlannedModel,
-    assigned_shares,
-    plan_zoo,
-    wanted_shares,
-)
-from metav.zoo.stages import train_in_stages
-from metav.zoo.standing import OwnerStanding
-from metav.zoo.told_recipes import DistinctCopies, Recipe, check_given, check_recipe
+from metav.zoo.plan import GIVEN, HOMOLOGOUS, PlannedModel, assigned_shares, wanted_shares
+from metav.zoo.preparation import prepare_zoo
+from metav.zoo.told_recipes import Recipe
+from metav.zoo.trained_models import FOREIGN_ARCHITECTURE, independent_model, train_plan
 from metav.zoo.training import ZooContext
-from metav.zoo.workers import train_missing
 from metav.zoo.zoo import Zoo, ZooModel
 
 POSITIVES = NEGATIVES = 48
 """Training runs of derived and of independent models in a zoo, where nobody says otherwise."""
 SNAPSHOTS = 2
 """Copies that are kept of each run that is optimised on, beside the finished model, where nobody says otherwise."""
-FOREIGN_ARCHITECTURE = -1
-"""Stands for an architecture that is none of those that the zoo was built with."""
 
 
 class BuildOptions(TypedDict, total=False):
@@ -210,7 +182,7 @@ def _build(
     )
     store = None if cache is None else ZooCache(cache)
     task, context = prepared.context.task, prepared.context
-    models, standing = _trained(prepared.plan, context, store, jobs, progress, suspects)
+    models, standing = train_plan(prepared.plan, context, store, jobs, progress, suspects=suspects)
     models += _given(prepared.given, "suspects" if suspects else "zoo", shares)
     _warn_of_weak(models, context)
     return Zoo(
@@ -224,308 +196,6 @@ def _build(
         standing=standing,
         interface=prepared.interface,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedZoo:
-    """A zoo that is planned and of which nothing is trained yet.
-
-    context: what its models are made from.
-    plan: its models, without their recipes.
-    given: independent models that the user has, each with its metric.
-    owner_metric: of the owner's model.
-    seed, interface: as they were given, checked.
-    """
-
-    context: ZooContext
-    plan: tuple[PlannedModel, ...]
-    given: Sequence[tuple[nn.Module, float]]
-    owner_metric: float
-    seed: int
-    interface: ModelInterface
-
-
-def prepare_zoo(
-    owner: nn.Module,
-    task: Task,
-    *,
-    sizes: tuple[int, int, int],
-    shares: Mapping[str, tuple[float, float, float]] | None = None,
-    suspects: bool = False,
-    is_cached: bool = False,
-    architectures: Sequence[Architecture] | Architecture | None = None,
-    seed: int = 0,
-    jobs: int | None = None,
-    thief_task: Task | None = None,
-    other_task: Task | None = None,
-    families: Sequence[str] | str | None = None,
-    recipe: Recipe | None = None,
-    independent: Sequence[nn.Module] = (),
-    autocast: str | None = None,
-    interface: ModelInterface = PLAIN,
-) -> PreparedZoo:
-    """Return a zoo, checked and planned, before anything is trained; the random state comes back as it was.
-
-    Warns of what makes it weak, on behalf of who called the function that called this one through one more.
-
-    sizes: numbers of derived and of independent training runs, and of snapshots of each.
-    is_cached: whether there will be a cache.
-
-    For the other arguments, and what is raised, see `build_zoo`.
-    """
-    task, seed = checked_arguments(owner, task, jobs), seed_number(seed)
-    if recipe is not None:
-        check_recipe(recipe, jobs)
-    with isolated_rng(0), fixed_arithmetic():
-        context = zoo_context(
-            owner,
-            task,
-            (thief_task, other_task),
-            architectures,
-            suspects,
-            recipe=recipe,
-            autocast=autocast,
-            is_cached=is_cached,
-            interface=interface,
-        )
-        owner_metric = float(task.metric(context.owner))
-        given = check_given(independent, context.owner, task, context.least_useful, interface)
-        unfit = unfit_families(context.owner, task)
-    _warn_of_useless(context, owner_metric)
-    plan = plan_zoo(
-        task,
-        positives=sizes[0],
-        negatives=sizes[1],
-        snapshots=sizes[2],
-        architectures=len(context.architectures),
-        seed=seed,
-        families=[families] if isinstance(families, str) else families,
-        shares=shares,
-        suspects=suspects,
-        unfit=unfit,
-        **_independent_families(task, recipe is not None, suspects),
-    )
-    _warn_of_unfit(unfit if families is None else {})
-    return PreparedZoo(
-        context=context,
-        plan=plan,
-        given=given,
-        owner_metric=owner_metric,
-        seed=seed,
-        interface=interface,
-    )
-
-
-def _trained(
-    plan: Sequence[PlannedModel],
-    context: ZooContext,
-    store: ZooCache | None,
-    jobs: int | None,
-    progress: bool | None,
-    suspects: bool,
-) -> tuple[list[ZooModel], OwnerStanding | None]:
-    """Return all planned models, and where the owner stands; those of another library are fitted, not trained."""
-    fitted = [planned for planned in plan if planned.family == CLASSICAL]
-    plan = [planned for planned in plan if planned.family != CLASSICAL]
-    distinct = DistinctCopies()
-    with progress_bar(total=len(plan), description="zoo", enabled=progress) as bar:
-
-        def train(stage: Sequence[PlannedModel]) -> Mapping[str, TrainedModel]:
-            return _train_stage(stage, context, store, jobs, bar, distinct=distinct)
-
-        result = train_in_stages(plan, context, train, suspects=suspects)
-    models = [entry for planned in result.plan for entry in zoo_models(planned, result.trained[planned.run], context)]
-    return [*models, *(_fitted(planned, context) for planned in fitted)], result.standing
-
-
-def _independent_families(task: Task, told: bool, suspects: bool) -> dict[str, tuple[str, ...]]:
-    """Return the families of the independent models, as `plan_zoo` takes them."""
-    if not suspects:
-        first = (HOMOLOGOUS,) if told else ()
-        leading: tuple[str, ...] = (KINDRED,) if told else (HOMOLOGOUS,)
-        return {"leading": leading, "others": (*first, *ANOTHER_ARCHITECTURE_OR_DATA)}
-    classical = (CLASSICAL,) if takes_classical(task) else ()
-    leading = (KINDRED, OTHER_RECIPE) if told else (OTHER_RECIPE,)
-    return {"leading": leading, "others": (HOMOLOGOUS, *ANOTHER_ARCHITECTURE_OR_DATA, *classical)}
-
-
-for _function in (build_zoo, build_suspects):
-    show_options(_function, _build)
-
-
-def checked_arguments(owner: nn.Module, task: Task, jobs: int | None) -> Task:
-    """Return the task as a `Task`, after a check of all arguments.
-
-    Raises ModelError or InputError for arguments from which no zoo can be built.
-    """
-    if not isinstance(owner, nn.Module):
-        raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
-    job_count(jobs)
-    return as_task(task)
-
-
-def zoo_context(
-    owner: nn.Module,
-    task: Task,
-    tasks: tuple[Task | None, Task | None],
-    architectures: Sequence[Architecture] | Architecture | None,
-    suspects: bool,
-    *,
-    recipe: Recipe | None = None,
-    autocast: str | None = None,
-    is_cached: bool = False,
-    interface: ModelInterface = PLAIN,
-) -> ZooContext:
-    """Return what the models are made from, after checking that owner and architectures fit the task.
-
-    tasks: the thief's task and the task of another source; None for the owner's and for none.
-    suspects: whether the default architectures are those of suspects.
-    recipe: how the owner's model was trained; None where it is not told.
-    autocast: see `BuildOptions`.
-    is_cached: whether there is a cache.
-    interface: how the owner's model is called, and what of its answer counts.
-
-    Warns where a cache cannot be used.
-
-    Raises ModelError or InputError where something does not fit.
-    """
-    clone = task.adapted(copied(owner), interface)
-    task.check_model(clone)
-    check_trainable(clone, task)
-    others = plain_architectures(clone, task, unusual=suspects) if architectures is None else listed(architectures)
-    check_architectures(others, task, interface)
-    others = [
-        adapted_architecture(entry, lambda model: task.adapted(model, interface.suiting(model.forward)))
-        for entry in others
-    ]
-    own = OwnerArchitecture(clone)
-    thief_task, other_task = (
-        None if given is None else as_task(given, name=name)
-        for name, given in zip(("thief_task", "other_task"), tasks, strict=True)
-    )
-    for name, given in (("thief_task", thief_task), ("other_task", other_task)):
-        if given is None:
-            continue
-        if tuple(given.input_shape) != tuple(task.input_shape):
-            raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}")
-        if given.outputs != task.outputs:
-            raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task")
-    if autocast is not None:
-        _check_autocast(autocast, clone, [given for given in (task, thief_task, other_task) if given is not None])
-    baseline, metric = task.baseline, float(task.metric(clone))
-    better = baseline is not None and (metric > baseline if task.higher_is_better else metric < baseline)
-    identities = identities_of(
-        clone,
-        {"task": task, "thief": thief_task or task, "other": other_task},
-        others,
-        recipe,
-        is_cached=is_cached,
-    )
-    identities.warn()
-    return ZooContext(
-        owner=clone,
-        task=task,
-        thief_task=thief_task or task,
-        other_task=other_task,
-        architectures=(own, *others),
-        least_useful=baseline + 0.5 * (metric - baseline) if baseline is not None and better else None,
-        digests=identities.digests,
-        unidentified=identities.unidentified,
-        recipe=recipe,
-        autocast=autocast,
-    )
-
-
-def _check_autocast(autocast: str, owner: nn.Module, tasks: Sequence[Task]) -> None:
-    """Raise InputError where models of these tasks cannot be trained in a precision on the owner's device."""
-    for task in tasks:
-        task.with_autocast(autocast)
-    if device_of(owner).type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise InputError(f"this GPU computes no {autocast}; leave autocast out, for full precision")
-
-
-def train_all(
-    plan: Sequence[Any],
-    context: Any,
-    store: ZooCache | None,
-    jobs: int | None,
-    progress: bool | None,
-    train: Callable[[Any, Any], bytes] | None = None,
-) -> dict[str, TrainedModel]:
-    """Return the trained models by run: from the cache where they are, else trained, in this or other processes.
-
-    plan, context, train: see `train_missing`.
-    store: the cache; None for none.
-
-    Raises ZooError where a model vanishes from the cache meanwhile.
-    """
-    with progress_bar(total=len(plan), description="zoo", enabled=progress) as bar:
-        return _train_stage(plan, context, store, jobs, bar, train=train)
-
-
-def _train_stage(
-    plan: Sequence[Any],
-    context: Any,
-    store: ZooCache | None,
-    jobs: int | None,
-    bar: Any,
-    *,
-    train: Callable[[Any, Any], bytes] | None = None,
-    distinct: DistinctCopies | None = None,
-) -> dict[str, TrainedModel]:
-    """Do what `train_all` does for a part of a zoo, with one progress bar for all parts.
-
-    distinct: is shown the models of the told recipe as soon as each is there; None for none.
-    """
-    trained: dict[str, TrainedModel] = {}
-
-    def keep(planned: Any, found: TrainedModel) -> None:
-        trained[planned.run] = found
-        if distinct is not None and planned.family == KINDRED:
-            distinct(planned.seed, found.states[-1])
-
-    for planned in plan:
-        found = store.load(context.key(planned)) if store is not None and context.is_cached(planned) else None
-        if found is not None:
-            keep(planned, found)
-    missing = {planned.run: planned for planned in plan if planned.run not in trained}
-    skip(bar, len(trained))
-    for run, content in train_missing(missing, context, store, jobs, train):
-        key = context.key(missing[run])
-        found = unpack(content, key) if content is not None else store.load(key) if store is not None else None
-        if found is None:
-            raise ZooError(f"the model {run} vanished from the cache while the zoo was built; build it again")
-        keep(missing[run], found)
-        bar.set_postfix_str(missing[run].family, refresh=False)
-        bar.update()
-    return trained
-
-
-def zoo_models(planned: PlannedModel, trained: TrainedModel, context: ZooContext) -> Iterator[ZooModel]:
-    """Yield the models of one training run, its snapshots first."""
-    for state, fraction, metric in zip(trained.states, trained.fractions, trained.metrics, strict=True):
-        yield ZooModel(
-            model=context.model(planned, state),
-            is_positive=planned.is_positive,
-            family=planned.family,
-            strength=trained.strength,
-            seed=planned.seed,
-            run=planned.run,
-            fraction=fraction,
-            share=planned.share,
-            architecture=planned.architecture,
-            metric=metric,
-            attack=None if planned.attack is None else planned.attack[0],
-        )
-
-
-def _fitted(planned: PlannedModel, context: ZooContext) -> ZooModel:
-    """Return a planned suspect of another library; it is fitted here, in moments, and not cached."""
-    number = int(planned.run.rpartition("/")[2])
-    with isolated_rng(planned.seed), fixed_arithmetic(), single_threaded_libraries():
-        model = classical_suspect(context.task, number, planned.seed)
-        metric = float(context.task.metric(model))
-    return _independent_model(planned, model, metric)
 
 
 def _given(
@@ -548,48 +218,7 @@ def _given(
     if purpose == "zoo":
         names = assigned_shares(drafts, wanted_shares(shares, is_positive=False))
         drafts = [replace(draft, share=name) for draft, name in zip(drafts, names, strict=True)]
-    return [_independent_model(draft, *entry) for draft, entry in zip(drafts, given, strict=True)]
-
-
-def _independent_model(planned: PlannedModel, model: nn.Module, metric: float) -> ZooModel:
-    return ZooModel(
-        model=model.eval(),
-        is_positive=False,
-        family=planned.family,
-        strength=None,
-        seed=planned.seed,
-        run=planned.run,
-        fraction=1.0,
-        share=planned.share,
-        architecture=FOREIGN_ARCHITECTURE,
-        metric=metric,
-    )
-
-
-def _warn_of_useless(context: ZooContext, metric: float) -> None:
-    """Warn, before anything is trained, of an owner's model that does not do the task on these data."""
-    task = context.task
-    if context.least_useful is not None or task.baseline is None:
-        return
-    lower, upper = float(task.lower.min()), float(task.upper.max())
-    names = ", ".join(task.class_names[:5])
-    order = f", and classes in the order of its outputs ({names})" if names else ""
-    warnings.warn(
-        f"the owner's model has {task.metric_name} {metric:.4g} on these data, no better than a constant answer "
-        f"({task.baseline:.4g}); check that inputs are scaled as in its training (here {lower:.4g} to {upper:.4g})"
-        f"{order}",
-        stacklevel=6,
-    )
-
-
-def _warn_of_unfit(unfit: Mapping[str, str]) -> None:
-    """Warn, before anything is trained, of the families that are left out."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in unfit.items():
-        by_reason.setdefault(reason, []).append(name)
-    if by_reason:
-        named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
-        warnings.warn(f"left out, as they do not fit the owner's model: {named}", stacklevel=6)
+    return [independent_model(draft, *entry) for draft, entry in zip(drafts, given, strict=True)]
 
 
 def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
@@ -607,3 +236,7 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
             f"{remedy}",
             stacklevel=5,
         )
+
+
+for _function in (build_zoo, build_suspects):
+    show_options(_function, _build)

@@ -15,12 +15,14 @@ from metav.support.files import PathLike, path_text
 from metav.support.model_interface import ModelInterface
 from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
-from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, BuildOptions, prepare_zoo, train_all
+from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, BuildOptions
 from metav.zoo.cache import ZooCache
 from metav.zoo.folder_format import PLAN_FILE, ZooState, read_plan, write_plan, zoo_state
 from metav.zoo.plan import KINDRED, PlannedModel
+from metav.zoo.preparation import prepare_zoo
 from metav.zoo.stages import recipes_in_advance
 from metav.zoo.told_recipes import MOST_SEED
+from metav.zoo.trained_models import train_all
 from metav.zoo.training import ZooContext
 
 

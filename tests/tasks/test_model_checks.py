@@ -113,7 +113,7 @@ class FailsInTraining(nn.Module):
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_trained(model, message, task, monkeypatch):
-    monkeypatch.setattr("metav.zoo.building._trained", lambda *_: pytest.fail("a model was trained"))
+    monkeypatch.setattr("metav.zoo.building.train_plan", lambda *_, **__: pytest.fail("a model was trained"))
     with pytest.raises(ModelError, match=message):
         metav.build_zoo(model(), task)
 

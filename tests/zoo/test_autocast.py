@@ -18,8 +18,9 @@ from metav.models.running import copied, predict
 from metav.models.training import TrainingOptions
 from metav.obfuscations.registry import OBFUSCATIONS
 from metav.support.randomness import isolated_rng
-from metav.zoo.building import build_zoo, prepare_zoo
+from metav.zoo.building import build_zoo
 from metav.zoo.plan import KINDRED
+from metav.zoo.preparation import prepare_zoo
 
 SMALL = {
     "positives": 3,
@@ -78,7 +79,7 @@ def test_only_the_passes_of_a_training_are_in_bfloat16(monkeypatch):
     owner = small_owner()
     monkeypatch.setattr(Watching, "seen", set())
     # what is looked at before anything is trained is no training
-    monkeypatch.setattr("metav.zoo.building.check_trainable", lambda *_: None)
+    monkeypatch.setattr("metav.zoo.preparation.check_trainable", lambda *_: None)
     build_zoo(owner, small_task(epochs=1), autocast="bfloat16", **SMALL)
     assert Watching.seen == {(True, torch.bfloat16), (False, torch.float32)}
 

@@ -235,7 +235,7 @@ def test_models_that_are_not_independent_are_refused(owner):
 def test_without_a_told_recipe_every_independent_model_has_one_of_its_own(owner, monkeypatch):
     plans = []
     monkeypatch.setattr(
-        "metav.zoo.building.train_in_stages",
+        "metav.zoo.trained_models.train_in_stages",
         lambda *args, **options: plans.append(train_in_stages(*args, **options)) or plans[-1],
     )
     zoo = build_zoo(owner, TASK, positives=28, negatives=24, progress=False)

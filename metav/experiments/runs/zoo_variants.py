@@ -13,10 +13,12 @@ from torch import nn
 from metav.experiments.scenarios.scenario import Scenario
 from metav.support.arithmetic import fixed_arithmetic
 from metav.support.randomness import isolated_rng
-from metav.zoo.building import build_zoo, train_all, zoo_context, zoo_models
+from metav.zoo.building import build_zoo
 from metav.zoo.cache import ZooCache
 from metav.zoo.free_negatives import free_negatives
 from metav.zoo.plan import plan_zoo
+from metav.zoo.preparation import zoo_context
+from metav.zoo.trained_models import train_all, zoo_models
 from metav.zoo.zoo import Zoo
 
 TOLD, UNTOLD, TASKS_OWN = "told", "untold", "task's own"

@@ -26,9 +26,10 @@ from metav.support.arguments import seed_number
 from metav.support.arithmetic import fixed_arithmetic
 from metav.support.randomness import isolated_rng
 from metav.tasks.base import Task
-from metav.zoo.building import checked_arguments, train_all, zoo_context
 from metav.zoo.cache import TrainedModel, ZooCache
 from metav.zoo.classical_suspects import classical_suspect
+from metav.zoo.preparation import checked_arguments, zoo_context
+from metav.zoo.trained_models import train_all
 
 CLASSICAL_KINDS = 4
 """Consecutive models of scikit-learn that are fitted on one party's data: no fewer than its kinds."""
