@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from metav.cli.asking import asking_from, asking_options
+from metav.cli.asking import asking_from, asking_options_without_log
 from metav.cli.output_files import check_target
 from metav.cli.program import ExitCode, json_option, stdout_kept_clean, tell
 from metav.fingerprints.fingerprint import load
@@ -25,8 +25,8 @@ from metav.verdicts.verdict import Decision
 )
 @click.option("--csv", "table", metavar="FILE", help="Also write the results to this CSV file.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes that judge; -1 is one per core.")
-@click.option("--logs", metavar="FOLDER", help="Keep a query log of each suspect here; --log is for one alone.")
-@asking_options
+@click.option("--logs", metavar="FOLDER", help="Keep a query log of each suspect here, and go on from it.")
+@asking_options_without_log
 @click.option("--no-progress", is_flag=True, help="No progress bar (it shows on a terminal only anyway).")
 @json_option
 def scan_command(fingerprint: str, suspects: tuple[str, ...], **options: Any) -> int:
@@ -44,8 +44,6 @@ def scan_command(fingerprint: str, suspects: tuple[str, ...], **options: Any) ->
       metav scan owner.metav answers/ --csv answers.csv
       metav scan owner.metav 'models/*.onnx' services.yaml --workers 2 --logs logs
     """
-    if options["log"] is not None:
-        raise click.UsageError("--log is of one suspect; --logs FOLDER keeps a log of each")
     if options["table"] is not None:
         check_target(Path(options["table"]), overwrite=True)
     fp = load(fingerprint)

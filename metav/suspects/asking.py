@@ -82,12 +82,15 @@ def is_service(suspect: Suspect) -> bool:
 def settled(options: AskingOptions, suspect: Suspect) -> AskingOptions:
     """Return options with what the kind of suspect decides filled in.
 
-    Raises InputError for options that a suspect which is not asked cannot have.
+    Raises InputError for options that a suspect which is not asked cannot have, and for queries that are to be kept in
+    no log: only here is it known, as who asks several suspects names a log for each.
     """
     if not isinstance(suspect, AskedSuspect):
         raise InputError(
             f"{suspect.description} are there already and are not asked; leave out log, budget, rate and the like"
         )
+    if options.keep_queries and options.log is None:
+        raise InputError("keep_queries stores queries in the log; pass log as well")
     service = is_service(suspect)
     attempts = (SERVICE_ATTEMPTS if service else 1) if options.attempts is None else options.attempts
     shuffle = (service or options.decoys > 0) if options.shuffle is None else options.shuffle

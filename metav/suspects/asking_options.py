@@ -74,8 +74,6 @@ class AskingOptions:
             raise InputError("decoys stand out in a fixed order; leave shuffle out, or pass no decoys")
         if self.money is not None and not self.price:
             raise InputError("money limits nothing without the price of a query; pass price as well")
-        if self.keep_queries and self.log is None:
-            raise InputError("keep_queries stores queries in the log; pass log as well")
 
     @property
     def is_plain(self) -> bool:

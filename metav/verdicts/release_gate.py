@@ -174,6 +174,8 @@ def check_release(
     chosen = replace(AskingOptions() if asking is None else asking, **of_asking)
     if chosen.log is not None and against and logs is None:
         raise InputError("one log is of one fingerprint's queries; pass logs, a folder, for a log of each")
+    if chosen.keep_queries and chosen.log is None and logs is None:
+        raise InputError("keep_queries stores queries in the logs; pass logs, a folder, as well")
     own = open_suspect(release, **of_suspect)
     cases = [_Case(*_named(fp), own, is_owner=True), *(_other(entry, own) for entry in against)]
     _check_distinct(cases)

@@ -120,6 +120,8 @@ def scan(
     options = AskingOptions(progress=False) if asking is None else replace(asking, progress=False)
     if options.log is not None:
         raise InputError("one log is of one suspect; pass logs, a folder, for a log of each")
+    if options.keep_queries and logs is None:
+        raise InputError("keep_queries stores queries in the logs; pass logs, a folder, as well")
     if logs is not None:
         Path(path_text(logs)).mkdir(parents=True, exist_ok=True)
     with ScanStore(store, fingerprint.commitment) as kept:

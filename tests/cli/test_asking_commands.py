@@ -308,6 +308,15 @@ def test_a_scan_ends_with_1_where_any_matches_3_where_any_is_open_else_0(workpla
     assert call("scan", "owner.metav", "answers", "--log", "run.db").exit_code == 4
 
 
+def test_a_scan_keeps_logs_with_queries_where_a_folder_is_given(workplace):
+    refused = call("scan", "owner.metav", "asking_clients:honest", "--keep-queries")
+    assert (refused.exit_code, "pass logs, a folder" in refused.stderr) == (2, True)
+    done = call("scan", "owner.metav", "asking_clients:honest", "--keep-queries", "--logs", "logs")
+    assert done.exit_code == 0, done.stderr
+    (log,) = Path("logs").iterdir()
+    assert FP.queries[0].tobytes() in log.read_bytes()
+
+
 # fingerprint ---------------------------------------------------------------------------------------------------------
 
 

@@ -118,7 +118,6 @@ def test_options_are_one_value_whose_fields_can_be_given_alone(tmp_path):
         ({"decoys": 3}, "decoys come in pairs .* even number"),
         ({"decoys": 2, "shuffle": False}, "decoys stand out in a fixed order"),
         ({"money": 1.0}, "without the price"),
-        ({"keep_queries": True}, "pass log as well"),
         ({"rate": 0.0}, "rate must be a number above 0"),
         ({"budget": 0}, "budget must be a whole number from 1"),
         ({"price": float("nan")}, "price must be a number from 0"),
@@ -128,6 +127,13 @@ def test_options_are_one_value_whose_fields_can_be_given_alone(tmp_path):
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         AskingOptions(**options)
+
+
+def test_queries_that_are_to_be_kept_in_no_log_are_refused_before_anything_is_asked():
+    calls = []
+    with pytest.raises(InputError, match="pass log as well"):
+        metav.verify(FP, function(calls=calls), accepts="numpy", keep_queries=True)
+    assert calls == []
 
 
 def test_recorded_answers_are_not_asked(tmp_path):

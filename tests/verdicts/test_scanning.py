@@ -21,6 +21,7 @@ import metav
 from metav.errors import InputError
 from metav.statistics.corrections import holm
 from metav.suspects.asking_options import AskingOptions
+from metav.suspects.callables import CallableSuspect
 from metav.suspects.log_rows import read_log
 from metav.verdicts.scan_store import write_table
 from metav.verdicts.suspect_lists import SuspectEntry, SuspectList, read_suspects
@@ -128,6 +129,26 @@ def test_suspects_that_run_get_a_log_each(tmp_path):
     assert len(heads) == 3
     with pytest.raises(InputError, match="one log is of one suspect"):
         metav.scan(FP, entries, store=tmp_path / "scan.db", asking=AskingOptions(log=tmp_path / "run.db"))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_logs_of_a_scan_hold_queries_only_where_that_is_asked_for(tmp_path, keep):
+    entries = SuspectList(entries=tuple(SuspectEntry(name=f"m{number}", source=str(number)) for number in range(2)))
+    asking = AskingOptions(keep_queries=keep)
+    opened = []
+
+    def opener(entry):
+        opened.append(entry.name)
+        return CallableSuspect(lambda queries: answers(matrix(int(entry.source)), queries), accepts="numpy")
+
+    if keep:
+        with pytest.raises(InputError, match="pass logs, a folder, as well"):
+            metav.scan(FP, entries, store=tmp_path / "none.db", asking=asking, opener=opener)
+        assert opened == []
+    metav.scan(FP, entries, store=tmp_path / "scan.db", logs=tmp_path / "logs", asking=asking, opener=opener)
+    contents = [path.read_bytes() for path in (tmp_path / "logs").iterdir()]
+    assert len(contents) == 2
+    assert all((row.tobytes() in content) is keep for content in contents for row in FP.queries[:5])
 
 
 # Lists ---------------------------------------------------------------------------------------------------------------
