@@ -85,6 +85,16 @@ def test_workers_change_nothing(folder, tmp_path):
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
 
 
+def test_relative_names_are_of_the_folder_of_the_scan_though_workers_outlive_it(tmp_path, monkeypatch):
+    for place, derived in (("first", True), ("second", False)):
+        (tmp_path / place / "answers").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / place)
+        for number in range(2):
+            np.save(f"answers/s{number}.npy", answers(weights(derived=derived, seed=720 + number), FP.queries))
+        found = metav.scan(FP, ["answers"], store="scan.db", workers=2)
+        assert [row["decision"] for row in found.rows] == ["MATCH" if derived else "NO_MATCH"] * 2
+
+
 def test_a_scan_goes_on_and_asks_anew_whose_file_has_changed(folder, tmp_path):
     opened = []
 
