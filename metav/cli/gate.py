@@ -71,10 +71,8 @@ def gate_command(fingerprint: str, suspect: str, options: dict[str, Any], **rest
     )
     if junit is not None:
         check_target(Path(junit), overwrite=True)
-    # the file is named anew for each fingerprint
-    log = None if logs is None else str(Path(logs) / "queries.db")
     progress = False if rest["no_progress"] else None
-    asking = asking_from({**rest, "log": log, "progress": progress, "timeout": given.timeout})
+    asking = asking_from({**rest, "progress": progress, "timeout": given.timeout})
     with stdout_kept_clean():
         try:
             gate = _checked(fingerprint, given, rest["against"], asking, logs)

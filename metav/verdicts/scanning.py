@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -174,12 +175,20 @@ def _judged(
     path = None if isinstance(fp, Fingerprint) else os.path.abspath(os.fspath(fp))
     given = fingerprint if path is None else path
     run = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=4 * workers)
-    yield from run(delayed(judge_in_worker)(given, fingerprint.commitment, job, opener) for job in jobs)
+    here = os.getcwd()
+    yield from run(delayed(judge_in_worker)(given, fingerprint.commitment, job, opener, here) for job in jobs)
 
 
-def judge_in_worker(given: Any, commitment: str, job: _Job, opener: Opener) -> tuple[SuspectEntry, Verdict, float]:
-    """Judge in a worker process, which reads the fingerprint once."""
-    return judge_entry(given if isinstance(given, Fingerprint) else _loaded(given, commitment), job, opener)
+def judge_in_worker(
+    given: Any, commitment: str, job: _Job, opener: Opener, folder: str
+) -> tuple[SuspectEntry, Verdict, float]:
+    """Judge in a worker process, which reads the fingerprint once.
+
+    folder: the current one of the scan, for relative names; a worker may have been started in another.
+    """
+    fp = given if isinstance(given, Fingerprint) else _loaded(given, commitment)
+    with chdir(folder):
+        return judge_entry(fp, job, opener)
 
 
 @lru_cache(maxsize=1)

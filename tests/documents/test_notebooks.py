@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -161,6 +164,63 @@ def test_it_goes_from_the_import_to_a_verdict_with_card_and_plot_in_eight_lines(
     kinds = [set(output.get("data", {})) for output in cell.outputs]
     assert any("image/png" in kind for kind in kinds)
     assert any("text/html" in kind for kind in kinds)
+
+
+PIPELINE = NOTEBOOKS / "06_release_pipeline.ipynb"
+
+
+@pytest.mark.slow
+def test_the_notebook_of_a_release_pipeline_runs_at_smoke_scale(tmp_path, monkeypatch):
+    for library in ("lightning", "mlflow", "onnxruntime", "onnxscript"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    for variable, value in {
+        "METAV_NOTEBOOK_SCALE": "smoke",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # the command `metav` of this interpreter
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }.items():
+        monkeypatch.setenv(variable, value)
+    notebook = read(PIPELINE)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    check_release_story(notebook)
+    # the fingerprint stays where the training put it
+    assert [path.parent for path in tmp_path.rglob("*.metav")] == [tmp_path]
+    (failure,) = ElementTree.parse(tmp_path / "gate.xml").iter("failure")
+    assert failure.get("type") == "NO_MATCH"
+
+
+def test_its_committed_outputs_pass_the_release_and_stop_the_wrong_file():
+    notebook = read(PIPELINE)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert pictures(notebook) == 1
+    widest = max(len(line) for cell in cells for line in cell.source.splitlines())
+    assert widest <= 110, "a page cuts them off"
+    check_release_story(notebook)
+
+
+def check_release_story(notebook: Any) -> None:
+    """Check what the notebook tells: who passes the gate, by which exit code, and what the tracker holds."""
+    told = printed(notebook)
+    gates = r"^gate (\w+): ONNX model (\S+)\s(?:.*\s)*?exit code (\d)"
+    assert re.findall(gates, told, flags=re.MULTILINE) == [
+        ("passed", "release.onnx", "0"),
+        ("failed", "wrong.onnx", "1"),
+    ]
+    (commitment,) = re.findall(r"^metav\.commitment +([0-9a-f]{64})$", told, flags=re.MULTILINE)
+    pages = [
+        output.data["text/html"]
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if "data" in output and "text/html" in output.data
+    ]
+    assert any(commitment in page and "What the tracker holds" in page for page in pages)
+    assert re.search(r"^metav/owner_matches +1\.000$", told, flags=re.MULTILINE)
+    assert "0 of them are a fingerprint\n0 of them hold a query\n" in told
+    assert "<testsuites>" in told
 
 
 def pictures(notebook: Any) -> int:

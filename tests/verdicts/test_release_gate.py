@@ -99,6 +99,15 @@ def test_each_fingerprint_has_a_log_of_its_own_that_is_gone_on_from(tmp_path):
     assert [check.verdict.score for check in again.checks] == [check.verdict.score for check in first.checks]
 
 
+def test_the_logs_of_a_gate_hold_queries_where_that_is_asked_for(tmp_path):
+    release = metav.suspects.CallableSuspect(model(OWNER_SEED), accepts="numpy")
+    with pytest.raises(metav.InputError, match="pass logs, a folder, as well"):
+        metav.check_release(OWN, release, against=[OTHER], keep_queries=True)
+    metav.check_release(OWN, release, against=[OTHER], keep_queries=True, logs=tmp_path / "logs")
+    kept = [path.read_bytes() for path in (tmp_path / "logs").iterdir()]
+    assert [OWN.queries[0].tobytes() in content for content in kept] == [True, True]
+
+
 def test_the_result_is_frozen_plain_and_no_truth_value():
     gate = metav.check_release(OWN, model(OWNER_SEED), against=[OTHER])
     found = json.loads(gate.to_json())

@@ -21,6 +21,7 @@ import metav
 from metav.errors import InputError
 from metav.statistics.corrections import holm
 from metav.suspects.asking_options import AskingOptions
+from metav.suspects.callables import CallableSuspect
 from metav.suspects.log_rows import read_log
 from metav.verdicts.scan_store import write_table
 from metav.verdicts.suspect_lists import SuspectEntry, SuspectList, read_suspects
@@ -84,6 +85,16 @@ def test_workers_change_nothing(folder, tmp_path):
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
 
 
+def test_relative_names_are_of_the_folder_of_the_scan_though_workers_outlive_it(tmp_path, monkeypatch):
+    for place, derived in (("first", True), ("second", False)):
+        (tmp_path / place / "answers").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / place)
+        for number in range(2):
+            np.save(f"answers/s{number}.npy", answers(weights(derived=derived, seed=720 + number), FP.queries))
+        found = metav.scan(FP, ["answers"], store="scan.db", workers=2)
+        assert [row["decision"] for row in found.rows] == ["MATCH" if derived else "NO_MATCH"] * 2
+
+
 def test_a_scan_goes_on_and_asks_anew_whose_file_has_changed(folder, tmp_path):
     opened = []
 
@@ -130,6 +141,26 @@ def test_suspects_that_run_get_a_log_each(tmp_path):
         metav.scan(FP, entries, store=tmp_path / "scan.db", asking=AskingOptions(log=tmp_path / "run.db"))
     with pytest.raises(InputError, match="there is none; pass logs, a folder"):
         metav.scan(FP, entries, store=tmp_path / "scan.db", asking=AskingOptions(keep_queries=True))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_logs_of_a_scan_hold_queries_only_where_that_is_asked_for(tmp_path, keep):
+    entries = SuspectList(entries=tuple(SuspectEntry(name=f"m{number}", source=str(number)) for number in range(2)))
+    asking = AskingOptions(keep_queries=keep)
+    opened = []
+
+    def opener(entry):
+        opened.append(entry.name)
+        return CallableSuspect(lambda queries: answers(matrix(int(entry.source)), queries), accepts="numpy")
+
+    if keep:
+        with pytest.raises(InputError, match="pass logs, a folder, as well"):
+            metav.scan(FP, entries, store=tmp_path / "none.db", asking=asking, opener=opener)
+        assert opened == []
+    metav.scan(FP, entries, store=tmp_path / "scan.db", logs=tmp_path / "logs", asking=asking, opener=opener)
+    contents = [path.read_bytes() for path in (tmp_path / "logs").iterdir()]
+    assert len(contents) == 2
+    assert all((row.tobytes() in content) is keep for content in contents for row in FP.queries[:5])
 
 
 # Lists ---------------------------------------------------------------------------------------------------------------

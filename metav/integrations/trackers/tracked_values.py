@@ -54,7 +54,7 @@ def tracked_values(fingerprint: Fingerprint) -> TrackedValues:
         "metav.commitment": fingerprint.commitment,
         "metav.task": fingerprint.task.name,
         "metav.view": fingerprint.task.view,
-        "metav.verifier": " + ".join(fingerprint.meta_verifier.kinds),
+        "metav.verifier": fingerprint.meta_verifier.summary,
         "metav.metric": fingerprint.task.metric_name,
         "metav.version": str(fingerprint.versions.get("metav", "")),
     }
