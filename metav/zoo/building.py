@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
@@ -25,6 +24,7 @@ from metav.support.progress import progress_bar, skip
 from metav.support.randomness import isolated_rng
 from metav.support.signatures import show_options
 from metav.support.torch_state import in_standard_torch_state
+from metav.support.user_warnings import warn_user
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_trainable
 from metav.tasks.user_tasks import as_task
@@ -266,7 +266,7 @@ def prepare_zoo(
 ) -> PreparedZoo:
     """Return a zoo, checked and planned, before anything is trained; the random state comes back as it was.
 
-    Warns of what makes it weak, on behalf of who called the function that called this one through one more.
+    Warns of what makes it weak.
 
     sizes: numbers of derived and of independent training runs, and of snapshots of each.
     is_cached: whether there will be a cache.
@@ -574,11 +574,10 @@ def _warn_of_useless(context: ZooContext, metric: float) -> None:
     lower, upper = float(task.lower.min()), float(task.upper.max())
     names = ", ".join(task.class_names[:5])
     order = f", and classes in the order of its outputs ({names})" if names else ""
-    warnings.warn(
+    warn_user(
         f"the owner's model has {task.metric_name} {metric:.4g} on these data, no better than a constant answer "
         f"({task.baseline:.4g}); check that inputs are scaled as in its training (here {lower:.4g} to {upper:.4g})"
-        f"{order}",
-        stacklevel=6,
+        f"{order}"
     )
 
 
@@ -589,7 +588,7 @@ def _warn_of_unfit(unfit: Mapping[str, str]) -> None:
         by_reason.setdefault(reason, []).append(name)
     if by_reason:
         named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
-        warnings.warn(f"left out, as they do not fit the owner's model: {named}", stacklevel=6)
+        warn_user(f"left out, as they do not fit the owner's model: {named}")
 
 
 def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
@@ -601,9 +600,8 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
         remedy = "or a recipe=, so that they are trained as the owner was"
         if context.recipe is not None:
             remedy = "so that there are others beside those of the recipe= that are as good"
-        warnings.warn(
+        warn_user(
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
             f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs or another learning_rate, "
-            f"{remedy}",
-            stacklevel=5,
+            f"{remedy}"
         )
