@@ -5,39 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError
-from metav.fingerprinting import fingerprint
+from metav.fingerprinting import check_request, fingerprint
 from metav.fingerprints.fingerprint import Fingerprint
 from metav.integrations.alone import RecipeAlone, recipe_runs
 from metav.integrations.shipped_weights import shipped
 from metav.integrations.trackers.registry import log_fingerprint, open_tracker
-from metav.models.architectures import Architecture
-from metav.models.running import copied
 from metav.optimization.options import OptimizationOptions
 from metav.support.files import PathLike, path_text
-from metav.support.model_answers import OutputChoice
-from metav.support.model_interface import ModelInterface
-from metav.support.randomness import isolated_rng
+from metav.support.torch_state import in_standard_torch_state
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
-from metav.zoo.building import build_zoo
-from metav.zoo.told_recipes import Recipe, check_recipe
+from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, ZooOptions, build_zoo
+from metav.zoo.told_recipes import Recipe
 
 Weights = Mapping[str, Tensor]
 AGAIN = "again"
 """Stands for the recipe that repeats a training under other seeds."""
 
 
-class FingerprintOptions(TypedDict, total=False):
+class FingerprintOptions(ZooOptions, total=False):
     """How the fingerprint is made, the same for all integrations; what is left out has the default of metav.
 
-    positives, negatives, families, architectures, independent, thief_task, other_task, output, input, constants: as for
-        `metav.build_zoo`.
+    positives, negatives, and what is not named here: as for `metav.build_zoo`.
     queries, target_fpr, options: as for `metav.fingerprint`.
     seed: of every random choice.
     cache: a folder that keeps trained surrogates. A run that was killed continues from it, and jobs on other machines
@@ -48,25 +43,15 @@ class FingerprintOptions(TypedDict, total=False):
 
     positives: int
     negatives: int
-    families: Sequence[str] | str | None
-    architectures: Sequence[Architecture] | Architecture | None
-    independent: Sequence[nn.Module]
-    thief_task: Task | None
-    other_task: Task | None
-    output: OutputChoice | None
-    input: str | None
-    constants: Mapping[str, Any] | None
     queries: int | None
     target_fpr: float
     options: OptimizationOptions | None
-    seed: int
-    cache: PathLike | None
-    jobs: int | None
-    progress: bool | None
 
 
-_OF_FINGERPRINT = ("queries", "target_fpr", "options", "seed", "progress")
-_OF_ZOO = tuple(name for name in FingerprintOptions.__annotations__ if name not in _OF_FINGERPRINT[:3])
+OF_OPTIMIZATION = ("queries", "target_fpr", "options")
+"""Options that `metav.fingerprint` alone takes."""
+OF_BOTH = ("seed", "progress")
+"""Options that `metav.fingerprint` takes even where the zoo is there; all but those of the optimisation build it."""
 
 
 class Release:
@@ -125,25 +110,27 @@ class Release:
         """Return whether a fingerprint is wanted after an epoch, the first of which is 1."""
         return self.is_wanted and self.every is not None and epoch % self.every == 0
 
+    @in_standard_torch_state
     def check(self, model: nn.Module | None, recipe: Recipe | None) -> None:
         """Find before the training what would fail after it.
 
         model: before its training; None where it is not there yet.
 
-        Raises InputError or ModelError.
+        Raises what `make` does.
         """
         folder = self.path.parent
         if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError(f"{self.path} cannot be written; name a file in a folder that is there and may be changed")
-        if recipe is not None:
-            check_recipe(recipe, self.options.get("jobs"))
-        if model is not None:
-            constants = self.options.get("constants") or {}
-            how = ModelInterface(
-                output=self.options.get("output"), input=self.options.get("input"), constants=constants
-            )
-            with isolated_rng(0):
-                self.task.check_model(self.task.adapted(copied(shipped(model, part=self.part)), how))
+        given: Any = self.options
+        building: Any = {"recipe": recipe}
+        building |= {name: given[name] for name in ZooOptions.__annotations__ if name in given}
+        check_request(
+            self.task,
+            owner=None if model is None else shipped(model, part=self.part),
+            sizes=(given.get("positives", POSITIVES), given.get("negatives", NEGATIVES), SNAPSHOTS),
+            building=building,
+            **{name: given[name] for name in OF_OPTIMIZATION if name in given},
+        )
 
     def make(
         self, model: nn.Module, recipe: Recipe | None, *, weights: Weights | None = None, epoch: int | None = None
@@ -158,8 +145,8 @@ class Release:
         """
         owner = shipped(model, weights, part=self.part)
         given: Any = self.options
-        building = {name: given[name] for name in _OF_ZOO if name in given}
-        rest = {name: given[name] for name in _OF_FINGERPRINT if name in given}
+        building = {name: value for name, value in given.items() if name not in OF_OPTIMIZATION}
+        rest = {name: given[name] for name in (*OF_OPTIMIZATION, *OF_BOTH) if name in given}
         if torch.distributed.is_available() and torch.distributed.is_initialized() and given.get("jobs") in (None, 1):
             building["jobs"] = 2  # see RecipeAlone: not in this process
         alone = None if recipe is None else RecipeAlone(recipe)

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack
 
-import torch
 from torch import nn
 
-from metav.errors import InputError, ModelError, ZooError
+from metav.errors import ModelError, ZooError
 from metav.models.adapters import adapted_architecture
 from metav.models.architectures import Architecture, OwnerArchitecture
-from metav.models.running import copied, device_of
+from metav.models.running import copied
 from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import seed_number
 from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
@@ -29,20 +28,18 @@ from metav.tasks.base import Task
 from metav.tasks.model_checks import check_trainable
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, listed, plain_architectures
+from metav.zoo.arguments import check_autocast, checked_sources, planned_zoo
 from metav.zoo.cache import TrainedModel, ZooCache, unpack
-from metav.zoo.classical_suspects import classical_suspect, takes_classical
+from metav.zoo.classical_suspects import classical_suspect
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
 from metav.zoo.identities import identities_of
 from metav.zoo.plan import (
-    ANOTHER_ARCHITECTURE_OR_DATA,
     CLASSICAL,
     GIVEN,
     HOMOLOGOUS,
     KINDRED,
-    OTHER_RECIPE,
     PlannedModel,
     assigned_shares,
-    plan_zoo,
     wanted_shares,
 )
 from metav.zoo.stages import train_in_stages
@@ -60,7 +57,25 @@ FOREIGN_ARCHITECTURE = -1
 """Stands for an architecture that is none of those that the zoo was built with."""
 
 
-class BuildOptions(TypedDict, total=False):
+class ZooOptions(TypedDict, total=False):
+    """Options of whatever builds a zoo, but for the recipe; see `BuildOptions`."""
+
+    architectures: Sequence[Architecture] | Architecture | None
+    seed: int
+    cache: PathLike | None
+    jobs: int | None
+    thief_task: Task | None
+    other_task: Task | None
+    families: Sequence[str] | str | None
+    independent: Sequence[nn.Module]
+    autocast: str | None
+    output: OutputChoice | None
+    input: str | None
+    constants: Mapping[str, Any] | None
+    progress: bool | None
+
+
+class BuildOptions(ZooOptions, total=False):
     """Options that `build_zoo` and `build_suspects` share.
 
     architectures: callables that return fresh models, besides the owner's own class, or a single one; None: two plain
@@ -89,20 +104,7 @@ class BuildOptions(TypedDict, total=False):
     progress: None shows a bar on a terminal, False never, True always.
     """
 
-    architectures: Sequence[Architecture] | Architecture | None
-    seed: int
-    cache: PathLike | None
-    jobs: int | None
-    thief_task: Task | None
-    other_task: Task | None
-    families: Sequence[str] | str | None
     recipe: Recipe | None
-    independent: Sequence[nn.Module]
-    autocast: str | None
-    output: OutputChoice | None
-    input: str | None
-    constants: Mapping[str, Any] | None
-    progress: bool | None
 
 
 def build_zoo(
@@ -292,18 +294,16 @@ def prepare_zoo(
         given = check_given(independent, context.owner, task, context.least_useful, interface)
         unfit = unfit_families(context.owner, task)
     _warn_of_useless(context, owner_metric)
-    plan = plan_zoo(
+    plan = planned_zoo(
         task,
-        positives=sizes[0],
-        negatives=sizes[1],
-        snapshots=sizes[2],
+        sizes,
         architectures=len(context.architectures),
         seed=seed,
-        families=[families] if isinstance(families, str) else families,
+        families=families,
         shares=shares,
         suspects=suspects,
+        is_told=recipe is not None,
         unfit=unfit,
-        **_independent_families(task, recipe is not None, suspects),
     )
     _warn_of_unfit(unfit if families is None else {})
     return PreparedZoo(
@@ -336,17 +336,6 @@ def _trained(
         result = train_in_stages(plan, context, train, suspects=suspects)
     models = [entry for planned in result.plan for entry in zoo_models(planned, result.trained[planned.run], context)]
     return [*models, *(_fitted(planned, context) for planned in fitted)], result.standing
-
-
-def _independent_families(task: Task, told: bool, suspects: bool) -> dict[str, tuple[str, ...]]:
-    """Return the families of the independent models, as `plan_zoo` takes them."""
-    if not suspects:
-        first = (HOMOLOGOUS,) if told else ()
-        leading: tuple[str, ...] = (KINDRED,) if told else (HOMOLOGOUS,)
-        return {"leading": leading, "others": (*first, *ANOTHER_ARCHITECTURE_OR_DATA)}
-    classical = (CLASSICAL,) if takes_classical(task) else ()
-    leading = (KINDRED, OTHER_RECIPE) if told else (OTHER_RECIPE,)
-    return {"leading": leading, "others": (HOMOLOGOUS, *ANOTHER_ARCHITECTURE_OR_DATA, *classical)}
 
 
 for _function in (build_zoo, build_suspects):
@@ -399,19 +388,8 @@ def zoo_context(
         for entry in others
     ]
     own = OwnerArchitecture(clone)
-    thief_task, other_task = (
-        None if given is None else as_task(given, name=name)
-        for name, given in zip(("thief_task", "other_task"), tasks, strict=True)
-    )
-    for name, given in (("thief_task", thief_task), ("other_task", other_task)):
-        if given is None:
-            continue
-        if tuple(given.input_shape) != tuple(task.input_shape):
-            raise InputError(f"{name} has inputs of shape {given.input_shape}, expected the task's {task.input_shape}")
-        if given.outputs != task.outputs:
-            raise InputError(f"{name} has {given.outputs} outputs, expected {task.outputs} like the task")
-    if autocast is not None:
-        _check_autocast(autocast, clone, [given for given in (task, thief_task, other_task) if given is not None])
+    thief_task, other_task = checked_sources(task, tasks)
+    check_autocast(autocast, clone, (task, thief_task, other_task))
     baseline, metric = task.baseline, float(task.metric(clone))
     better = baseline is not None and (metric > baseline if task.higher_is_better else metric < baseline)
     identities = identities_of(
@@ -434,14 +412,6 @@ def zoo_context(
         recipe=recipe,
         autocast=autocast,
     )
-
-
-def _check_autocast(autocast: str, owner: nn.Module, tasks: Sequence[Task]) -> None:
-    """Raise InputError where models of these tasks cannot be trained in a precision on the owner's device."""
-    for task in tasks:
-        task.with_autocast(autocast)
-    if device_of(owner).type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise InputError(f"this GPU computes no {autocast}; leave autocast out, for full precision")
 
 
 def train_all(

@@ -267,6 +267,8 @@ def test_no_fingerprint_of_a_trial_run_or_inside_a_recipe(tmp_path):
         ({"part": "body"}, "part='body' is no submodule of Module; expected one of net"),
         ({"weights": "last"}, "weights must be 'final', 'best' or a function"),
         ({"recipe": "once"}, "recipe must be a function, 'again' or None"),
+        ({"independent": [nn.Linear(FEATURES + 1, CLASSES)]}, r"independent\[0\] does not fit the task"),
+        ({"families": "distill_other", "architectures": []}, "distill_other needs another architecture"),
     ],
 )
 def test_what_would_fail_afterwards_fails_before_the_training(tmp_path, options, message):
@@ -276,7 +278,7 @@ def test_what_would_fail_afterwards_fails_before_the_training(tmp_path, options,
         def on_train_start(self, trainer, pl_module):
             trained.append(True)
 
-    with pytest.raises(metav.InputError, match=message):
+    with pytest.raises(metav.MetavError, match=message):
         fit([FingerprintCallback(tmp_path / "o.metav", task(), **{**TINY, **options}), Watch()])
     assert not trained
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,10 +127,22 @@ def test_a_loop_that_fails_ships_nothing(tmp_path):
         ("o.metav", {"epochs": 3}, "epochs is no option of a fingerprint"),
         ("o.metav", {"recipe": nn.Linear(2, 2)}, "recipe must be a callable"),
         ("o.metav", {"trackers": ["nothing"]}, "'nothing' is no tracker"),
+        ("o.metav", {"target_fpr": 2.0}, "target_fpr must be a number in"),
+        ("o.metav", {"positives": 0}, "positives must be a whole number from 1, got 0"),
+        ("o.metav", {"families": ["nonsense"]}, "families must name at least one of"),
+        ("o.metav", {"queries": 500_000}, "queries must be at most"),
+        ("o.metav", {"queries": 1000}, "the task has 160; ask for queries="),
+        ("o.metav", {"seed": -1}, "seed must be from 0"),
+        ("o.metav", {"jobs": 0}, "jobs must be a whole number from 1"),
+        ("o.metav", {"cache": Path(__file__)}, "cannot be written to"),
+        ("o.metav", {"options": {"steps": 4}}, "options must be metav.OptimizationOptions or None, got dict"),
+        ("o.metav", {"autocast": "float12"}, "autocast must be"),
+        ("o.metav", {"architectures": [Network()]}, r"architectures\[0\] is a model"),
+        ("o.metav", {"other_task": metav.Classification(torch.zeros(9, 2), torch.arange(9) % 3)}, "other_task has in"),
     ],
 )
 def test_what_would_fail_afterwards_fails_before_the_loop(tmp_path, path, options, message):
-    with pytest.raises(metav.InputError, match=message), fingerprinting(tmp_path / path, task(), **options):
+    with pytest.raises(metav.MetavError, match=message), fingerprinting(tmp_path / path, task(), **options):
         raise AssertionError("the loop has begun")
 
 
