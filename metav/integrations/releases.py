@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,17 @@ OF_OPTIMIZATION = ("queries", "target_fpr", "options")
 """Options that `metav.fingerprint` alone takes."""
 OF_BOTH = ("seed", "progress")
 """Options that `metav.fingerprint` takes even where the zoo is there; all but those of the optimisation build it."""
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """A recipe that knows the epochs of its training."""
+
+    def __call__(self, seed: int, /) -> nn.Module:
+        """Return the trained model of a seed."""
+
+    def until(self, epoch: int, /) -> Recipe:
+        """Return the recipe of a training that ends after an epoch, the first of which is 1."""
 
 
 class Release:
@@ -135,15 +146,26 @@ class Release:
     def make(
         self, model: nn.Module, recipe: Recipe | None, *, weights: Weights | None = None, epoch: int | None = None
     ) -> Fingerprint:
-        """Make the fingerprint of a model, save it, tell the trackers and return it; the model is untouched.
+        """Make the fingerprint of what a model ships, save it, tell the trackers and return it.
 
-        recipe: from a seed to a model trained like it; None where recipes are to be drawn.
+        model: as it is in the training, which it leaves untouched.
+        recipe: from a seed to a model trained like it; None where recipes are to be drawn. One that is `Repeatable` is
+            asked for a training that ends after the epoch.
         weights: that ship instead of the model's own.
         epoch: after which it is made; None at the end.
 
         Raises what `metav.fingerprint` does.
         """
-        owner = shipped(model, weights, part=self.part)
+        if epoch is not None and isinstance(recipe, Repeatable):
+            recipe = recipe.until(epoch)
+        return self.make_of(shipped(model, weights, part=self.part), recipe, epoch=epoch)
+
+    def make_of(self, owner: nn.Module, recipe: Recipe | None, *, epoch: int | None = None) -> Fingerprint:
+        """Make the fingerprint of what ships.
+
+        owner: see `shipped`.
+        recipe, epoch: see `make`.
+        """
         given: Any = self.options
         building = {name: value for name, value in given.items() if name not in OF_OPTIMIZATION}
         rest = {name: given[name] for name in (*OF_OPTIMIZATION, *OF_BOTH) if name in given}
@@ -164,6 +186,22 @@ class Release:
     def path_of(self, epoch: int) -> Path:
         """Return the file of the fingerprint after an epoch."""
         return self.path.with_name(f"{self.path.stem}-epoch{epoch}{self.path.suffix}")
+
+
+class Releasing:
+    """What users see of a release: a part of all callbacks and contexts."""
+
+    _release: Release
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint of what ships; None before it is made, in a recipe, and in all processes but the first."""
+        return self._release.fingerprint
+
+    @property
+    def fingerprints(self) -> dict[int, Fingerprint]:
+        """Those made after epochs, by epoch."""
+        return dict(self._release.fingerprints)
 
 
 def check_recipe_choice(recipe: object) -> None:

@@ -77,6 +77,25 @@ def test_the_last_model_that_ships_counts_as_it_was_then(tmp_path):
     assert release.fingerprint.commitment == fingerprint_of(kept).commitment
 
 
+def test_a_recipe_that_can_end_after_an_epoch_is_asked_to(tmp_path):
+    class ByHand:
+        def __init__(self, epochs):
+            self.epochs = epochs
+
+        def __call__(self, seed):
+            return by_hand(seed, self.epochs)
+
+        def until(self, epoch):
+            return ByHand(epoch)
+
+    recipe, model = ByHand(3), Network()
+    with quiet(), fingerprinting(tmp_path / "o.metav", task(), every=1, **TINY) as release:
+        for epoch in train(model, 1):
+            release.epoch(epoch, model, recipe)
+        release.ship(model)
+    assert release.fingerprints[1].commitment == fingerprint_of(model.eval(), ByHand(1)).commitment
+
+
 @pytest.mark.parametrize(
     ("higher", "metrics", "best"), [(True, [1.0, 3.0, 2.0], 1), (False, [2.0, float("nan"), 1.0], 2)]
 )
