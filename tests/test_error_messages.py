@@ -31,7 +31,9 @@ def name_of(call: ast.Call) -> str:
 def messages(tree: ast.AST) -> Iterator[ast.expr]:
     """Yield the arguments of every error that is made and every warning that is given, and texts called a message."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (name_of(node).endswith(("Error", "Exception")) or name_of(node) in ("warn", "warn_user")):
+        if isinstance(node, ast.Call) and (
+            name_of(node).endswith(("Error", "Exception")) or name_of(node) in ("warn", "warn_user")
+        ):
             yield from node.args
             yield from (keyword.value for keyword in node.keywords)
         elif isinstance(node, ast.Assign) and any(ast.unparse(target) == "message" for target in node.targets):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -50,20 +51,27 @@ def test_what_users_import_is_there_and_documented(integration):
     assert all(word in documented for word in ("path", "task", "recipe", "part", "every", "trackers", "options"))
 
 
-def test_a_missing_framework_is_named_with_what_to_install(monkeypatch):
-    import sys
-
-    for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "metav.integrations.lightning", raising=False)
-    with pytest.raises(metav.MissingDependencyError, match=r"lightning, which is not installed: pip install"):
-        importlib.import_module("metav.integrations.lightning")
+@pytest.mark.parametrize(
+    "integration", [entry for entry in INTEGRATIONS if entry.libraries], ids=lambda entry: entry.name
+)
+def test_a_missing_framework_is_named_with_what_to_install(integration, monkeypatch):
+    package = integration.libraries[0].partition(".")[0]
+    for library in integration.libraries:
+        top = library.partition(".")[0]
+        for name in {top, *(name for name in sys.modules if name.startswith(f"{top}."))}:
+            monkeypatch.setitem(sys.modules, name, None)
+    module = integration.home.partition(":")[0]
+    for name in [name for name in sys.modules if name.startswith(module)]:  # the recipe's module as well
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(metav.MissingDependencyError, match=rf"need {package}, which is not installed.*\[{package}\]"):
+        importlib.import_module(module)
 
 
 def test_every_framework_has_its_extra():
     import tomllib
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    wanted = {library for entry in INTEGRATIONS for library in entry.libraries[:1]} | {kind.name for kind in TRACKERS}
+    packages = {library.partition(".")[0] for entry in INTEGRATIONS for library in entry.libraries[:1]}
+    wanted = packages | {kind.name for kind in TRACKERS}
     assert wanted <= set(extras)
     assert all(name in extras["integrations"][0] for name in wanted)
