@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from metav.errors import InputError
 from metav.fingerprinting import check_request, fingerprint
 from metav.fingerprints.fingerprint import Fingerprint
-from metav.integrations.alone import RecipeAlone, recipe_runs
+from metav.integrations.alone import RecipeAlone, is_one_of_several, recipe_runs
 from metav.integrations.shipped_weights import shipped
 from metav.integrations.trackers.registry import log_fingerprint, open_tracker
 from metav.optimization.options import OptimizationOptions
 from metav.support.files import PathLike, path_text
 from metav.support.torch_state import in_standard_torch_state
+from metav.support.user_warnings import warn_user
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
 from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, ZooOptions, build_zoo
@@ -37,7 +38,8 @@ class FingerprintOptions(ZooOptions, total=False):
     seed: of every random choice.
     cache: a folder that keeps trained surrogates. A run that was killed continues from it, and jobs on other machines
         may fill it (`metav zoo train`).
-    jobs: processes that train; None is one per core, where that saves time.
+    jobs: processes that train; None is one per core, where that saves time. A process that is one of several that train
+        together lets others train the surrogates: two for None, and for 1 with a warning.
     progress: None shows a bar on a terminal, False never, True always.
     """
 
@@ -169,8 +171,13 @@ class Release:
         given: Any = self.options
         building = {name: value for name, value in given.items() if name not in OF_OPTIMIZATION}
         rest = {name: given[name] for name in (*OF_OPTIMIZATION, *OF_BOTH) if name in given}
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and given.get("jobs") in (None, 1):
-            building["jobs"] = 2  # see RecipeAlone: not in this process
+        if is_one_of_several() and given.get("jobs") in (None, 1):
+            building["jobs"] = 2
+            if given.get("jobs") == 1:
+                warn_user(
+                    "jobs=1 stands for this process, but it is one of several that train together, and a collective "
+                    "call that it makes alone would wait for ever; two other processes train the surrogates, use jobs=2"
+                )
         alone = None if recipe is None else RecipeAlone(recipe)
         zoo = build_zoo(owner, self.task, recipe=alone, **building)
         made = fingerprint(owner, self.task, zoo=zoo, **rest)
@@ -212,7 +219,7 @@ def check_recipe_choice(recipe: object) -> None:
 
 def is_first_process() -> bool:
     """Return whether this process is the only one, or the first of those that train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_one_of_several():
         return torch.distributed.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -172,21 +173,37 @@ def test_only_the_first_of_several_processes_makes_it(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_one_of_several_processes_says_that_others_train_the_surrogates(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        with pytest.warns(UserWarning, match="jobs=1 stands for this process, but it is one of several"):
+            trained_within(3, tmp_path / "o.metav")
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("error", "jobs=1 stands")
+            _, release = trained_within(3, tmp_path / "p.metav", jobs=2)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert metav.load(tmp_path / "o.metav").commitment == release.fingerprint.commitment
+
+
 def test_a_recipe_leaves_no_settings_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASTER_PORT", "7")
+    for name, value in {"MASTER_PORT": "7", "PL_GLOBAL_SEED": "3", "PL_SEED_WORKERS": "1"}.items():
+        monkeypatch.setenv(name, value)
     seen = []
 
     def rude(seed):
-        seen.append(os.environ.get("MASTER_PORT"))
-        os.environ["WORLD_SIZE"] = "9"
+        seen.append([os.environ.get(name) for name in ("MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")])
+        os.environ |= {"WORLD_SIZE": "9", "PL_GLOBAL_SEED": str(seed), "PL_SEED_WORKERS": "0"}
         torch.use_deterministic_algorithms(True)
         torch.autograd.set_detect_anomaly(True)
         return by_hand(seed)
 
     with quiet():
         trained_within(3, tmp_path / "o.metav", recipe=rude)
-    assert set(seen) == {None}
-    assert os.environ["MASTER_PORT"] == "7"
+    assert seen
+    assert all(found == [None, None, "1"] for found in seen), "how loaders seed their workers is part of the training"
+    assert [os.environ[name] for name in ("MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")] == ["7", "3", "1"]
     assert "WORLD_SIZE" not in os.environ
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.is_anomaly_enabled()
