@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
+import shlex
 import sys
-import warnings
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
+from page_code import ROOT, blocks_of, check_options, commands_of, run_page
 
 import metav
 from metav.integrations.registry import INTEGRATIONS
 from metav.integrations.trackers import TRACKERS
 
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "integrations.md"
+TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_the_code_runs_as_it_stands(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_the_code_runs_as_it_stands_and_prints_what_the_page_says(tmp_path):
     for integration in INTEGRATIONS:
         for library in integration.libraries[:1]:
             pytest.importorskip(library, reason=f"{library} is not installed")
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "example"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for block in re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE):
-            exec(compile(block, "integrations.md", "exec"), names)
-    made = {name: metav.load(name) for name in sorted(os.listdir()) if name.endswith(".metav")}
+    run_page(PAGE, tmp_path)
+    made = {path.name: metav.load(path) for path in sorted(tmp_path.glob("*.metav"))}
     assert list(made) == ["lightning.metav", "loop.metav", "skorch.metav", "trainer.metav"]
     assert {fp.zoo["standing"]["recipe"] for fp in made.values()} == {"told"}
+
+
+def test_whatever_prints_is_shown_and_options_of_commands_are_those_that_there_are():
+    blocks = blocks_of(TEXT)
+    for block, after in pairwise(blocks):
+        assert "print(" not in block.text or after.language == "text", f"line {block.line}"
+    consoles = [block.text for block in blocks if block.language == "console"]
+    commands = [shlex.split(command) for text in consoles for command, _ in commands_of(text)]
+    assert len(commands) == 3
+    for words in commands:
+        check_options(words)
 
 
 def test_the_table_is_the_registry():
