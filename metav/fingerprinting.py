@@ -38,7 +38,8 @@ from metav.support.versions import version_of
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_differentiable
 from metav.tasks.user_tasks import as_task
-from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, build_zoo
+from metav.zoo.arguments import check_zoo_arguments
+from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, BuildOptions, build_zoo
 from metav.zoo.told_recipes import Recipe
 from metav.zoo.zoo import Zoo
 
@@ -92,9 +93,7 @@ def fingerprint(
     Raises ModelError or InputError for arguments that cannot be used, ZooError for a zoo of another owner or task, or
     one too small.
     """
-    _check_arguments(owner, zoo, target_fpr)
-    seed = seed_number(seed)
-    job_count(jobs)
+    _check_arguments(owner, zoo)
     task = as_task(task)
     interface = {"output": output, "input": input, "constants": constants or None}
     _check_no_zoo_options(
@@ -107,30 +106,28 @@ def fingerprint(
             **interface,
         },
     )
-    chosen = OptimizationOptions() if options is None else options
-    chosen = chosen if queries is None else replace(chosen, queries=query_count(queries))
-    # before surrogates are trained
-    check_options(chosen, task, POSITIVES if zoo is None else zoo.smaller_class)
+    # before surrogates are trained; what depends on the owner's model, `build_zoo` looks for
+    seed = seed_number(seed)
+    building: BuildOptions = {
+        "architectures": architectures,
+        "recipe": recipe,
+        "independent": independent,
+        "autocast": autocast,
+        "output": output,
+        "input": input,
+        "constants": constants,
+        "seed": seed,
+        "cache": cache,
+        "jobs": jobs,
+        "progress": progress,
+    }
+    chosen = check_request(task, zoo=zoo, queries=queries, target_fpr=target_fpr, options=options, building=building)
     how = ModelInterface(output=output, input=input, constants=constants or {}) if zoo is None else zoo.interface
     _check_owner(owner, task, chosen, how)
     counts = ModelCounts.of_sizes(POSITIVES, NEGATIVES, SNAPSHOTS) if zoo is None else ModelCounts.of_zoo(zoo)
     with fingerprint_job(owner, task, counts, chosen, how, has_zoo=zoo is not None, progress=progress):
         if zoo is None:
-            zoo = build_zoo(
-                owner,
-                task,
-                architectures=architectures,
-                recipe=recipe,
-                independent=independent,
-                autocast=autocast,
-                output=output,
-                input=input,
-                constants=constants,
-                seed=seed,
-                cache=cache,
-                jobs=jobs,
-                progress=progress,
-            )
+            zoo = build_zoo(owner, task, **building)
         with fixed_arithmetic(), single_threaded_libraries(), isolated_rng(derive_seed(seed, "fingerprint")):
             clone = task.adapted(copied(owner), zoo.interface)
             task.check_model(clone)
@@ -141,6 +138,44 @@ def fingerprint(
     fp = _fingerprint(result, task, zoo, seed, output_name(clone))
     _warn(fp, zoo)
     return fp
+
+
+def check_request(
+    task: Task,
+    *,
+    owner: nn.Module | None = None,
+    zoo: Zoo | None = None,
+    sizes: tuple[int, int, int] = (POSITIVES, NEGATIVES, SNAPSHOTS),
+    queries: int | None = None,
+    target_fpr: float = DEFAULT_FPR,
+    options: OptimizationOptions | None = None,
+    building: BuildOptions,
+) -> OptimizationOptions:
+    """Find what would make `fingerprint` fail, and return the options of the optimisation; nothing is trained.
+
+    owner: a model of the owner's class, trained or not; None where there is none yet.
+    zoo: None where it is still to be built.
+    sizes: of such a zoo: training runs of derived and of independent models, and snapshots of each.
+    building: how it is built, see `metav.zoo.building.BuildOptions`.
+    queries, target_fpr, options: see `fingerprint`.
+
+    Raises what `fingerprint` does.
+    """
+    if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
+        raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
+    if not isinstance(options, OptimizationOptions | None):
+        raise InputError(f"options must be metav.OptimizationOptions or None, got {type(options).__name__}")
+    chosen = OptimizationOptions() if options is None else options
+    chosen = chosen if queries is None else replace(chosen, queries=query_count(queries))
+    job_count(building.get("jobs"))
+    if zoo is None:
+        check_zoo_arguments(task, sizes, building, owner=owner)
+    check_options(chosen, task, min(sizes[:2]) if zoo is None else zoo.smaller_class)
+    if owner is not None:
+        constants = building.get("constants") or {}
+        how = ModelInterface(output=building.get("output"), input=building.get("input"), constants=constants)
+        _check_owner(owner, task, chosen, how)
+    return chosen
 
 
 @contextmanager
@@ -171,13 +206,11 @@ def fingerprint_job(
         yield
 
 
-def _check_arguments(owner: object, zoo: object, target_fpr: float) -> None:
+def _check_arguments(owner: object, zoo: object) -> None:
     if not isinstance(owner, nn.Module):
         raise ModelError(f"owner must be a torch.nn.Module, got {type(owner).__name__}; pass the trained model itself")
     if zoo is not None and not isinstance(zoo, Zoo):
         raise InputError(f"zoo must be a Zoo or None, got {type(zoo).__name__}; make one with metav.build_zoo")
-    if not isinstance(target_fpr, float) or not 0 < target_fpr < 1:
-        raise InputError(f"target_fpr must be a number in (0, 1), got {target_fpr!r}")
 
 
 def _check_owner(owner: nn.Module, task: Task, options: OptimizationOptions, interface: ModelInterface) -> None:

@@ -31,7 +31,9 @@ def name_of(call: ast.Call) -> str:
 def messages(tree: ast.AST) -> Iterator[ast.expr]:
     """Yield the arguments of every error that is made and every warning that is given, and texts called a message."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (name_of(node).endswith(("Error", "Exception")) or name_of(node) == "warn"):
+        if isinstance(node, ast.Call) and (
+            name_of(node).endswith(("Error", "Exception")) or name_of(node) in ("warn", "warn_user")
+        ):
             yield from node.args
             yield from (keyword.value for keyword in node.keywords)
         elif isinstance(node, ast.Assign) and any(ast.unparse(target) == "message" for target in node.targets):
@@ -58,6 +60,7 @@ def test_no_error_message_ends_with_a_full_stop(module):
         """raise InputError(f"{name}{remedy if remedy else 'none.'}")""",
         'raise SuspectError("failed", f"{name} failed.") from error',
         'warnings.warn(f"{name} is slow.", stacklevel=2)',
+        'warn_user(f"{name} is slow.")',
         'def broken():\n    return InputError("no.")',
         'message = "no."\nraise InputError(message)',
     ],

@@ -203,7 +203,120 @@ assert open("again.txt").read() == text
 """,
 )
 
-EXTENSIONS = {"suspect": SUSPECT, "obfuscation": OBFUSCATION, "task": TASK, "baseline": BASELINE, "report": REPORT}
+INTEGRATION = Extension(
+    file="integrations/stepwise.py",
+    content='''
+"""A framework that calls a function after each step."""
+
+from metav.integrations.registry import require_integration
+from metav.integrations.releases import Release, Releasing
+
+LIBRARY = require_integration("stepwise")
+
+
+class FingerprintHook(Releasing):
+    def __init__(self, path, task, *, recipe=None, part=None, every=None, trackers=(), **options):
+        self._release = Release(path, task, trackers=trackers, part=part, every=every, options=options)
+        self._recipe = recipe
+
+    def __call__(self, model, epoch, last):
+        if not epoch:
+            self._release.check(model, self._recipe)
+        elif self._release.is_due(epoch):
+            self._release.make(model, self._recipe, epoch=epoch)
+        if epoch == last:
+            self._release.make(model, self._recipe)
+''',
+    table=("integrations/registry.py", ')\n"""All of them."""'),
+    imports="",
+    row="""    Integration(
+        name="stepwise",
+        home="metav.integrations.stepwise:FingerprintHook",
+        libraries=("stepwise",),
+        when="after the last step",
+    ),
+""",
+    script="""
+import importlib, sys, warnings
+import metav
+from small_trainings import TINY, Network, task, train
+from metav.integrations.registry import integration
+home = integration("stepwise").home.partition(":")
+try:
+    importlib.import_module(home[0])
+except metav.MissingDependencyError as error:
+    assert 'pip install ".[stepwise]"' in str(error)
+else:
+    raise AssertionError("its library is not there")
+with open("stepwise.py", "w") as file:
+    file.write("")
+sys.path.insert(0, ".")
+importlib.invalidate_caches()
+warnings.simplefilter("ignore")
+hook = getattr(importlib.import_module(home[0]), home[2])("owner.metav", task(), every=1, **TINY)
+model = Network()
+for epoch in [0, *train(model, 1)]:
+    hook(model, epoch, last=1)
+assert metav.load("owner.metav").commitment == hook.fingerprint.commitment == hook.fingerprints[1].commitment
+""",
+)
+
+TRACKER = Extension(
+    file="integrations/trackers/lines.py",
+    content='''
+"""A line of JSON for each fingerprint."""
+
+import json
+
+from metav.integrations.trackers.tracked_values import Tracker
+
+
+class LinesTracker(Tracker):
+    def __init__(self, file=None):
+        self._path = "lines.json" if file is None else file.name
+
+    def log(self, values, step):
+        with open(self._path, "a") as file:
+            file.write(json.dumps({**values.texts, "step": step}) + "\\n")
+''',
+    table=("integrations/trackers/registry.py", ')\n"""All kinds of tracker."""'),
+    imports="",
+    row="""    TrackerKind(
+        name="lines",
+        module="json",
+        home="metav.integrations.trackers.lines:LinesTracker",
+        expected="an open file",
+        recognises=lambda thing: hasattr(thing, "writelines"),
+    ),
+""",
+    script="""
+import json
+import metav
+from small_fingerprints import handmade
+from metav.integrations.trackers import log_fingerprint
+fp = handmade()
+log_fingerprint(fp, "lines")
+with open("lines.json") as file:
+    log_fingerprint(fp, file, step=2)
+with open("lines.json") as file:
+    lines = [json.loads(line) for line in file]
+assert [(line["metav.commitment"], line["step"]) for line in lines] == [(fp.commitment, None), (fp.commitment, 2)]
+try:
+    log_fingerprint(fp, "nothing")
+except metav.InputError as error:
+    assert "'lines' or an open file" in str(error)
+""",
+)
+
+EXTENSIONS = {
+    "suspect": SUSPECT,
+    "obfuscation": OBFUSCATION,
+    "task": TASK,
+    "baseline": BASELINE,
+    "report": REPORT,
+    "integration": INTEGRATION,
+    "tracker": TRACKER,
+}
 
 
 def extend(package: Path, extension: Extension) -> None:

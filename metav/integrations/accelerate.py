@@ -9,10 +9,13 @@ from typing import Any, Unpack
 
 from metav.errors import InputError
 from metav.integrations.loop import LoopRelease, watching
+from metav.integrations.registry import require_integration
 from metav.integrations.releases import FingerprintOptions, Release
 from metav.support.files import PathLike
 from metav.tasks.base import Task
 from metav.zoo.told_recipes import Recipe
+
+require_integration("accelerate")
 
 
 @contextmanager

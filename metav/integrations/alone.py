@@ -17,11 +17,15 @@ from metav.zoo.told_recipes import Recipe
 
 DISTRIBUTED = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK"),
-    *("ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"),
+    *("ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
     *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE"),
     *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_ID"),
 )
 """Variables by which launchers tell a process that it is one of several."""
+SEED = "PL_GLOBAL_SEED"
+"""Variable in which Lightning keeps the seed of the process, and takes it from where no other is given."""
+SEEDED = (SEED, "PL_SEED_WORKERS")
+"""Variables that `seed_everything` of Lightning sets."""
 
 _RUNS: ContextVar[bool] = ContextVar("a recipe runs", default=False)
 
@@ -29,6 +33,11 @@ _RUNS: ContextVar[bool] = ContextVar("a recipe runs", default=False)
 def recipe_runs() -> bool:
     """Return whether a recipe runs: what would make a fingerprint then does nothing, or it would never end."""
     return _RUNS.get()
+
+
+def is_one_of_several() -> bool:
+    """Return whether this process may make collective calls with others that train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class RecipeAlone:
@@ -45,7 +54,7 @@ class RecipeAlone:
 
     def __call__(self, seed: int) -> nn.Module:
         """Return the model of a seed."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_one_of_several():
             return _elsewhere(self.recipe, seed)
         return run_alone(self.recipe, seed)
 
@@ -86,11 +95,14 @@ def _as_recipe() -> Iterator[None]:
 
 @contextmanager
 def _without_launcher() -> Iterator[None]:
-    kept = {name: os.environ.pop(name) for name in DISTRIBUTED if name in os.environ}
+    """Run the body without the variables of launchers and the owner's seed, then set all that it may set as before."""
+    kept = {name: os.environ[name] for name in (*DISTRIBUTED, *SEEDED) if name in os.environ}
+    for name in (*DISTRIBUTED, SEED):
+        os.environ.pop(name, None)
     try:
         yield
     finally:
-        for name in DISTRIBUTED:
+        for name in (*DISTRIBUTED, *SEEDED):
             os.environ.pop(name, None)
         os.environ.update(kept)
 

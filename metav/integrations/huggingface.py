@@ -6,18 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor, nn
-from transformers import TrainerCallback
 
 from metav.errors import InputError
-from metav.fingerprints.fingerprint import Fingerprint
-from metav.integrations.huggingface_recipe import HuggingFaceRecipe
-from metav.integrations.releases import AGAIN, FingerprintOptions, Release, check_recipe_choice
+from metav.integrations.registry import require_integration
+from metav.integrations.releases import AGAIN, FingerprintOptions, Release, Releasing, check_recipe_choice
 from metav.support.files import PathLike
 from metav.tasks.base import Task
 from metav.zoo.told_recipes import Recipe
 
+require_integration("Hugging Face Trainer")
+from transformers import TrainerCallback  # noqa: E402 (only where it is there)
 
-class FingerprintCallback(TrainerCallback):  # type: ignore[misc]
+from metav.integrations.huggingface_recipe import HuggingFaceRecipe  # noqa: E402
+
+
+class FingerprintCallback(Releasing, TrainerCallback):  # type: ignore[misc]
     """Makes the fingerprint of what ships, once `Trainer.train` is done, on world process zero.
 
     path: the `.metav` file to write.
@@ -27,8 +30,9 @@ class FingerprintCallback(TrainerCallback):  # type: ignore[misc]
         once more, without this callback; None draws recipes, and more honest models may be accused.
     build: a function that returns the model before its training, for "again", where the trainer has no `model_init`;
         None draws the weights of its class anew. Give one of the two where the training starts from pretrained weights.
-    weights: a function from the model to a state dict that ships instead of its own; None for its own, which are those
-        of the best checkpoint with `load_best_model_at_end`.
+    weights: a function from the model to a state dict that ships instead of its own, after epochs, too; None for its
+        own, which are those of the best checkpoint with `load_best_model_at_end`, and after an epoch those of that
+        epoch.
     part, every, trackers: see `metav.integrations.lightning.FingerprintCallback`.
     options: see `FingerprintOptions`.
 
@@ -62,16 +66,6 @@ class FingerprintCallback(TrainerCallback):  # type: ignore[misc]
                 )
             self._recipe = HuggingFaceRecipe.of(trainer, build, weights, part)
 
-    @property
-    def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint of what ships; None before, and in all processes but the first."""
-        return self._release.fingerprint
-
-    @property
-    def fingerprints(self) -> dict[int, Fingerprint]:
-        """Those made after epochs, by epoch."""
-        return dict(self._release.fingerprints)
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Look for what would fail after the training."""
         if self._wants(state):
@@ -81,9 +75,7 @@ class FingerprintCallback(TrainerCallback):  # type: ignore[misc]
         """Make a fingerprint of an epoch, where `every` says so."""
         epoch = round(state.epoch)
         if self._wants(state) and self._release.is_due(epoch):
-            recipe = self._recipe
-            recipe = recipe.until(epoch) if isinstance(recipe, HuggingFaceRecipe) else recipe
-            self._release.make(given["model"], recipe, weights=self._chosen(given["model"]), epoch=epoch)
+            self._release.make(given["model"], self._recipe, weights=self._chosen(given["model"]), epoch=epoch)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Make the fingerprint."""

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from metav.errors import InputError
-from metav.integrations.shipped_weights import fresh, shipped, structure_identity
+from metav.integrations.shipped_weights import fix_as_in, fresh, shipped, structure_identity
 from metav.models.copying import duplicate
 
 _SAME = (
@@ -150,10 +150,7 @@ class HuggingFaceRecipe:
         if hasattr(template, "config") and hasattr(type(template), "_from_config"):
             kind: Any = type(template)
             model: nn.Module = kind._from_config(copy.deepcopy(template.config))
-            fixed = {name: entry for name, entry in template.named_parameters() if not entry.requires_grad}
-            for name, entry in model.named_parameters():
-                if name in fixed:
-                    entry.requires_grad_(False).copy_(fixed[name])
+            fix_as_in(template, model)
             return model
         return fresh(template)
 

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from metav.errors import InputError, MissingDependencyError
-from metav.fingerprints.fingerprint import Fingerprint
+from metav.errors import InputError
 from metav.integrations.lightning_recipe import LightningRecipe, best_weights
-from metav.integrations.releases import AGAIN, FingerprintOptions, Release, check_recipe_choice
+from metav.integrations.registry import require_integration
+from metav.integrations.releases import AGAIN, FingerprintOptions, Release, Releasing, check_recipe_choice
 from metav.support.files import PathLike
 from metav.tasks.base import Task
 from metav.zoo.told_recipes import Recipe
 
-LIBRARIES = ("lightning.pytorch", "pytorch_lightning")
-"""The two names that Lightning has."""
 
-
-def _callback_class() -> type:
-    """Return Lightning's callback: of the library that is in use, else of one that is installed."""
-    for name in sorted(LIBRARIES, key=lambda name: name not in sys.modules):
-        try:
-            found: type = importlib.import_module(name).Callback
-            return found
-        except ImportError:
-            continue
-    raise MissingDependencyError(
-        'the callback for Lightning needs lightning, which is not installed: pip install ".[integrations]" in the '
-        "folder of metav"
-    )
-
-
-class FingerprintCallback(_callback_class()):  # type: ignore[misc]
+class FingerprintCallback(Releasing, require_integration("Lightning").Callback):  # type: ignore[misc]
     """Makes the fingerprint of what ships, once `Trainer.fit` is done, on global rank zero.
 
     path: the `.metav` file to write.
@@ -46,9 +27,10 @@ class FingerprintCallback(_callback_class()):  # type: ignore[misc]
         Give it where the training starts from pretrained weights.
     weights: what ships: "final", the module as the training leaves it (averaged, where WeightAveraging or SWA average);
         "best", the best checkpoint of ModelCheckpoint; or a function from (trainer, module) to a state dict, such as
-        that of a moving average of one's own.
+        that of a moving average of one's own. After an epoch "best" means the weights of that epoch.
     part: name of the submodule that ships, such as "net"; None for the whole module.
-    every: epochs between further fingerprints; None for none. Theirs are the weights of that epoch.
+    every: epochs between further fingerprints; None for none. A function given as recipe that has a method `until` is
+        asked with the epoch for the recipe of a training that ends there.
     trackers: see `metav.integrations.trackers.open_tracker`; Lightning's loggers are some.
     options: see `FingerprintOptions`.
 
@@ -77,16 +59,6 @@ class FingerprintCallback(_callback_class()):  # type: ignore[misc]
         self._told, self._build, self._weights = recipe, build, weights
         self._recipe: Recipe | None = None
 
-    @property
-    def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint of what ships; None before, and on all ranks but the first."""
-        return self._release.fingerprint
-
-    @property
-    def fingerprints(self) -> dict[int, Fingerprint]:
-        """Those made after epochs, by epoch."""
-        return dict(self._release.fingerprints)
-
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Keep how the training begins: configuration, data, callbacks, and the module."""
         if stage == "fit" and self._wants(trainer):
@@ -108,9 +80,9 @@ class FingerprintCallback(_callback_class()):  # type: ignore[misc]
         """Make a fingerprint of an epoch, where `every` says so."""
         epoch = trainer.current_epoch + 1
         if self._wants(trainer) and self._release.is_due(epoch):
-            recipe = self._recipe
-            recipe = recipe.until(epoch) if isinstance(recipe, LightningRecipe) else recipe
-            self._release.make(pl_module, recipe, weights=_averaged(trainer), epoch=epoch)
+            weights = self._weights
+            chosen = weights(trainer, pl_module) if callable(weights) else _averaged(trainer)
+            self._release.make(pl_module, self._recipe, weights=chosen, epoch=epoch)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Make the fingerprint: by now whoever averages weights has put them into the module."""

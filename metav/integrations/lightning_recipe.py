@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from metav.errors import InputError, ModelError
+from metav.integrations.registry import integration
 from metav.integrations.shipped_weights import fresh, shipped, structure_identity
 from metav.models.copying import duplicate
 
@@ -116,9 +117,9 @@ class LightningRecipe:
         )
 
     def until(self, epoch: int) -> Self:
-        """Return the recipe of what ships after an epoch: its weights are those of that epoch."""
+        """Return the recipe of what ships after an epoch: the weights of that epoch, not the best ones until then."""
         other = copy.copy(self)
-        other.epochs, other.weights = epoch, "final"
+        other.epochs, other.weights = epoch, "final" if self.weights == "best" else self.weights
         return other
 
     def __call__(self, seed: int) -> nn.Module:
@@ -264,7 +265,7 @@ def _dummy_logger(trainer: type) -> Any:
 def trainer_library(trainer: type) -> str:
     """Return the name of the Lightning that a trainer's class comes from, or derives from."""
     for entry in trainer.__mro__:
-        for name in ("lightning.pytorch", "pytorch_lightning"):
+        for name in integration("Lightning").libraries:
             if entry.__module__.startswith(f"{name}."):
                 return name
     raise InputError(f"{trainer.__name__} is no Trainer of Lightning")
@@ -273,7 +274,7 @@ def trainer_library(trainer: type) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Run the body without what Lightning tells of each trainer: the owner's training has told it already."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "pytorch_lightning")]
+    loggers = [logging.getLogger(name) for name in integration("Lightning").libraries]
     loggers += [logging.getLogger(f"{entry.name}.utilities.rank_zero") for entry in list(loggers)]
     levels = [entry.level for entry in loggers]
     with warnings.catch_warnings():

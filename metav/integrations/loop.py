@@ -9,15 +9,14 @@ from typing import Any, Unpack
 from torch import nn
 
 from metav.errors import InputError
-from metav.fingerprints.fingerprint import Fingerprint
-from metav.integrations.releases import FingerprintOptions, Release, Weights
+from metav.integrations.releases import FingerprintOptions, Release, Releasing, Weights
 from metav.integrations.shipped_weights import shipped
 from metav.support.files import PathLike
 from metav.tasks.base import Task
 from metav.zoo.told_recipes import Recipe
 
 
-class LoopRelease:
+class LoopRelease(Releasing):
     """What a loop tells of its training; see `fingerprinting`.
 
     release: makes the fingerprint.
@@ -32,16 +31,6 @@ class LoopRelease:
         self._unwrap = unwrap or (lambda model: model)
         self._shipped: nn.Module | None = None
         self._best: float | None = None
-
-    @property
-    def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint, once the context has ended; None before, in a recipe and in all processes but the first."""
-        return self._release.fingerprint
-
-    @property
-    def fingerprints(self) -> dict[int, Fingerprint]:
-        """Those made after epochs, by epoch."""
-        return dict(self._release.fingerprints)
 
     def ship(self, model: nn.Module, weights: Weights | None = None) -> None:
         """Say what ships: the model as it is now, or with other weights of it; the last call counts.
@@ -69,14 +58,17 @@ class LoopRelease:
             self.ship(model, weights)
         return best
 
-    def epoch(self, number: int, model: nn.Module, recipe: Recipe | None = None) -> None:
+    def epoch(
+        self, number: int, model: nn.Module, recipe: Recipe | None = None, *, weights: Weights | None = None
+    ) -> None:
         """Make a fingerprint after an epoch, where `every` says so.
 
         number: of the epoch, from 1.
         recipe: how a model is trained for so many epochs; None where recipes are to be drawn.
+        weights: a state dict that ships instead of the model's own, such as a moving average.
         """
         if self._release.is_due(number):
-            self._release.make(self._unwrap(model), recipe, epoch=number)
+            self._release.make(self._unwrap(model), recipe, weights=weights, epoch=number)
 
     def finish(self) -> None:
         """Make the fingerprint of what ships; InputError where nothing does."""
@@ -84,9 +76,7 @@ class LoopRelease:
             return
         if self._shipped is None:
             raise InputError("the loop has ended, and nothing ships; call release.ship(model) in it")
-        release, model = self._release, self._shipped
-        release.part = None  # taken out already
-        release.make(model, self._recipe)
+        self._release.make_of(self._shipped, self._recipe)
 
 
 @contextmanager

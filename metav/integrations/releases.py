@@ -5,68 +5,66 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from metav.errors import InputError
-from metav.fingerprinting import fingerprint
+from metav.fingerprinting import check_request, fingerprint
 from metav.fingerprints.fingerprint import Fingerprint
-from metav.integrations.alone import RecipeAlone, recipe_runs
+from metav.integrations.alone import RecipeAlone, is_one_of_several, recipe_runs
 from metav.integrations.shipped_weights import shipped
 from metav.integrations.trackers.registry import log_fingerprint, open_tracker
-from metav.models.architectures import Architecture
-from metav.models.running import copied
 from metav.optimization.options import OptimizationOptions
 from metav.support.files import PathLike, path_text
-from metav.support.model_answers import OutputChoice
-from metav.support.model_interface import ModelInterface
-from metav.support.randomness import isolated_rng
+from metav.support.torch_state import in_standard_torch_state
+from metav.support.user_warnings import warn_user
 from metav.tasks.base import Task
 from metav.tasks.user_tasks import as_task
-from metav.zoo.building import build_zoo
-from metav.zoo.told_recipes import Recipe, check_recipe
+from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, ZooOptions, build_zoo
+from metav.zoo.told_recipes import Recipe
 
 Weights = Mapping[str, Tensor]
 AGAIN = "again"
 """Stands for the recipe that repeats a training under other seeds."""
 
 
-class FingerprintOptions(TypedDict, total=False):
+class FingerprintOptions(ZooOptions, total=False):
     """How the fingerprint is made, the same for all integrations; what is left out has the default of metav.
 
-    positives, negatives, families, architectures, independent, thief_task, other_task, output, input, constants: as for
-        `metav.build_zoo`.
+    positives, negatives, and what is not named here: as for `metav.build_zoo`.
     queries, target_fpr, options: as for `metav.fingerprint`.
     seed: of every random choice.
     cache: a folder that keeps trained surrogates. A run that was killed continues from it, and jobs on other machines
         may fill it (`metav zoo train`).
-    jobs: processes that train; None is one per core, where that saves time.
+    jobs: processes that train; None is one per core, where that saves time. A process that is one of several that train
+        together lets others train the surrogates: two for None, and for 1 with a warning.
     progress: None shows a bar on a terminal, False never, True always.
     """
 
     positives: int
     negatives: int
-    families: Sequence[str] | str | None
-    architectures: Sequence[Architecture] | Architecture | None
-    independent: Sequence[nn.Module]
-    thief_task: Task | None
-    other_task: Task | None
-    output: OutputChoice | None
-    input: str | None
-    constants: Mapping[str, Any] | None
     queries: int | None
     target_fpr: float
     options: OptimizationOptions | None
-    seed: int
-    cache: PathLike | None
-    jobs: int | None
-    progress: bool | None
 
 
-_OF_FINGERPRINT = ("queries", "target_fpr", "options", "seed", "progress")
-_OF_ZOO = tuple(name for name in FingerprintOptions.__annotations__ if name not in _OF_FINGERPRINT[:3])
+OF_OPTIMIZATION = ("queries", "target_fpr", "options")
+"""Options that `metav.fingerprint` alone takes."""
+OF_BOTH = ("seed", "progress")
+"""Options that `metav.fingerprint` takes even where the zoo is there; all but those of the optimisation build it."""
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """A recipe that knows the epochs of its training."""
+
+    def __call__(self, seed: int, /) -> nn.Module:
+        """Return the trained model of a seed."""
+
+    def until(self, epoch: int, /) -> Recipe:
+        """Return the recipe of a training that ends after an epoch, the first of which is 1."""
 
 
 class Release:
@@ -125,43 +123,61 @@ class Release:
         """Return whether a fingerprint is wanted after an epoch, the first of which is 1."""
         return self.is_wanted and self.every is not None and epoch % self.every == 0
 
+    @in_standard_torch_state
     def check(self, model: nn.Module | None, recipe: Recipe | None) -> None:
         """Find before the training what would fail after it.
 
         model: before its training; None where it is not there yet.
 
-        Raises InputError or ModelError.
+        Raises what `make` does.
         """
         folder = self.path.parent
         if self.path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError(f"{self.path} cannot be written; name a file in a folder that is there and may be changed")
-        if recipe is not None:
-            check_recipe(recipe, self.options.get("jobs"))
-        if model is not None:
-            constants = self.options.get("constants") or {}
-            how = ModelInterface(
-                output=self.options.get("output"), input=self.options.get("input"), constants=constants
-            )
-            with isolated_rng(0):
-                self.task.check_model(self.task.adapted(copied(shipped(model, part=self.part)), how))
+        given: Any = self.options
+        building: Any = {"recipe": recipe}
+        building |= {name: given[name] for name in ZooOptions.__annotations__ if name in given}
+        check_request(
+            self.task,
+            owner=None if model is None else shipped(model, part=self.part),
+            sizes=(given.get("positives", POSITIVES), given.get("negatives", NEGATIVES), SNAPSHOTS),
+            building=building,
+            **{name: given[name] for name in OF_OPTIMIZATION if name in given},
+        )
 
     def make(
         self, model: nn.Module, recipe: Recipe | None, *, weights: Weights | None = None, epoch: int | None = None
     ) -> Fingerprint:
-        """Make the fingerprint of a model, save it, tell the trackers and return it; the model is untouched.
+        """Make the fingerprint of what a model ships, save it, tell the trackers and return it.
 
-        recipe: from a seed to a model trained like it; None where recipes are to be drawn.
+        model: as it is in the training, which it leaves untouched.
+        recipe: from a seed to a model trained like it; None where recipes are to be drawn. One that is `Repeatable` is
+            asked for a training that ends after the epoch.
         weights: that ship instead of the model's own.
         epoch: after which it is made; None at the end.
 
         Raises what `metav.fingerprint` does.
         """
-        owner = shipped(model, weights, part=self.part)
+        if epoch is not None and isinstance(recipe, Repeatable):
+            recipe = recipe.until(epoch)
+        return self.make_of(shipped(model, weights, part=self.part), recipe, epoch=epoch)
+
+    def make_of(self, owner: nn.Module, recipe: Recipe | None, *, epoch: int | None = None) -> Fingerprint:
+        """Make the fingerprint of what ships.
+
+        owner: see `shipped`.
+        recipe, epoch: see `make`.
+        """
         given: Any = self.options
-        building = {name: given[name] for name in _OF_ZOO if name in given}
-        rest = {name: given[name] for name in _OF_FINGERPRINT if name in given}
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and given.get("jobs") in (None, 1):
-            building["jobs"] = 2  # see RecipeAlone: not in this process
+        building = {name: value for name, value in given.items() if name not in OF_OPTIMIZATION}
+        rest = {name: given[name] for name in (*OF_OPTIMIZATION, *OF_BOTH) if name in given}
+        if is_one_of_several() and given.get("jobs") in (None, 1):
+            building["jobs"] = 2
+            if given.get("jobs") == 1:
+                warn_user(
+                    "jobs=1 stands for this process, but it is one of several that train together, and a collective "
+                    "call that it makes alone would wait for ever; two other processes train the surrogates, use jobs=2"
+                )
         alone = None if recipe is None else RecipeAlone(recipe)
         zoo = build_zoo(owner, self.task, recipe=alone, **building)
         made = fingerprint(owner, self.task, zoo=zoo, **rest)
@@ -179,6 +195,22 @@ class Release:
         return self.path.with_name(f"{self.path.stem}-epoch{epoch}{self.path.suffix}")
 
 
+class Releasing:
+    """What users see of a release: a part of all callbacks and contexts."""
+
+    _release: Release
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint of what ships; None before it is made, in a recipe, and in all processes but the first."""
+        return self._release.fingerprint
+
+    @property
+    def fingerprints(self) -> dict[int, Fingerprint]:
+        """Those made after epochs, by epoch."""
+        return dict(self._release.fingerprints)
+
+
 def check_recipe_choice(recipe: object) -> None:
     """Raise InputError for a recipe that is a text, but not "again"."""
     if isinstance(recipe, str) and recipe != AGAIN:
@@ -187,7 +219,7 @@ def check_recipe_choice(recipe: object) -> None:
 
 def is_first_process() -> bool:
     """Return whether this process is the only one, or the first of those that train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_one_of_several():
         return torch.distributed.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"
 

@@ -46,18 +46,27 @@ def fresh(template: nn.Module) -> nn.Module:
     """
     clone = duplicate(template)
     with torch.no_grad():
-        fixed = {name: entry.clone() for name, entry in clone.named_parameters() if not entry.requires_grad}
         redraw(clone)
-        for name, entry in clone.named_parameters():
-            if name in fixed:
-                entry.copy_(fixed[name])
+    fix_as_in(template, clone)
     return clone
+
+
+def fix_as_in(template: nn.Module, model: nn.Module) -> None:
+    """Give a model the parameters of a template of its kind that do not train, and let them train no more here."""
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, entry in _fixed(template).items():
+            if name in own:
+                own[name].requires_grad_(False).copy_(entry)
 
 
 def structure_identity(template: nn.Module) -> str:
     """Return a digest of what `fresh` copies share: the structure, and the parameters that do not train."""
-    fixed = {name: entry for name, entry in template.named_parameters() if not entry.requires_grad}
-    return f"{architecture_identity(template)} {tensor_digest(fixed)}"
+    return f"{architecture_identity(template)} {tensor_digest(_fixed(template))}"
+
+
+def _fixed(template: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: entry for name, entry in template.named_parameters() if not entry.requires_grad}
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -6,19 +6,22 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, Unpack
 
-from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from metav.errors import InputError
-from metav.fingerprints.fingerprint import Fingerprint
-from metav.integrations.releases import AGAIN, FingerprintOptions, Release, check_recipe_choice
-from metav.integrations.skorch_recipe import SkorchRecipe
+from metav.integrations.registry import require_integration
+from metav.integrations.releases import AGAIN, FingerprintOptions, Release, Releasing, check_recipe_choice
 from metav.support.files import PathLike
 from metav.tasks.base import Task
 from metav.zoo.told_recipes import Recipe
 
+require_integration("skorch")
+from skorch.callbacks import Callback  # noqa: E402 (only where it is there)
 
-class FingerprintCallback(Callback):  # type: ignore[misc]
+from metav.integrations.skorch_recipe import SkorchRecipe  # noqa: E402
+
+
+class FingerprintCallback(Releasing, Callback):  # type: ignore[misc]
     """Makes the fingerprint of what ships, once `net.fit` is done; the last one of a net's callbacks.
 
     path: the `.metav` file to write.
@@ -27,8 +30,9 @@ class FingerprintCallback(Callback):  # type: ignore[misc]
         without this callback; None draws recipes, and more honest models may be accused.
     build: a function that returns the module before its training, for "again", where the net was given a module and
         not its class; None draws the weights of a copy anew. Give it where the training starts from pretrained weights.
-    weights: a function from the net to a state dict that ships instead of the module's own; None for its own, which are
-        the best ones with `Checkpoint(load_best=True)` or `EarlyStopping(load_best=True)`.
+    weights: a function from the net to a state dict that ships instead of the module's own, after epochs, too; None for
+        its own, which are the best ones with `Checkpoint(load_best=True)` or `EarlyStopping(load_best=True)`, and after
+        an epoch those of that epoch.
     part, every, trackers: see `metav.integrations.lightning.FingerprintCallback`.
     options: see `FingerprintOptions`.
 
@@ -54,16 +58,6 @@ class FingerprintCallback(Callback):  # type: ignore[misc]
         self._told, self._build, self._weights = recipe, build, weights
         self._recipe: Any = recipe
 
-    @property
-    def fingerprint(self) -> Fingerprint | None:
-        """The fingerprint of what ships; None before."""
-        return self._release.fingerprint
-
-    @property
-    def fingerprints(self) -> dict[int, Fingerprint]:
-        """Those made after epochs, by epoch."""
-        return dict(self._release.fingerprints)
-
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return no parameters: none of them is searched over."""
         return {}
@@ -88,9 +82,7 @@ class FingerprintCallback(Callback):  # type: ignore[misc]
         """Make a fingerprint of an epoch, where `every` says so."""
         epoch = len(net.history)
         if self._release.is_due(epoch):
-            recipe = self._recipe
-            recipe = recipe.until(epoch) if isinstance(recipe, SkorchRecipe) else recipe
-            self._release.make(net.module_, recipe, weights=self._chosen(net), epoch=epoch)
+            self._release.make(net.module_, self._recipe, weights=self._chosen(net), epoch=epoch)
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **given: Any) -> None:
         """Make the fingerprint."""

@@ -73,9 +73,14 @@ class SkorchRecipe:
         )
 
     def until(self, epoch: int) -> Self:
-        """Return the recipe of what ships after an epoch."""
+        """Return the recipe of what ships after an epoch: the weights of that epoch, not the best ones until then."""
         other = copy.copy(self)
         other.net = clone(self.net, safe=False).set_params(max_epochs=epoch)
+        for entry in other.net.callbacks or ():
+            if getattr(_callback(entry), "load_best", False):
+                _callback(entry).load_best = False
+        chosen = [name for name in vars(other.net) if name.startswith("callbacks__") and name.endswith("__load_best")]
+        other.net.set_params(**dict.fromkeys(chosen, False))  # arguments of the net go before those of the callback
         return other
 
     def __call__(self, seed: int) -> nn.Module:

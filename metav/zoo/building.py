@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict, Unpack
@@ -16,6 +15,7 @@ from metav.support.model_interface import ModelInterface
 from metav.support.processor import job_count
 from metav.support.signatures import show_options
 from metav.support.torch_state import in_standard_torch_state
+from metav.support.user_warnings import warn_user
 from metav.tasks.base import Task
 from metav.zoo.cache import ZooCache
 from metav.zoo.free_negatives import free_negatives as make_free_negatives
@@ -32,7 +32,25 @@ SNAPSHOTS = 2
 """Copies that are kept of each run that is optimised on, beside the finished model, where nobody says otherwise."""
 
 
-class BuildOptions(TypedDict, total=False):
+class ZooOptions(TypedDict, total=False):
+    """Options of whatever builds a zoo, but for the recipe; see `BuildOptions`."""
+
+    architectures: Sequence[Architecture] | Architecture | None
+    seed: int
+    cache: PathLike | None
+    jobs: int | None
+    thief_task: Task | None
+    other_task: Task | None
+    families: Sequence[str] | str | None
+    independent: Sequence[nn.Module]
+    autocast: str | None
+    output: OutputChoice | None
+    input: str | None
+    constants: Mapping[str, Any] | None
+    progress: bool | None
+
+
+class BuildOptions(ZooOptions, total=False):
     """Options that `build_zoo` and `build_suspects` share.
 
     architectures: callables that return fresh models, besides the owner's own class, or a single one; None: two plain
@@ -61,20 +79,7 @@ class BuildOptions(TypedDict, total=False):
     progress: None shows a bar on a terminal, False never, True always.
     """
 
-    architectures: Sequence[Architecture] | Architecture | None
-    seed: int
-    cache: PathLike | None
-    jobs: int | None
-    thief_task: Task | None
-    other_task: Task | None
-    families: Sequence[str] | str | None
     recipe: Recipe | None
-    independent: Sequence[nn.Module]
-    autocast: str | None
-    output: OutputChoice | None
-    input: str | None
-    constants: Mapping[str, Any] | None
-    progress: bool | None
 
 
 def build_zoo(
@@ -230,11 +235,10 @@ def _warn_of_weak(models: Sequence[ZooModel], context: ZooContext) -> None:
         remedy = "or a recipe=, so that they are trained as the owner was"
         if context.recipe is not None:
             remedy = "so that there are others beside those of the recipe= that are as good"
-        warnings.warn(
+        warn_user(
             f"{len(weak)} of {len(full)} independent models of the owner's own class are much worse than the owner "
             f"({context.task.metric_name} {weak[0].metric:.4g}); give the task more epochs or another learning_rate, "
-            f"{remedy}",
-            stacklevel=5,
+            f"{remedy}"
         )
 
 

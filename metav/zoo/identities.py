@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from torch import nn
 from metav.models.architectures import Architecture, build
 from metav.models.content_identity import UnidentifiedError, content_identity
 from metav.models.identity import architecture_identity, state_digest
+from metav.support.user_warnings import warn_user
 from metav.tasks.base import Task
 
 RECIPE = "the recipe"
@@ -43,11 +43,10 @@ class Identities:
         """Say for what a cache is not used, and why."""
         for name, reason in self.unidentified.items():
             concerned = " for its models" if name == RECIPE else ""
-            warnings.warn(
+            warn_user(
                 f"it cannot be seen whether {name} is still the same ({reason}), so that the cache is not used"
                 f"{concerned}, neither read nor written; name attributes that no model depends on in their class's "
-                "not_in_identity, or let a class or function state an identity_name, which then stands for it",
-                stacklevel=4,
+                "not_in_identity, or let a class or function state an identity_name, which then stands for it"
             )
 
 

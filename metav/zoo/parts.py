@@ -88,6 +88,7 @@ def train_part(
     return zoo_state(folder)
 
 
+@in_standard_torch_state
 def check_complete(
     owner: nn.Module,
     task: Task,

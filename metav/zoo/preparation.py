@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from metav.errors import InputError, ModelError
+from metav.errors import ModelError
 from metav.models.adapters import adapted_architecture
 from metav.models.architectures import Architecture, OwnerArchitecture
-from metav.models.running import copied, device_of
+from metav.models.running import copied
 from metav.obfuscations.registry import unfit_families
 from metav.support.arguments import seed_number
 from metav.support.arithmetic import fixed_arithmetic
 from metav.support.model_interface import PLAIN, ModelInterface
 from metav.support.processor import job_count
 from metav.support.randomness import isolated_rng
+from metav.support.user_warnings import warn_user
 from metav.tasks.base import Task
 from metav.tasks.model_checks import check_trainable
 from metav.tasks.user_tasks import as_task
 from metav.zoo.architectures import check_architectures, listed, plain_architectures
-from metav.zoo.classical_suspects import takes_classical
+from metav.zoo.arguments import check_autocast, checked_sources, planned_zoo
 from metav.zoo.identities import identities_of
-from metav.zoo.plan import (
-    ANOTHER_ARCHITECTURE_OR_DATA,
-    CLASSICAL,
-    HOMOLOGOUS,
-    KINDRED,
-    OTHER_RECIPE,
-    PlannedModel,
-    plan_zoo,
-)
+from metav.zoo.plan import PlannedModel
 from metav.zoo.told_recipes import Recipe, check_given, check_recipe
 from metav.zoo.training import ZooContext
 
@@ -78,7 +69,7 @@ def prepare_zoo(
 ) -> PreparedZoo:
     """Return a zoo, checked and planned, before anything is trained; the random state comes back as it was.
 
-    Warns of what makes it weak, on behalf of who called the function that called this one through one more.
+    Warns of what makes it weak.
 
     sizes: numbers of derived and of independent training runs, and of snapshots of each.
     is_cached: whether there will be a cache.
@@ -104,18 +95,16 @@ def prepare_zoo(
         given = check_given(independent, context.owner, task, context.least_useful, interface)
         unfit = unfit_families(context.owner, task)
     _warn_of_useless(context, owner_metric)
-    plan = plan_zoo(
+    plan = planned_zoo(
         task,
-        positives=sizes[0],
-        negatives=sizes[1],
-        snapshots=sizes[2],
+        sizes,
         architectures=len(context.architectures),
         seed=seed,
-        families=[families] if isinstance(families, str) else families,
+        families=families,
         shares=shares,
         suspects=suspects,
+        is_told=recipe is not None,
         unfit=unfit,
-        **_independent_families(task, recipe is not None, suspects),
     )
     _warn_of_unfit(unfit if families is None else {})
     return PreparedZoo(
@@ -126,17 +115,6 @@ def prepare_zoo(
         seed=seed,
         interface=interface,
     )
-
-
-def _independent_families(task: Task, told: bool, suspects: bool) -> dict[str, tuple[str, ...]]:
-    """Return the families of the independent models, as `plan_zoo` takes them."""
-    if not suspects:
-        first = (HOMOLOGOUS,) if told else ()
-        leading: tuple[str, ...] = (KINDRED,) if told else (HOMOLOGOUS,)
-        return {"leading": leading, "others": (*first, *ANOTHER_ARCHITECTURE_OR_DATA)}
-    classical = (CLASSICAL,) if takes_classical(task) else ()
-    leading = (KINDRED, OTHER_RECIPE) if told else (OTHER_RECIPE,)
-    return {"leading": leading, "others": (HOMOLOGOUS, *ANOTHER_ARCHITECTURE_OR_DATA, *classical)}
 
 
 def checked_arguments(owner: nn.Module, task: Task, jobs: int | None) -> Task:
@@ -180,9 +158,8 @@ def zoo_context(
     check_trainable(clone, task)
     others = plain_architectures(clone, task, unusual=suspects) if architectures is None else listed(architectures)
     others = _adapted(others, task, interface)
-    thief_task, other_task = map(_of_another, tasks, ("thief_task", "other_task"), (task, task))
-    if autocast is not None:
-        _check_autocast(autocast, clone, [given for given in (task, thief_task, other_task) if given is not None])
+    thief_task, other_task = checked_sources(task, tasks)
+    check_autocast(autocast, clone, (task, thief_task, other_task))
     least_useful = _least_useful(clone, task)
     identities = identities_of(
         clone,
@@ -215,26 +192,6 @@ def _adapted(architectures: Sequence[Architecture], task: Task, interface: Model
     ]
 
 
-def _of_another(given: Task | None, name: str, task: Task) -> Task | None:
-    """Return the task of a thief or of another source, after a check that it is one for the same models."""
-    if given is None:
-        return None
-    other = as_task(given, name=name)
-    if tuple(other.input_shape) != tuple(task.input_shape):
-        raise InputError(f"{name} has inputs of shape {other.input_shape}, expected the task's {task.input_shape}")
-    if other.outputs != task.outputs:
-        raise InputError(f"{name} has {other.outputs} outputs, expected {task.outputs} like the task")
-    return other
-
-
-def _check_autocast(autocast: str, owner: nn.Module, tasks: Sequence[Task]) -> None:
-    """Raise InputError where models of these tasks cannot be trained in a precision on the owner's device."""
-    for task in tasks:
-        task.with_autocast(autocast)
-    if device_of(owner).type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise InputError(f"this GPU computes no {autocast}; leave autocast out, for full precision")
-
-
 def _least_useful(owner: nn.Module, task: Task) -> float | None:
     """Return the metric halfway between a constant answer's and the owner's; None where the owner's is no better."""
     baseline, metric = task.baseline, float(task.metric(owner))
@@ -251,11 +208,10 @@ def _warn_of_useless(context: ZooContext, metric: float) -> None:
     lower, upper = float(task.lower.min()), float(task.upper.max())
     names = ", ".join(task.class_names[:5])
     order = f", and classes in the order of its outputs ({names})" if names else ""
-    warnings.warn(
+    warn_user(
         f"the owner's model has {task.metric_name} {metric:.4g} on these data, no better than a constant answer "
         f"({task.baseline:.4g}); check that inputs are scaled as in its training (here {lower:.4g} to {upper:.4g})"
-        f"{order}",
-        stacklevel=6,
+        f"{order}"
     )
 
 
@@ -266,4 +222,4 @@ def _warn_of_unfit(unfit: Mapping[str, str]) -> None:
         by_reason.setdefault(reason, []).append(name)
     if by_reason:
         named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
-        warnings.warn(f"left out, as they do not fit the owner's model: {named}", stacklevel=6)
+        warn_user(f"left out, as they do not fit the owner's model: {named}")

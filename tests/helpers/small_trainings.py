@@ -93,6 +93,17 @@ def repeated(recipe: Any, seed: int) -> nn.Module:
         return recipe(seed)
 
 
+def zeros(model: nn.Module) -> dict[str, Tensor]:
+    """Weights of one's own that any training can ship."""
+    return {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+
+
+def zeroed(model: nn.Module) -> nn.Module:
+    """A model with these weights."""
+    model.load_state_dict(zeros(model))
+    return model.eval()
+
+
 def seed_all(seed: int) -> None:
     torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)  # noqa: NPY002
 

@@ -22,6 +22,7 @@ from small_trainings import (
     repeated,
     seed_all,
     task,
+    zeroed,
 )
 from torch import nn
 
@@ -196,15 +197,15 @@ def test_the_best_checkpoint_ships_and_the_recipe_takes_its_own_best(tmp_path):
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == files, "the owner's checkpoints are untouched"
 
 
-def test_weights_of_ones_own_ship(tmp_path):
-    def zeros(trainer, module):
-        return {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
+def zeros(trainer, module):
+    return {name: torch.zeros_like(value) for name, value in module.state_dict().items()}
 
+
+def test_weights_of_ones_own_ship(tmp_path):
     callback = FingerprintCallback(tmp_path / "o.metav", task(), recipe=None, part="net", weights=zeros, **TINY)
     module = fit([callback])
-    model = copy.deepcopy(module)
-    model.load_state_dict(zeros(None, module))
-    assert callback.fingerprint.commitment == fingerprint_of(model.net.eval()).commitment
+    assert bits(module.net) != bits(zeroed(Network()))
+    assert callback.fingerprint.commitment == fingerprint_of(zeroed(Network())).commitment
 
 
 @pytest.mark.slow
@@ -253,6 +254,16 @@ def test_an_epoch_is_fingerprinted_as_a_training_that_ends_there(tmp_path):
     assert bits(repeated(recipe, 11)) == bits(by_hand)
 
 
+def test_the_recipe_of_an_epoch_ships_weights_of_ones_own_but_not_the_best_ones(tmp_path):
+    pl = library()
+    recipe = recipe_of(build=built(pl), weights=zeros, part="net").until(1)
+    assert bits(repeated(recipe, 11)) == bits(zeroed(Network()))
+    keep = library("lightning.pytorch.callbacks").ModelCheckpoint(tmp_path / "c", monitor="loss", mode="max")
+    options = {"enable_checkpointing": True, "folder": tmp_path}
+    recipe = recipe_of(build=built(pl), weights="best", callbacks=[keep], **options).until(EPOCHS)
+    assert bits(repeated(recipe, 11)) == bits(fit([], seed=11))
+
+
 def test_no_fingerprint_of_a_trial_run_or_inside_a_recipe(tmp_path):
     callback = FingerprintCallback(tmp_path / "o.metav", task(), **TINY)
     fit([callback], fast_dev_run=True)
@@ -267,6 +278,8 @@ def test_no_fingerprint_of_a_trial_run_or_inside_a_recipe(tmp_path):
         ({"part": "body"}, "part='body' is no submodule of Module; expected one of net"),
         ({"weights": "last"}, "weights must be 'final', 'best' or a function"),
         ({"recipe": "once"}, "recipe must be a function, 'again' or None"),
+        ({"independent": [nn.Linear(FEATURES + 1, CLASSES)]}, r"independent\[0\] does not fit the task"),
+        ({"families": "distill_other", "architectures": []}, "distill_other needs another architecture"),
     ],
 )
 def test_what_would_fail_afterwards_fails_before_the_training(tmp_path, options, message):
@@ -276,7 +289,7 @@ def test_what_would_fail_afterwards_fails_before_the_training(tmp_path, options,
         def on_train_start(self, trainer, pl_module):
             trained.append(True)
 
-    with pytest.raises(metav.InputError, match=message):
+    with pytest.raises(metav.MetavError, match=message):
         fit([FingerprintCallback(tmp_path / "o.metav", task(), **{**TINY, **options}), Watch()])
     assert not trained
 

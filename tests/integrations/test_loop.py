@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +78,25 @@ def test_the_last_model_that_ships_counts_as_it_was_then(tmp_path):
     assert release.fingerprint.commitment == fingerprint_of(kept).commitment
 
 
+def test_a_recipe_that_can_end_after_an_epoch_is_asked_to(tmp_path):
+    class ByHand:
+        def __init__(self, epochs):
+            self.epochs = epochs
+
+        def __call__(self, seed):
+            return by_hand(seed, self.epochs)
+
+        def until(self, epoch):
+            return ByHand(epoch)
+
+    recipe, model = ByHand(3), Network()
+    with quiet(), fingerprinting(tmp_path / "o.metav", task(), every=1, **TINY) as release:
+        for epoch in train(model, 1):
+            release.epoch(epoch, model, recipe)
+        release.ship(model)
+    assert release.fingerprints[1].commitment == fingerprint_of(model.eval(), ByHand(1)).commitment
+
+
 @pytest.mark.parametrize(
     ("higher", "metrics", "best"), [(True, [1.0, 3.0, 2.0], 1), (False, [2.0, float("nan"), 1.0], 2)]
 )
@@ -126,10 +147,22 @@ def test_a_loop_that_fails_ships_nothing(tmp_path):
         ("o.metav", {"epochs": 3}, "epochs is no option of a fingerprint"),
         ("o.metav", {"recipe": nn.Linear(2, 2)}, "recipe must be a callable"),
         ("o.metav", {"trackers": ["nothing"]}, "'nothing' is no tracker"),
+        ("o.metav", {"target_fpr": 2.0}, "target_fpr must be a number in"),
+        ("o.metav", {"positives": 0}, "positives must be a whole number from 1, got 0"),
+        ("o.metav", {"families": ["nonsense"]}, "families must name at least one of"),
+        ("o.metav", {"queries": 500_000}, "queries must be at most"),
+        ("o.metav", {"queries": 1000}, "the task has 160; ask for queries="),
+        ("o.metav", {"seed": -1}, "seed must be from 0"),
+        ("o.metav", {"jobs": 0}, "jobs must be a whole number from 1"),
+        ("o.metav", {"cache": Path(__file__)}, "cannot be written to"),
+        ("o.metav", {"options": {"steps": 4}}, "options must be metav.OptimizationOptions or None, got dict"),
+        ("o.metav", {"autocast": "float12"}, "autocast must be"),
+        ("o.metav", {"architectures": [Network()]}, r"architectures\[0\] is a model"),
+        ("o.metav", {"other_task": metav.Classification(torch.zeros(9, 2), torch.arange(9) % 3)}, "other_task has in"),
     ],
 )
 def test_what_would_fail_afterwards_fails_before_the_loop(tmp_path, path, options, message):
-    with pytest.raises(metav.InputError, match=message), fingerprinting(tmp_path / path, task(), **options):
+    with pytest.raises(metav.MetavError, match=message), fingerprinting(tmp_path / path, task(), **options):
         raise AssertionError("the loop has begun")
 
 
@@ -140,21 +173,37 @@ def test_only_the_first_of_several_processes_makes_it(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_one_of_several_processes_says_that_others_train_the_surrogates(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        with pytest.warns(UserWarning, match="jobs=1 stands for this process, but it is one of several"):
+            trained_within(3, tmp_path / "o.metav")
+        with quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("error", "jobs=1 stands")
+            _, release = trained_within(3, tmp_path / "p.metav", jobs=2)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert metav.load(tmp_path / "o.metav").commitment == release.fingerprint.commitment
+
+
 def test_a_recipe_leaves_no_settings_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASTER_PORT", "7")
+    for name, value in {"MASTER_PORT": "7", "PL_GLOBAL_SEED": "3", "PL_SEED_WORKERS": "1"}.items():
+        monkeypatch.setenv(name, value)
     seen = []
 
     def rude(seed):
-        seen.append(os.environ.get("MASTER_PORT"))
-        os.environ["WORLD_SIZE"] = "9"
+        seen.append([os.environ.get(name) for name in ("MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")])
+        os.environ |= {"WORLD_SIZE": "9", "PL_GLOBAL_SEED": str(seed), "PL_SEED_WORKERS": "0"}
         torch.use_deterministic_algorithms(True)
         torch.autograd.set_detect_anomaly(True)
         return by_hand(seed)
 
     with quiet():
         trained_within(3, tmp_path / "o.metav", recipe=rude)
-    assert set(seen) == {None}
-    assert os.environ["MASTER_PORT"] == "7"
+    assert seen
+    assert all(found == [None, None, "1"] for found in seen), "how loaders seed their workers is part of the training"
+    assert [os.environ[name] for name in ("MASTER_PORT", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")] == ["7", "3", "1"]
     assert "WORLD_SIZE" not in os.environ
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.is_anomaly_enabled()

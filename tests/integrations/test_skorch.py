@@ -131,6 +131,16 @@ def test_an_epoch_is_fingerprinted_as_a_training_that_ends_there(tmp_path):
     assert bits(repeated(recipe_of().until(2), 11)) == bits(fit([], max_epochs=2, seed=11).module_)
 
 
+@pytest.mark.parametrize("where", ["in the callback", "in the net"])
+def test_the_recipe_of_an_epoch_has_its_weights_even_where_the_best_ones_ship_in_the_end(tmp_path, where):
+    options = {"callbacks__keep__load_best": True} if where == "in the net" else {}
+
+    keep = Checkpoint(monitor=lambda net: len(net.history) == 1, dirname=str(tmp_path), load_best=not options)
+    recipe = recipe_of([("keep", keep)], **options)
+    assert bits(repeated(recipe.until(2), 11)) == bits(fit([], max_epochs=2, seed=11).module_)
+    assert bits(repeated(recipe, 11)) == bits(fit([], max_epochs=1, seed=11).module_), "the whole training is as it was"
+
+
 def test_weights_of_ones_own_and_a_part_ship(tmp_path):
     def zeros(net):
         return {name: torch.zeros_like(value) for name, value in net.module_.state_dict().items()}

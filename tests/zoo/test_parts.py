@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,40 @@ def test_a_part_that_was_stopped_goes_on_where_it_was(tmp_path, owner):
     assert len(set(calls)) == len(calls)
 
 
+@pytest.mark.parametrize("trains_in", [torch.float32, torch.float64])
+def test_the_default_dtype_of_whoever_asks_does_not_matter(tmp_path, owner, default_dtype, trains_in):
+    default_dtype(trains_in)
+    train_part(owner, task(), Part(1, 1), folder=tmp_path, **TOLD)
+    default_dtype(torch.float64 if trains_in == torch.float32 else torch.float32)
+    check_complete(owner, task(), folder=tmp_path, **TOLD)
+
+
+@pytest.fixture
+def default_dtype():
+    before = torch.get_default_dtype()
+    yield torch.set_default_dtype
+    torch.set_default_dtype(before)
+
+
+def test_warnings_name_the_line_of_whoever_asks(tmp_path):
+    def fails(seed):
+        raise ZeroDivisionError
+
+    constant = by_hand(3, 1)
+    for entry in constant.parameters():
+        torch.nn.init.zeros_(entry)
+    calls = [
+        lambda: train_part(constant, task(), Part(11, 11), folder=tmp_path, **TOLD),
+        lambda: check_complete(constant, task(), folder=tmp_path, **TOLD),
+        lambda: metav.fingerprint(constant, task(), recipe=fails, jobs=1, progress=False),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning, match="no better than a constant answer") as caught, suppress(metav.MetavError):
+            call()
+        (warning,) = [entry for entry in caught if "no better than" in str(entry.message)]
+        assert warning.filename == __file__
+
+
 def one_layer():
     return torch.nn.Linear(6, 3)
 
@@ -115,8 +150,12 @@ def test_what_cannot_be_kept_is_refused(tmp_path, owner):
         with lock:
             return by_hand(seed)
 
-    with pytest.warns(UserWarning, match="cannot be seen"), pytest.raises(metav.ZooError, match="cannot be kept"):
+    with (
+        pytest.warns(UserWarning, match="cannot be seen") as caught,
+        pytest.raises(metav.ZooError, match="cannot be kept"),
+    ):
         train_part(owner, task(), Part(1, 1), folder=tmp_path, **SIZES, recipe=locked)
+    assert {entry.filename for entry in caught} == {__file__}
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2", "1 /2"])
