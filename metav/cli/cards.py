@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from metav.fingerprints.fingerprint import Fingerprint
@@ -16,7 +15,7 @@ def fingerprint_card(fp: Fingerprint) -> str:
         "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",
         **({"classes": listed_names(fp.task.class_names)} if fp.task.class_names else {}),
         "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
-        "verifier": ", ".join(f"{count} {kind}" for kind, count in Counter(fp.meta_verifier.kinds).items()),
+        "verifier": fp.meta_verifier.kinds_text,
         "surrogates": f"{_count(zoo.get('positives'))} derived, {_count(zoo.get('negatives'))} independent"
         + _free_negatives(zoo.get("free")),
         "owner": f"{fp.task.metric_name} {_number(zoo.get('owner_metric'))}; {_own_verdict(fp)}",

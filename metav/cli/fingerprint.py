@@ -30,6 +30,8 @@ from metav.tasks.kinds import TASK_KINDS
 if TYPE_CHECKING:
     from metav.fingerprints.fingerprint import Fingerprint
 
+_RECIPE = "a model trained from scratch, given a seed"
+
 
 @click.command("fingerprint")
 @click.argument("owner", metavar="PKG.MODULE:BUILD")
@@ -242,7 +244,7 @@ def given_model(options: dict[str, Any]) -> Iterator[GivenModel]:
         owner = build_model(options["owner"], options["weights"], trained=options["trained"])
         building = {
             "architectures": [find_builder(text) for text in options["architectures"]] or None,
-            "recipe": None if options["recipe"] is None else find_builder(options["recipe"]),
+            "recipe": None if options["recipe"] is None else find_builder(options["recipe"], _RECIPE),
             "output": options["model_output"],
             **input_options(options["inputs"]),
             "independent": [_independent(text) for text in options["independent"]],

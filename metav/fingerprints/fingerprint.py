@@ -254,7 +254,7 @@ class Fingerprint:
     def __repr__(self) -> str:
         return (
             f"Fingerprint({self.task.name}, {len(self.queries)} queries of shape {self.task.input_shape}, "
-            f"{self.adaptive} of them optimised, verifier {' + '.join(self.meta_verifier.kinds)}, "
+            f"{self.adaptive} of them optimised, verifier {self.meta_verifier.kinds_text}, "
             f"commitment {self.commitment[:12]}...)"
         )
 
@@ -262,7 +262,7 @@ class Fingerprint:
         rows = {
             "task": f"{self.task.name}, view {self.task.view}",
             "queries": f"{len(self.queries)} of shape {self.task.input_shape}, {self.adaptive} optimised",
-            "verifier": " + ".join(self.meta_verifier.kinds),
+            "verifier": self.meta_verifier.kinds_text,
             "false-positive rate": str(self.calibration.false_positives),
             "true-positive rate": str(self.calibration.true_positives),
             "commitment": self.commitment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -75,6 +76,11 @@ class MetaVerifier:
     def kinds(self) -> tuple[str, ...]:
         """Names of the members with a weight, e.g. ("mlp:adaptive", "matched:natural")."""
         return tuple(member.name for member in self.members if member.weight > 0)
+
+    @property
+    def kinds_text(self) -> str:
+        """The kinds for people, each once with how often, e.g. "5 mlp:adaptive, 5 matched:natural"."""
+        return ", ".join(f"{count} {kind}" for kind, count in Counter(self.kinds).items())
 
     def logits(self, responses: FloatArray) -> NDArray[np.float64]:
         """Return the weighted logits (models,) of raw responses (models, queries, outputs)."""
