@@ -160,6 +160,6 @@ def _compiled_core() -> Any:
             raise
         raise ImportError(
             f"the metav in {__path__[0]} is not compiled; if these are its sources and metav is installed elsewhere, "
-            "start Python in another folder, else build it in the folder above: pip install -e .",
+            "start Python in another folder, else `pip install -e .` in the folder above compiles it",
             name=error.name,
         ) from error
