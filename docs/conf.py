@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-sys.path[:0] = [str(FOLDER / "extensions"), str(FOLDER.parent)]
+ROOT = FOLDER.parent
+sys.path.insert(0, str(FOLDER / "extensions"))
+if any((ROOT / "metav" / f"_core{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+    sys.path.insert(0, str(ROOT))
+else:  # `pip install ".[docs]"` compiled another copy, which the sources here would hide
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
 from metav.support.versions import version_of  # noqa: E402
 

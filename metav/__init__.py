@@ -119,8 +119,10 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 def __getattr__(name: str) -> Any:
     # Names are imported when first used: PyTorch only where models run, and not to read a fingerprint.
-    if name == "obfuscations":
-        value: Any = _imported("metav.obfuscations")
+    if name == "_core":  # asked for by `from metav import _core`, as long as it is not loaded
+        value: Any = _compiled_core()
+    elif name == "obfuscations":
+        value = _imported("metav.obfuscations")
     elif name in _MODULE_OF:
         value = getattr(_imported(_MODULE_OF[name]), name)
     else:
@@ -145,4 +147,19 @@ def _imported(module: str) -> Any:
 
         raise MissingDependencyError(
             f'{module} needs PyTorch, which is not installed; install the extra "torch" of metav-fingerprint'
+        ) from error
+
+
+def _compiled_core() -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module("metav._core")
+    except ModuleNotFoundError as error:
+        if error.name != "metav._core":
+            raise
+        raise ImportError(
+            f"the metav in {__path__[0]} is not compiled; if these are its sources and metav is installed elsewhere, "
+            "start Python in another folder, else `pip install -e .` in the folder above compiles it",
+            name=error.name,
         ) from error

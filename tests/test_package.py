@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,22 @@ def test_a_public_name_is_there_listed_and_documented(name):
     value = getattr(metav, name)
     assert name in dir(metav)
     assert name == "__version__" or len(inspect.getdoc(value)) > 20
+
+
+def test_sources_without_the_compiled_core_say_what_to_do(tmp_path):
+    hidden = shutil.ignore_patterns("_core*.so", "_core*.pyd", "__pycache__")
+    shutil.copytree(PACKAGE, tmp_path / "metav", ignore=hidden)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        # where metav is installed for editing, this would find the core of the installed copy
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in str(finder).lower()]\n"
+        "import metav; print(metav.__version__); metav.verify"
+    )
+    done = run(code, str(tmp_path))
+    assert done.stdout == f"{metav.__version__}\n"
+    assert f"ImportError: the metav in {tmp_path / 'metav'} is not compiled" in done.stderr
+    assert "start Python in another folder" in done.stderr
+    assert "pip install -e ." in done.stderr
 
 
 def test_the_star_import_gives_the_public_names():

@@ -42,6 +42,11 @@ def _read_arrays(path: str, kind: TaskKind) -> dict[str, NDArray[Any]]:
     expected = " and ".join(f'"{name}"' for name in wanted)
     if not Path(path).is_file():
         raise InputError(f"there is no file {path}; expected an .npz file with the arrays {expected}")
+    if not _is_numpys(path):
+        raise InputError(
+            f"{path} is no .npz file; expected one with the arrays {expected}: read yours in Python, and write them "
+            f'with numpy.savez("data.npz", {", ".join(f"{role}={role}" for role in wanted)})'
+        )
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -54,6 +59,15 @@ def _read_arrays(path: str, kind: TaskKind) -> dict[str, NDArray[Any]]:
         raise InputError(
             f"{path} cannot be read ({error}); expected an .npz file of plain arrays {expected}, written by numpy.savez"
         ) from error
+
+
+def _is_numpys(path: str) -> bool:
+    """Whether a file begins as an .npz or .npy file does; one that cannot be read may."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) in (b"PK", b"\x93N")
+    except OSError:
+        return True
 
 
 def _name_in(found: list[str], role: str, names: tuple[str, ...], path: str) -> str:

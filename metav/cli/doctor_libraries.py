@@ -35,15 +35,20 @@ def requirements() -> list[Requirement]:
         lines = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
         return []
-    found = []
+    found: list[Requirement] = []
+    made_of_others: set[str | None] = set()
     for line in lines:
         match = _REQUIREMENT.match(line)
-        if match is None or match[1] == DISTRIBUTION:
+        if match is None:
             continue
         least = re.search(r">=\s*([0-9.]+)", match[3])
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", match[4] or "")
-        found.append(Requirement(match[1], _numbers(least[1]) if least else (), extra[1] if extra else None))
-    return found
+        if match[1] == DISTRIBUTION:
+            made_of_others.add(extra[1] if extra else None)
+        else:
+            found.append(Requirement(match[1], _numbers(least[1]) if least else (), extra[1] if extra else None))
+    # each of these others has a line of its own, and what is left of the whole says nothing
+    return [entry for entry in found if entry.extra is None or entry.extra not in made_of_others]
 
 
 def check_requirements() -> Iterator[Finding]:

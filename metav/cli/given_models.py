@@ -67,6 +67,8 @@ _SURROGATES = (
 _OF_TASK = ("epochs", "learning_rate", "batch_size", "bounds", "latent", "classes", "validation", "levels")
 """Options that the task is given."""
 
+_RECIPE = "a model trained from scratch, given a seed"
+
 
 def given_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name the owner's model and its data."""
@@ -113,7 +115,7 @@ def given_model(options: Mapping[str, Any], *, check: Callable[[Any], None] | No
         owner = build_model(options["owner"], options["weights"], trained=options["trained"])
         building = {
             "architectures": [find_builder(text) for text in options["architectures"]] or None,
-            "recipe": None if options["recipe"] is None else find_builder(options["recipe"]),
+            "recipe": None if options["recipe"] is None else find_builder(options["recipe"], _RECIPE),
             "output": options["model_output"],
             **input_options(options["inputs"]),
             "independent": [_independent(text) for text in options["independent"]],

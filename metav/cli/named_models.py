@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -38,13 +39,16 @@ def names_a_builder(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 
 
-def find_builder(text: str) -> Callable[..., Any]:
-    """Return the callable that pkg.module:build names; InputError where there is none, or its module fails."""
+def find_builder(text: str, returns: str = "a fresh model") -> Callable[..., Any]:
+    """Return the callable that pkg.module:build names; InputError where there is none, or its module fails.
+
+    returns: what it is expected to return, for the messages.
+    """
     module_name, _, name = text.partition(":")
     if not names_a_builder(text):
         raise InputError(
-            f"{text!r} names no callable; expected pkg.module:build, where build() in the module pkg.module returns a "
-            "fresh model"
+            f"{text!r} names no callable; expected pkg.module:build, a function build in the module pkg.module that "
+            f"returns {returns}"
         )
     try:
         found: Any = importlib.import_module(module_name)
@@ -54,7 +58,8 @@ def find_builder(text: str) -> Callable[..., Any]:
                 f"the module {module_name} of {text} needs {error.name}, which cannot be imported"
             ) from error
         raise InputError(
-            f"there is no module {error.name} for {text}; run metav in the folder that holds it, or install its package"
+            f"there is no module {error.name} for {text}{_meant(error.name, _modules_here())}; run metav in the folder "
+            "that holds it, or install its package"
         ) from error
     # a module that calls sys.exit must not end this program with an exit code that stands for a verdict
     except (Exception, SystemExit) as error:
@@ -62,12 +67,27 @@ def find_builder(text: str) -> Callable[..., Any]:
     for part in name.split("."):
         if not hasattr(found, part):
             raise InputError(
-                f"the module {module_name} has no {name}; expected a function or class that returns a model"
+                f"the module {module_name} has no {name}{_meant(part, _callables_of(found))}; expected a function or "
+                f"class that returns {returns}"
             )
         found = getattr(found, part)
     if not callable(found):
-        raise InputError(f"{text} is a {type(found).__name__}, expected a callable that returns a fresh model")
+        raise InputError(f"{text} is a {type(found).__name__}, expected a callable that returns {returns}")
     return found  # type: ignore[no-any-return]
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Return the known name that a mistyped one may stand for, as a question; nothing where none is like it."""
+    alike = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {alike[0]}?)" if alike else ""
+
+
+def _modules_here() -> list[str]:
+    return [file.stem for file in Path.cwd().glob("*.py")]
+
+
+def _callables_of(holder: Any) -> list[str]:
+    return [name for name in dir(holder) if not name.startswith("_") and callable(getattr(holder, name, None))]
 
 
 def build_model(text: str, weights: str | None, *, trained: bool = False) -> Any:
@@ -81,7 +101,9 @@ def build_model(text: str, weights: str | None, *, trained: bool = False) -> Any
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{text}() fails ({type(error).__name__}: {error})") from error
+        raise ModelError(
+            f"{text}() fails ({type(error).__name__}: {error}); expected a function that needs no arguments"
+        ) from error
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(model, torch.nn.Module):
         if weights is not None or not callable(model):
@@ -125,7 +147,7 @@ def load_weights(model: Any, path: str) -> None:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); save the weights again with {_SAVING}") from error
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"{misfit}: {_first(str(error).splitlines())}; {cure}") from error
+        raise ModelError(f"{misfit}: {_first(_misfits(str(error)))}; {cure}") from error
     if missing or unknown:
         raise ModelError(f"{misfit}: it lacks {_first(missing)}, and has no place for {_first(unknown)}; {cure}")
 
@@ -141,6 +163,12 @@ def _held_as_named(model: Any, names: list[str]) -> Any:
     holder = nn.Module()
     holder.add_module(prefix.rstrip("."), _held_as_named(model, [name.removeprefix(prefix) for name in names]))
     return holder
+
+
+def _misfits(message: str) -> list[str]:
+    """Return what PyTorch says of each weight that does not fit, without its heading."""
+    heading, *lines = message.splitlines() or [""]
+    return [line.strip().rstrip(".") for line in lines if line.strip()] or [heading]
 
 
 def _first(names: Iterable[str], count: int = 5) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -153,7 +154,18 @@ def stdout_kept_clean() -> Iterator[None]:
 
 
 def _show_warning(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
-    tell(f"warning: {message}")
+    tell(f"warning: {_with_options(str(message))}")
+
+
+def _with_options(text: str) -> str:
+    """Return a text in which arguments of Python functions are called as the options of the command that runs."""
+    context = click.get_current_context(silent=True)
+    parameters = context.command.params if context is not None else []
+    options = {str(entry.name): entry.opts[-1] for entry in parameters if isinstance(entry, click.Option)}
+    if not options:
+        return text
+    names = "|".join(re.escape(name) for name in options)
+    return re.sub(rf"\b({names})=(?=(\d)?)", lambda found: options[found[1]] + (" " if found[2] else ""), text)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -137,6 +137,11 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _members(path: str, raw: bytes) -> dict[str, bytes]:
+    if raw and not raw.startswith(b"PK") and not zipfile.is_zipfile(io.BytesIO(raw)):
+        raise ArtefactError(
+            f"{path} is no fingerprint; expected a file made by Fingerprint.save: check the path, and that the "
+            "fingerprint is named before the suspect"
+        )
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             entries = archive.infolist()

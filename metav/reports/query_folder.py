@@ -38,6 +38,7 @@ h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem; }
 table { border-collapse: collapse; }
 th { text-align: left; font-weight: 500; color: #595959; white-space: nowrap; vertical-align: top; }
 th, td { padding: 0.3rem 1rem 0.3rem 0; border-top: 1px solid #e6e6e6; }
+td { overflow-wrap: anywhere; }
 code, pre { background: #f4f4f4; padding: 0.1rem 0.3rem; }
 pre { padding: 0.6rem; overflow-x: auto; }
 figure { display: inline-block; margin: 0 0.6rem 0.6rem 0; text-align: center; font-size: 0.8rem; color: #595959; }

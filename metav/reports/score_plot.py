@@ -90,6 +90,11 @@ def _known_rows(source: object) -> list[_Row]:
         rows = [_family_row(source, name) for name in source.by_family]
     elif isinstance(source, Fingerprint):
         rows = [_calibration_row(source, is_positive) for is_positive in (False, True)]
+    elif isinstance(source, Verdict):
+        raise InputError(
+            "source is a Verdict, which does not hold the scores of other models; pass its fingerprint first: "
+            "plot_scores(fingerprint, verdict)"
+        )
     else:
         raise InputError(
             f"source must be an Evaluation or a Fingerprint, got {type(source).__name__}; pass what metav.evaluate or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import os
 import sys
@@ -135,6 +136,14 @@ CALLABLE = SuspectKind(
 )
 """The kind of last resort, after those of other distributions: many models of other libraries can be called, too."""
 
+_NO_SUSPECTS = {
+    ".safetensors": "holds weights alone; on the command line name the function that builds their model, and pass them "
+    "as its weights: pkg.module:build --weights FILE, in Python load them into the model and pass that",
+    ".metav": "is a fingerprint, which is named before the suspect; the suspect is a model, or its answers",
+    ".py": "is a file of code; on the command line name a function in it, as pkg.module:build, in Python pass what "
+    "that function returns",
+}
+"""What is taken for a suspect and is none, by its ending, and what to pass instead."""
 _PICKLES = (".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
@@ -192,8 +201,12 @@ def _kind_of_path(path: str) -> SuspectKind:
             f"{shown} looks like a pickle, and unpickling a suspect would run its code; load weights into a model "
             "yourself (torch.load with weights_only=True, or safetensors) and pass the module"
         )
+    if ending in _NO_SUSPECTS:
+        raise InputError(f"{shown} {_NO_SUSPECTS[ending]}")
     known = ", ".join(ending for kind in SUSPECT_KINDS for ending in kind.endings)
-    raise InputError(f"{shown} has an unknown ending; expected an address, or one of {known}")
+    meant = difflib.get_close_matches(ending, [known for kind in SUSPECT_KINDS for known in kind.endings], n=1)
+    guess = f" (did you mean {meant[0]}?)" if meant else ""
+    raise InputError(f"{shown} has an unknown ending{guess}; expected an address, or one of {known}")
 
 
 def _all_kinds() -> Iterator[SuspectKind]:

@@ -74,11 +74,23 @@ class Scan:
         table = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
         ]
+        # what could not be judged is told with its cause: the code alone helps nobody
+        causes = [
+            f"{harmless(row['name'])}: {harmless(row['message'], limit=300)}"
+            for row in ranked[:MOST_SHOWN]
+            if row["message"]
+        ]
         more = len(self.rows) - MOST_SHOWN
         counts = ", ".join(f"{count} {decision}" for decision, count in self.decisions.items())
         skipped = [f"{len(self.skipped)} files of other kinds were left out"] if self.skipped else []
         return "\n".join(
-            [*table, *([f"... and {more} more"] if more > 0 else []), f"{len(self.rows)} suspects: {counts}", *skipped]
+            [
+                *table,
+                *([f"... and {more} more"] if more > 0 else []),
+                *causes,
+                f"{len(self.rows)} suspect{'' if len(self.rows) == 1 else 's'}: {counts}",
+                *skipped,
+            ]
         )
 
     def _repr_html_(self) -> str:

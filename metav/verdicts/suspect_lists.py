@@ -14,6 +14,7 @@ from typing import Any
 from metav.errors import InputError, MissingDependencyError
 from metav.support.files import file_digest
 from metav.support.json_values import readable_json
+from metav.suspects.http.addresses import is_address
 from metav.suspects.registry import SUSPECT_KINDS
 
 LIST_KEY = "suspects"
@@ -96,6 +97,8 @@ def _of_source(source: str) -> tuple[list[SuspectEntry], list[str]]:
         if not files:
             raise InputError(f"no file matches {source}; check the pattern")
         return [SuspectEntry(name=str(file), source=str(file)) for file in files], []
+    if not path.exists() and not path.suffix and not is_address(source) and ":" not in source:
+        raise InputError(f"there is no folder and no file {source}; check the path")
     return [SuspectEntry(name=source, source=source)], []
 
 

@@ -18,6 +18,8 @@ from metav.verdicts.novelty import Novelty
 
 MOST_NAMES = 10
 """Names of classes that are told."""
+LEAST_POWER = 0.3
+"""Share of the derived calibration models that must match for NO_MATCH to say anything."""
 _NO_TRUTH = "a {} is neither true nor false, being one of three; write {} == metav.Decision.MATCH"
 
 
@@ -146,7 +148,7 @@ class Verdict:
         return [*lines, ("commitment", self.commitment)]
 
     def _notes(self, p_value: float) -> Iterator[str]:
-        """Yield what bounds a match, and why decision and p-value seem to contradict each other, where they do."""
+        """Yield what bounds a decision, and why it and the p-value seem to contradict each other, where they do."""
         if self.decision is Decision.MATCH and self.recipe == "drawn":
             yield (
                 "the fingerprint was not told how the owner's model was trained: a model that somebody else trained in "
@@ -164,6 +166,12 @@ class Verdict:
                 f"p is above the wanted {wanted}, and yet this is a match: with {count} independent models p cannot be "
                 f"below {1 / (count + 1):.3g}; by their mean and spread, at most {wanted} of all independent models "
                 "score as high, with 95 % confidence"
+            )
+        found = self.tpr_interval
+        if self.decision is Decision.NO_MATCH and found.value < LEAST_POWER:
+            yield (
+                f"no match says little here, as most copies are missed: of {found.total} derived models {found.count} "
+                "matched in calibration; a fingerprint made with more surrogates or more queries finds more"
             )
 
     def _conclusion(self) -> str:

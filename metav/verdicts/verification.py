@@ -29,15 +29,13 @@ from metav.verdicts.competence import Competence, judge_competence
 from metav.verdicts.novelty import Novelty
 from metav.verdicts.reading import Reading, read_answers, readable
 from metav.verdicts.steadiness import unsteadiness
-from metav.verdicts.verdict import Decision, Verdict
+from metav.verdicts.verdict import LEAST_POWER, Decision, Verdict
 from metav.verifiers.places import Places
 
 SIMULATIONS = 64
 """How often noise as it was measured is added to a suspect's answers, to see whether the decision changes."""
 FLIPS_ALLOWED = 0.05
 """Share of the simulations in which the decision may change; above it, the verdict is INCONCLUSIVE."""
-LEAST_POWER = 0.3
-"""Share of the derived calibration models that must match through an access for NO_MATCH to say anything."""
 FEWEST_NATURAL = 8
 """Natural queries with true answers below which competence is not measured."""
 ROUNDING = 1e-5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -317,7 +318,8 @@ def test_fingerprint_tells_people_what_it_made_and_warns_of_few_models(made, own
     free = sum(fp.check["free_negatives"].values())
     assert f"14 derived, 16 independent, {free} free negatives\n" in made.stderr
     assert "warning: " in made.stderr
-    assert "build the zoo with about negatives=" in made.stderr
+    assert "build the zoo with about --negatives " in made.stderr
+    assert not re.search(r"^warning: .*\b(negatives|recipe)=", made.stderr, flags=re.MULTILINE)
     assert "this module prints when it is imported" in made.stderr
 
 
@@ -411,7 +413,12 @@ OWNER = ("fingerprint", "models:build", "--weights", "owner.safetensors", "--dat
     [
         ({1: "models"}, "'models' names no callable; expected pkg.module:build"),
         ({1: "no_such_module:build"}, "there is no module no_such_module"),
-        ({1: "models:missing"}, "the module models has no missing"),
+        ({1: "modles:build"}, "there is no module modles for modles:build (did you mean models?); run metav in"),
+        ({1: "models:missing"}, "the module models has no missing; expected a function or class that returns a fresh"),
+        ({1: "models:biuld"}, "the module models has no biuld (did you mean build?); expected"),
+        ({2: "--trained", 3: "--recipe=models:biuld"}, "no biuld (did you mean build?); expected a function or class "),
+        ({5: "table.csv"}, 'table.csv is no .npz file; expected one with the arrays "inputs" and "labels": read yours'),
+        ({5: "owner.safetensors"}, "owner.safetensors is no .npz file"),
         ({1: "models:CONSTANT"}, "models:CONSTANT is a int, expected a callable"),
         ({1: "models:other"}, "it lacks 1.bias, 1.weight, 3.bias, 3.weight, and has no place for"),
         ({3: "nothing.safetensors"}, "there is no file nothing.safetensors"),
@@ -444,6 +451,14 @@ def test_what_cannot_be_used_ends_with_2_one_message_and_nothing_written(workpla
     assert (workplace / "taken.metav").read_text() == "mine"
 
 
+def test_weights_of_another_size_are_told_by_name_and_size(tmp_path):
+    from metav.cli.named_models import load_weights
+
+    save_file(nn.Linear(4, 2).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(metav.ModelError, match=r"do not fit Linear: size mismatch for weight: .*\[2, 3\]\); pass the"):
+        load_weights(nn.Linear(3, 2), str(tmp_path / "w.safetensors"))
+
+
 def _write_unusable(folder: Path) -> None:
     images, labels = digits()
     few, named = images[:40].copy(), labels[:40]
@@ -451,6 +466,7 @@ def _write_unusable(folder: Path) -> None:
     np.savez(folder / "twice.npz", x=few, inputs=few, y=named)
     np.savez(folder / "pickled.npz", x=np.array([{}, []], dtype=object), y=named)
     np.save(folder / "single.npy", few)
+    np.savetxt(folder / "table.csv", few.reshape(40, -1), delimiter=",")
     few[3, 0, 2, 2] = np.nan
     np.savez(folder / "nan.npz", x=few, y=named)
     (folder / "owner.pt").write_bytes(b"\x80\x04")
@@ -471,7 +487,11 @@ def test_weights_are_asked_for_where_a_fresh_model_would_be_judged(owner_file, w
         ("nothing.npy", "there is no file nothing.npy; expected recorded answers"),
         ("model.pt", "looks like a pickle"),
         ("https://example.org/model", "does not tell its protocol"),
-        ("answers.txt", "has an unknown ending"),
+        ("answers.txt", "has an unknown ending; expected an address"),
+        ("answers.cvs", "has an unknown ending (did you mean .csv?); expected an address"),
+        ("weights.safetensors", "pkg.module:build --weights FILE"),
+        ("models.py", "name a function in it, as pkg.module:build"),
+        ("owner.metav", "is a fingerprint, which is named before the suspect"),
     ],
 )
 def test_suspects_that_are_none_end_with_2(simple, suspect, message):

@@ -210,6 +210,12 @@ def asked(monkeypatch):
     return ask
 
 
+def test_an_extra_made_of_others_has_no_line_of_its_own(asked):
+    whole = 'metav-fingerprint[a,b]; extra == "whole"'
+    asked('numpy; extra == "a"', 'no-such-library; extra == "b"', whole, 'no-such-other; extra == "whole"')
+    assert [finding.name for finding in doctor_libraries.check_extras()] == ["extra a", "extra b"]
+
+
 def test_requirements_are_read_as_they_are_written(asked):
     asked("numpy>=2.0", "scipy", 'torch>=2.10 ; extra == "torch"', 'metav-fingerprint[onnx] ; extra == "test"')
     assert [(entry.name, entry.least, entry.extra) for entry in doctor_libraries.requirements()] == [

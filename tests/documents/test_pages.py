@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -191,6 +192,17 @@ def test_docstrings_become_lists_and_nothing_in_them_is_markup(monkeypatch):
         "",
         "other: no parameter.",
     ]
+
+
+def test_the_site_takes_the_installed_copy_where_the_sources_are_not_compiled(tmp_path):
+    """As after `pip install ".[docs]"`: the core lies in the installed copy, and the folder holds sources alone."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("results", "*.png"))
+    (tmp_path / "metav").mkdir()
+    (tmp_path / "metav" / "__init__.py").write_text("raise ImportError('these are sources')")
+    code = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path('docs/conf.py'); from metav import _core"
+    command = [sys.executable, "-c", code, "", str(ROOT)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

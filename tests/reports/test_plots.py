@@ -206,6 +206,12 @@ def test_what_is_no_result_is_refused():
         plot_scores(handmade(), {"mine": 0.7})
 
 
+def test_a_verdict_alone_is_sent_to_its_fingerprint():
+    with pytest.raises(metav.InputError, match=r"is a Verdict, .* plot_scores\(fingerprint, verdict\)"):
+        plot_scores(verdict(2.0))
+    assert "1.000  match" in texts(plot_scores(handmade(), verdict(2.0)))
+
+
 def test_an_evaluation_without_a_score_cannot_be_drawn():
     failing = [(lambda queries: 1 / 0, True, "derived"), (lambda queries: 1 / 0, False, "independent")]
     with pytest.raises(metav.InputError, match="every suspect of the evaluation was inconclusive"):

@@ -542,9 +542,10 @@ def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path):
         ("model.PTH", "unpickling a suspect would run its code"),
         ("model.pkl", "unpickling a suspect would run its code"),
         (
-            "model.safetensors",
+            "model.h5",
             r"unknown ending; expected an address, or one of \.npy, \.npz, \.csv, \.json, \.jsonl, \.tsv, \.onnx",
         ),
+        ("model.safetensors", r"holds weights alone; .* in Python load them into the model and pass that"),
         ("", "unknown ending"),
         ("nowhere.npy", "there is no file nowhere.npy; .* check the path"),
         (ResidualCNN, "is the class ResidualCNN, expected a trained model: pass an instance"),

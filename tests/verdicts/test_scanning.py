@@ -63,6 +63,10 @@ def test_each_suspect_is_judged_as_alone(folder, tmp_path):
     assert found.decisions["MATCH"] == 3
     assert found.decisions["INCONCLUSIVE"] == 2
     assert "14 suspects: 3 MATCH" in str(found)
+    lines = str(found).splitlines()
+    assert sum(line.startswith("broken.npy: ") and "cannot be read" in line for line in lines) == 1
+    assert sum(line.startswith("other.npy: the suspect answer") for line in lines) == 1
+    assert not any(line.startswith("s0") and ": " in line for line in lines)
 
 
 def test_the_file_and_the_table_hold_the_same_rows(folder, tmp_path):
@@ -288,3 +292,13 @@ def _count(store: Path) -> int:
     finally:
         for ending in ("", "-wal", "-shm"):
             Path(f"{copy}{ending}").unlink(missing_ok=True)
+
+
+def test_a_mistyped_folder_is_an_error_and_no_suspect(folder, tmp_path):
+    with pytest.raises(metav.InputError, match=r"there is no folder and no file .*answrs; check the path"):
+        metav.scan(FP, str(folder.parent / "answrs"), store=tmp_path / "scan.db")
+    assert not (tmp_path / "scan.db").exists()
+
+
+def test_one_suspect_is_counted_as_one(folder, tmp_path):
+    assert "\n1 suspect: " in str(metav.scan(FP, str(folder / "s00.npy"), store=tmp_path / "scan.db"))

@@ -12,6 +12,7 @@ from small_fingerprints import answers_with_logit, handmade
 import metav
 from metav import Decision, InputError
 from metav.statistics.calibration import calibrate
+from metav.statistics.intervals import exact_interval
 
 
 def verdict_at(logit: float):
@@ -71,3 +72,19 @@ def test_a_p_value_beside_the_other_decision_is_explained(independent, target_fp
     )
     for text in (str(found), found._repr_html_()):
         assert bool(re.search(note or "and yet", text)) == (note is not None)
+
+
+@pytest.mark.parametrize(
+    ("decision", "found", "total", "says"),
+    [
+        (Decision.NO_MATCH, 0, 5, True),
+        (Decision.NO_MATCH, 29, 100, True),
+        (Decision.NO_MATCH, 30, 100, False),
+        (Decision.MATCH, 1, 9, False),
+        (Decision.INCONCLUSIVE, 1, 9, False),
+    ],
+)
+def test_no_match_by_a_fingerprint_that_misses_most_copies_says_so(decision, found, total, says):
+    verdict = replace(verdict_at(-3.0), decision=decision, tpr_interval=exact_interval(found, total))
+    for text in (str(verdict), verdict._repr_html_()):
+        assert (f"of {total} derived models {found} matched in calibration; a fingerprint made" in text) == says
