@@ -115,10 +115,13 @@ def run_page(
         shutil.copytree(start.folder, folder, dirs_exist_ok=True)
         run.names.update(start.names)
     run.names["__name__"] = "page"
-    with contextlib.chdir(folder), isolated_rng(0), single_thread(), _modules_of(folder), warnings.catch_warnings():
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    own = {Path(block.file).stem for block in blocks if block.file} | {path.stem for path in folder.glob("*.py")}
+    modules = _modules_of(folder, own)
+    with contextlib.chdir(folder), isolated_rng(0), single_thread(), modules, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         before: Block | None = None
-        for block in blocks_of(page.read_text(encoding="utf-8")):
+        for block in blocks:
             if languages is None or block.language in languages:
                 _run_block(block, before, run, page)
             before = block
@@ -126,14 +129,19 @@ def run_page(
 
 
 @contextlib.contextmanager
-def _modules_of(folder: Path) -> Iterator[None]:
-    """Forget, in the end, the modules that lie in a folder: another page's file of that name is another module."""
+def _modules_of(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Forget, in the end, the modules that lie in a folder: another page's file of that name is another module.
+
+    names: of its files; modules of these names that are there already are put aside for the while.
+    """
+    aside = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     try:
         yield
     finally:
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
                 del sys.modules[name]
+        sys.modules.update(aside)
 
 
 def _run_block(block: Block, before: Block | None, run: PageRun, page: Path) -> None:

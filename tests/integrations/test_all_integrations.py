@@ -145,8 +145,12 @@ def of_each(test):
     return pytest.mark.parametrize("integration", INTEGRATIONS, ids=lambda entry: entry.name)(test)
 
 
+ALSO_NEEDED = {"Hugging Face Trainer": ("accelerate",)}
+"""What the libraries of an integration leave to the user to install."""
+
+
 def trained_by(integration, path):
-    for library in integration.libraries:
+    for library in (*integration.libraries, *ALSO_NEEDED.get(integration.name, ())):
         pytest.importorskip(library, reason=f"{library} is not installed")
     with quiet():
         return TRAININGS[integration.name](path)

@@ -183,7 +183,7 @@ def test_a_body_without_end_is_cut_off(monkeypatch):
     with speaking(handle) as url:
         error = fails(url)
     assert (error.reason, error.retriable) == ("too_large", False)
-    assert "sends more than 10000 bytes" in str(error)
+    assert "sends more than 9.8 KiB" in str(error)
     assert sent < 2**27
 
 
