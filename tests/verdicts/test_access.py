@@ -48,6 +48,7 @@ def test_degraded_models_look_as_their_own_changed_answers_do(outputs, scale, ch
 
 
 @example(queries=27, outputs=3, scale=6.0, change="whole percent", single=False, seed=989)
+@example(queries=5, outputs=3, scale=2.0, change="1 decimal", single=False, seed=167)
 @given(
     queries=st.integers(5, 100),
     outputs=st.sampled_from([2, 3, 10, 100]),
@@ -64,6 +65,13 @@ def test_the_law_holds_up_to_rows_that_too_few_show(queries, outputs, scale, cha
         # to one decimal, a hundred small probabilities are all zero
         assert change == "1 decimal"
         assert outputs == 100
+        return
+    sent = CHANGES[change](softmax(logits))
+    if form.top is not None and change not in TOP and form.decimals is None:
+        # every row shows as many classes as if the others were not told, and too few numbers show the rounding
+        assert change == "1 decimal"
+        assert queries < 40
+        assert (np.count_nonzero(sent, axis=1) <= form.top).all()
         return
     off = ~read_alike(degraded, undone)
     # a row that reaches a bound or a tie is one of few, and what it shows is small
