@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -39,6 +40,8 @@ default_role = "py:obj"  # what docstrings write in backticks: a link where it n
 
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
+# the reference documents what needs these, and is read where they are not installed
+autodoc_mock_imports = [name for name in ("accelerate", "mlflow", "tensorboard", "wandb") if find_spec(name) is None]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autosummary_generate = False

@@ -22,5 +22,5 @@ def test_a_file_that_is_no_fingerprint_is_refused_with_exit_code_2() -> None:
     """`metav inspect` of this very file says what was expected."""
     done = _call("inspect", __file__)
     assert done.returncode == 2, done.stderr
-    assert "is no intact zip file" in done.stderr
+    assert "is no fingerprint; expected a file" in done.stderr
     assert "expected a fingerprint" in done.stderr
