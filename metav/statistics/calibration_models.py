@@ -91,8 +91,11 @@ class CalibrationModels:
         found: NDArray[np.bool_] = self.parts > ALL_TRAINED
         return found
 
-    def calibration(self, logits: NDArray[np.float64], *, target_fpr: float) -> Calibration:
-        """Return the decision rule that follows from the logits (models,) of those that are judged, in order."""
+    def calibration(self, logits: NDArray[np.float64], *, target_fpr: float, pooled: bool = True) -> Calibration:
+        """Return the decision rule that follows from the logits (models,) of those that are judged, in order.
+
+        pooled: whether the other shares' independent models say, too, how far such logits spread.
+        """
         of_all = np.full(len(self.parts), np.nan)
         of_all[self.judged] = logits
         finished = np.asarray(self.finished, dtype=np.bool_)
@@ -100,7 +103,7 @@ class CalibrationModels:
         return calibrate(
             of_all[self.calibrating & self.derived],
             of_all[self.independent],
-            others=[of_all[showing & self.of_share(name)] for name in ("select", "optimize")],
+            others=[of_all[showing & self.of_share(name)] for name in ("select", "optimize") if pooled],
             target_fpr=target_fpr,
         )
 

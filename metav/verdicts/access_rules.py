@@ -120,7 +120,9 @@ def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Acces
     # no candidate tells the classes apart, or none stays finite: the access lets out too little
     except (ZooError, OverflowError):
         return None
-    return _rule(fp, models, seen, final.meta_verifier, final.logits)
+    # of answers that tell less, the few models that queries have not seen decide alone: an honest one that happens to
+    # give the owner's few telling labels lies far outside the spread of all others
+    return _rule(fp, models, seen, final.meta_verifier, final.logits, pooled=False)
 
 
 def _label_agreement(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> LabelAgreement | None:
@@ -146,11 +148,13 @@ def _rule(
     seen: FloatArray,
     meta_verifier: MetaVerifier,
     logits: NDArray[np.float64],
+    *,
+    pooled: bool = True,
 ) -> AccessRule:
     trained = np.ascontiguousarray(seen[models.calibrating & ~models.free])
     return AccessRule(
         meta_verifier=meta_verifier,
-        calibration=models.calibration(logits, target_fpr=fp.calibration.target_fpr),
+        calibration=models.calibration(logits, target_fpr=fp.calibration.target_fpr, pooled=pooled),
         trained=trained,
         known=known_models(trained, fp.task.view),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,14 @@ def test_a_numpy_that_does_not_fit_is_named_with_what_to_do_and_its_own_words(be
 @pytest.mark.slow
 def test_the_stub_says_what_the_extension_has():
     pytest.importorskip("mypy")
-    command = [sys.executable, "-m", "mypy.stubtest", "metav._core"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    project = Path(__file__).parents[2]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy.stubtest",
+        "metav._core",
+        "--mypy-config-file",
+        str(project / "pyproject.toml"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=project)
     assert done.returncode == 0, done.stdout + done.stderr
