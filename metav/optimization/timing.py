@@ -78,7 +78,7 @@ class OptimizationSeconds:
 
     optimise: of the queries.
     verifiers: of all candidates on the final queries.
-    calibrate: of the chosen ones, trained anew for each part of the calibration models.
+    calibrate: of the chosen ones, trained anew without each part of the models.
     """
 
     optimise: float
