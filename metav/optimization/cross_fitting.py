@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from metav import _core
 from metav.optimization.members import fit_member
 from metav.optimization.shares import Shares
-from metav.statistics.calibration_models import ALL_TRAINED
-from metav.support.arrays import FloatArray
+from metav.statistics.calibration_models import ALL_TRAINED, CalibrationModels
 from metav.support.progress import progress_bar
 from metav.support.randomness import derive_seed
 from metav.verifiers.meta_verifier import Member, MetaVerifier
@@ -35,8 +34,7 @@ class CrossFitted:
 
 def refit(
     meta_verifier: MetaVerifier,
-    shares: Shares,
-    parts: NDArray[np.int64],
+    models: CalibrationModels,
     settings: VerifierSettings,
     seed: int,
     progress: bool | None = False,
@@ -44,26 +42,24 @@ def refit(
     """Train the chosen members anew `repeats` times, each time on all surrogates but one part of them.
 
     meta_verifier: the chosen members.
-    shares: the models' responses to the final queries.
-    parts: of all models, in the order of `Shares.sizes`, see `model_parts`.
+    models: all that there are, the owner's first, with the part of each (see `model_parts`).
     progress: None shows a bar on a terminal, False never, True always.
 
     Source: cross-conformal prediction (Vovk, 2015).
     """
-    responses = np.concatenate([shares.optimize, shares.select, shares.select_free, shares.calibrate])
-    logits = np.full(len(parts), np.nan)
+    logits = np.full(len(models.parts), np.nan)
     members: list[Member] = []
     with progress_bar(total=settings.options.repeats, description="calibrate", enabled=progress) as bar:
         for number in range(settings.options.repeats):
-            out = parts == number
+            out = models.parts == number
             own_seed = derive_seed(seed, "refit", number)
-            chosen = _refit_without(out, meta_verifier, shares, responses, settings, own_seed)
+            chosen = _refit_without(out, meta_verifier, models, settings, own_seed)
             if out.any():
-                logits[out] = MetaVerifier(chosen).logits(np.ascontiguousarray(responses[out]))
+                logits[out] = MetaVerifier(chosen).logits(np.ascontiguousarray(models.responses[out]))
             share = 1.0 / settings.options.repeats
             members += [replace(member, weight=member.weight * share, part=number) for member in chosen]
             bar.update(1)
-    return CrossFitted(meta_verifier=MetaVerifier(tuple(members)), logits=logits[parts > ALL_TRAINED])
+    return CrossFitted(meta_verifier=MetaVerifier(tuple(members)), logits=logits[models.judged])
 
 
 def model_parts(shares: Shares, count: int) -> NDArray[np.int64]:
@@ -100,23 +96,18 @@ def model_parts(shares: Shares, count: int) -> NDArray[np.int64]:
 def _refit_without(
     out: NDArray[np.bool_],
     meta_verifier: MetaVerifier,
-    shares: Shares,
-    responses: FloatArray,
+    models: CalibrationModels,
     settings: VerifierSettings,
     seed: int,
 ) -> tuple[Member, ...]:
     """Return the members, trained on all models but `out` (a mask)."""
-    _, select, select_free, _ = shares.sizes
-    free = np.concatenate(
-        [shares.optimize_free, np.zeros(select, np.bool_), np.ones(select_free, np.bool_), shares.calibrate_free]
-    )
-    derived = np.concatenate([shares.select_derived, np.zeros(select_free, np.bool_), shares.calibrate_derived])
-    later = np.where(derived, _core.ROLE_POSITIVE, _core.ROLE_NEGATIVE).astype(np.uint8)
-    roles = np.concatenate([np.frombuffer(shares.optimize_roles, dtype=np.uint8), later])[~out].tobytes()
-    kept = np.ascontiguousarray(responses[~out])
+    every = np.where(models.derived, _core.ROLE_POSITIVE, _core.ROLE_NEGATIVE).astype(np.uint8)
+    every[0] = _core.ROLE_OWNER
+    roles, free = every[~out].tobytes(), models.free[~out]
+    kept = np.ascontiguousarray(models.responses[~out])
     members = []
     for old in meta_verifier.members:
         own_seed = derive_seed(seed, old.name)
-        new = fit_member(old.name, (old.start, old.stop), kept, roles, free[~out], settings, own_seed)
+        new = fit_member(old.name, (old.start, old.stop), kept, roles, free, settings, own_seed)
         members.append(replace(new, weight=old.weight, center=old.center, spread=old.spread))
     return tuple(members)

@@ -79,9 +79,8 @@ def optimize(
     made = make_queries(owner, task, zoo, settings, seed=seed, progress=progress)
     shares = Shares.of(owner, zoo, made.queries)
     candidates = fit_candidates(shares, made.adaptive, settings, seed, progress)
-    parts = model_parts(shares, settings.options.repeats)
-    final = refit(select_members(candidates), shares, parts, settings, seed, progress)
-    models = shares.models(parts)
+    models = shares.models(model_parts(shares, settings.options.repeats))
+    final = refit(select_members(candidates), models, settings, seed, progress)
     return OptimizationResult(
         settings=settings,
         queries=made.queries,

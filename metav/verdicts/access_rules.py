@@ -116,7 +116,7 @@ def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Acces
     seed = derive_seed(fp.seed, "access")
     try:
         candidates = fit_candidates(shares, fp.adaptive, settings, seed, False)
-        final = refit(select_members(candidates), shares, models.parts, settings, seed)
+        final = refit(select_members(candidates), replace(models, responses=seen), settings, seed)
     # no candidate tells the classes apart, or none stays finite: the access lets out too little
     except (ZooError, OverflowError):
         return None

@@ -80,7 +80,7 @@ def test_models_are_judged_by_members_that_they_did_not_train():
     )
     parts = model_parts(shares, 2)
     models = shares.models(parts)
-    found = refit(MetaVerifier((member,)), shares, parts, resolved, seed=0)
+    found = refit(MetaVerifier((member,)), models, resolved, seed=0)
     assert [member.weight for member in found.meta_verifier.members] == [0.5, 0.5]
     assert [member.part for member in found.meta_verifier.members] == [0, 1]
     for part, member in zip((0, 1), found.meta_verifier.members, strict=True):
