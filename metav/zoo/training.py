@@ -29,7 +29,7 @@ from metav.zoo.told_recipes import Recipe, check_useful, recipe_seed, told_model
 ATTEMPTS = 3
 """How often a derived model is made, with less and less strength, until it is useful."""
 TOLD_ATTEMPTS = 3
-"""Seeds that a told recipe is called with for one model: where the metric is noisy, single honest models come out weak."""
+"""Seeds that a told recipe is called with for one model: by a noisy metric single honest models come out weak."""
 LAST_SNAPSHOT = 0.9
 """Share of the training after which no snapshot is taken: it would hardly differ from the finished model."""
 
