@@ -156,6 +156,7 @@ def _loaded(path: Path, provider: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # warnings would show text from the file
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = _threads()
     providers = [provider] if provider == PROVIDERS["cpu"] else [provider, PROVIDERS["cpu"]]
     try:
         session = onnxruntime.InferenceSession(
@@ -174,6 +175,14 @@ def _loaded(path: Path, provider: str) -> Any:
     if provider not in session.get_providers():
         raise InputError(f"ONNX Runtime cannot use {provider} here; check the driver, or leave out the provider")
     return session
+
+
+def _threads() -> int:
+    """Return OMP_NUM_THREADS, which users and the workers of a scan set and ONNX Runtime does not read; 0 is its own
+    choice.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isascii() and given.isdigit() else 0
 
 
 def _specification(entry: Any) -> TensorSpecification:

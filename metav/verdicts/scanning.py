@@ -33,6 +33,9 @@ from metav.verdicts.verification import unusable, verify
 Opener: TypeAlias = Callable[[SuspectEntry], Any]
 """From an entry of a list to what `verify` takes; a function of a module, since it goes to other processes."""
 
+Judged: TypeAlias = tuple[SuspectEntry, str, Verdict, float]
+"""An entry, its identity (see `SuspectEntry.identity`), its verdict, and the seconds that it took."""
+
 _SHOWN = ("name", "decision", "score", "p_value", "p_holm", "reason")
 
 
@@ -138,14 +141,17 @@ def scan(
     else:
         Path(path_text(logs)).mkdir(parents=True, exist_ok=True)
     with ScanStore(store, fingerprint.commitment) as kept:
-        identities = {entry.name: entry.identity() for entry in found.entries}
         known = kept.known()
-        left = [entry for entry in found.entries if known.get(entry.name) != identities[entry.name]]
-        jobs = [_Job(entry, _with_log(options, logs, entry, identities[entry.name])) for entry in left]
+        # only of what has a result already: the others are read by the workers, beside each other
+        identities = {entry.name: entry.identity() for entry in found.entries if entry.name in known}
+        left = [
+            entry for entry in found.entries if entry.name not in known or known[entry.name] != identities[entry.name]
+        ]
+        jobs = [_Job(entry, identities.get(entry.name), options, logs) for entry in left]
         with progress_bar(total=len(found.entries), description="Judging", enabled=progress) as bar:
             bar.update(len(found.entries) - len(left))
-            for entry, verdict, seconds in _judged(fp, fingerprint, jobs, count, opener or open_entry):
-                kept.add(entry.name, entry.source, identities[entry.name], verdict, seconds)
+            for entry, identity, verdict, seconds in _judged(fp, fingerprint, jobs, count, opener or open_entry):
+                kept.add(entry.name, entry.source, identity, verdict, seconds)
                 bar.update(1)
         rows = kept.finish(entry.name for entry in found.entries)
     return Scan(rows=tuple(rows), skipped=found.skipped, commitment=fingerprint.commitment)
@@ -154,7 +160,9 @@ def scan(
 @dataclass(frozen=True, slots=True)
 class _Job:
     entry: SuspectEntry
+    identity: str | None
     asking: AskingOptions
+    logs: PathLike | None
 
 
 def open_entry(entry: SuspectEntry) -> Any:
@@ -176,9 +184,7 @@ def _with_log(options: AskingOptions, logs: PathLike | None, entry: SuspectEntry
     return replace(options, log=str(Path(path_text(logs)) / f"{name}-{identity[:12]}.db"))
 
 
-def _judged(
-    fp: Any, fingerprint: Fingerprint, jobs: Sequence[_Job], workers: int, opener: Opener
-) -> Iterator[tuple[SuspectEntry, Verdict, float]]:
+def _judged(fp: Any, fingerprint: Fingerprint, jobs: Sequence[_Job], workers: int, opener: Opener) -> Iterator[Judged]:
     if workers == 1 or len(jobs) < 2:
         yield from (judge_entry(fingerprint, job, opener) for job in jobs)
         return
@@ -186,14 +192,12 @@ def _judged(
 
     path = None if isinstance(fp, Fingerprint) else os.path.abspath(os.fspath(fp))
     given = fingerprint if path is None else path
-    run = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch=4 * workers)
+    run = Parallel(n_jobs=workers, return_as="generator_unordered", batch_size="auto", pre_dispatch=4 * workers)
     here = os.getcwd()
     yield from run(delayed(judge_in_worker)(given, fingerprint.commitment, job, opener, here) for job in jobs)
 
 
-def judge_in_worker(
-    given: Any, commitment: str, job: _Job, opener: Opener, folder: str
-) -> tuple[SuspectEntry, Verdict, float]:
+def judge_in_worker(given: Any, commitment: str, job: _Job, opener: Opener, folder: str) -> Judged:
     """Judge in a worker process, which reads the fingerprint once.
 
     folder: the current one of the scan, for relative names; a worker may have been started in another.
@@ -211,18 +215,20 @@ def _loaded(path: str, commitment: str) -> Fingerprint:
     return found
 
 
-def judge_entry(fp: Fingerprint, job: _Job, opener: Opener) -> tuple[SuspectEntry, Verdict, float]:
-    """Return the entry of a job with its verdict and the seconds it took."""
+def judge_entry(fp: Fingerprint, job: _Job, opener: Opener) -> Judged:
+    """Return the entry of a job and its identity, with its verdict and the seconds it took."""
     start = time.perf_counter()
+    identity = job.entry.identity() if job.identity is None else job.identity
     try:
         suspect = opener(job.entry)
         is_recorded = isinstance(suspect, Suspect) and not isinstance(suspect, AskedSuspect)
-        verdict = verify(fp, suspect, asking=AskingOptions() if is_recorded else job.asking)
+        asking = AskingOptions() if is_recorded else _with_log(job.asking, job.logs, job.entry, identity)
+        verdict = verify(fp, suspect, asking=asking)
     except MissingDependencyError:
         raise
     except MetavError as error:
         verdict = unusable(fp, job.entry.name, str(error))
-    return job.entry, verdict, time.perf_counter() - start
+    return job.entry, identity, verdict, time.perf_counter() - start
 
 
 def _text(value: Any) -> str:
