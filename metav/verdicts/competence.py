@@ -28,7 +28,7 @@ SPREADS = 3.0
 LEFT_OUT = 0.05
 """Share of calibration models that may be worse than the line: one that failed would let everything pass."""
 CHANCE = 0.01
-"""Largest chance of a skill as high from answers that know nothing of the queries."""
+"""Largest chance of evidence as strong from answers that know nothing of the queries."""
 SHUFFLES = 999
 """How often the true answers are shuffled to see what chance gives; the smallest chance that shows is 0.001."""
 PART = 1_000_000
@@ -45,7 +45,7 @@ class Competence:
     models: how many those are.
     skill: the suspect's, 0 for knowing nothing, 1 for perfect.
     required: skill from which a model counts as competent.
-    chance: share of shuffled true answers under which the suspect does as well.
+    chance: share of shuffled orders in which the suspect's answers go with the true ones as well.
     is_competent: whether it does this task.
     """
 
@@ -80,11 +80,13 @@ class Measure:
     metric: name of what people are told.
     value: f(responses (..., N, K), truth (N, ...)) -> what people are told, (...).
     skill: the same as a skill.
+    evidence: how closely the answers go with the true ones, whatever else is wrong with them; what chance is told by.
     """
 
     metric: str
     value: Callable[[Numbers, Any], Numbers]
     skill: Callable[[Numbers, Any], Numbers]
+    evidence: Callable[[Numbers, Any], Numbers]
 
 
 def class_shares(responses: Numbers) -> Numbers:
@@ -152,12 +154,32 @@ def robust_skills(responses: Numbers, truth: Any) -> Numbers:
     return skill
 
 
+def rank_correlations(responses: Numbers, truth: Any) -> Numbers:
+    """Return Spearman's rank correlation of answers and true values (...), the mean over outputs (Spearman, 1904).
+
+    A couple of dozen queries tell a weak model from chance by it, which their median error does not.
+    """
+    from scipy.stats import rankdata
+
+    known = _centred_ranks(rankdata, np.asarray(truth, dtype=np.float64).reshape(len(truth), -1))
+    own = _centred_ranks(rankdata, responses)
+    room = np.sqrt((own**2).sum(axis=-2) * (known**2).sum(axis=-2))
+    # constants have no order
+    found: Numbers = np.where(room > 0, (own * known).sum(axis=-2) / np.where(room > 0, room, 1.0), 0.0).mean(axis=-1)
+    return found
+
+
+def _centred_ranks(rankdata: Callable[..., Numbers], values: Numbers) -> Numbers:
+    ranks: Numbers = rankdata(values, axis=-2) - (values.shape[-2] + 1) / 2
+    return ranks
+
+
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
-        "classification": Measure("accuracy", accuracies, kappas),
-        "multi-label": Measure("accuracy of labels", place_accuracies, label_kappas),
-        "segmentation": Measure("accuracy of places", place_accuracies, place_kappas),
-        "regression": Measure("skill", robust_skills, robust_skills),
+        "classification": Measure("accuracy", accuracies, kappas, kappas),
+        "multi-label": Measure("accuracy of labels", place_accuracies, label_kappas, label_kappas),
+        "segmentation": Measure("accuracy of places", place_accuracies, place_kappas, place_kappas),
+        "regression": Measure("skill", robust_skills, robust_skills, rank_correlations),
     }
 )
 """Measures by name of the task; a task without one (generation) has no true answers."""
@@ -208,8 +230,8 @@ def judge_competence(
         constants or untrained copies.
     seed: of the shuffles.
 
-    Not competent is what lies far below them (`required_skill`), and what does no better than chance where
-    most of them do.
+    Not competent is what lies far below them (`required_skill`), and what does no better than chance and worse than
+    they, LEFT_OUT aside.
     """
     own = measure_competence(answers, truth, kind)
     others = measure_competence(calibration, truth, kind)
@@ -218,10 +240,13 @@ def judge_competence(
     value, skill = float(own[0]), float(own[1])
     values, skills = others
     line = required_skill(skills)
-    by_chance = _by_chance(np.asarray(answers, np.float64), truth, kind, seed)
-    chance = (1 + int((by_chance >= skill - 1e-12).sum())) / (1 + len(by_chance))
-    # where half of the models are no better than chance, these queries cannot show competence
-    showing = float(np.median(skills)) > float(np.quantile(by_chance, 1 - CHANCE))
+    evidence, known = MEASURES[kind].evidence, known_answers(truth, kind)
+    own_rows, other_rows = np.asarray(answers, np.float64), np.asarray(calibration, np.float64)
+    own_evidence = float(evidence(own_rows, known))
+    by_chance = _by_chance(own_rows, known, evidence, seed)
+    chance = (1 + int((by_chance >= own_evidence - 1e-12).sum())) / (1 + len(by_chance))
+    # where trained models go with the truth no better than chance, these queries cannot show that one does
+    is_behind = own_evidence < _usual_lowest(evidence(other_rows, known))
     return Competence(
         metric=MEASURES[kind].metric,
         value=value,
@@ -231,7 +256,7 @@ def judge_competence(
         skill=skill,
         required=line,
         chance=chance,
-        is_competent=skill >= line and (chance <= CHANCE or not showing),
+        is_competent=skill >= line and (chance <= CHANCE or not is_behind),
     )
 
 
@@ -251,9 +276,9 @@ def _usual_lowest(skills: Numbers) -> float:
     return float(np.quantile(skills, LEFT_OUT, method="lower"))
 
 
-def _by_chance(answers: Numbers, truth: ArrayLike, kind: str, seed: int) -> Numbers:
-    """Return the skills of the same answers in random orders, (SHUFFLES,)."""
-    known, random = known_answers(truth, kind), np.random.default_rng(seed)
+def _by_chance(answers: Numbers, known: Any, evidence: Callable[[Numbers, Any], Numbers], seed: int) -> Numbers:
+    """Return the evidence of the same answers in random orders, (SHUFFLES,)."""
+    random = np.random.default_rng(seed)
     orders = random.permuted(np.tile(np.arange(len(answers)), (SHUFFLES, 1)), axis=1)
     parts = np.array_split(orders, max(1, SHUFFLES * answers.size // PART))
-    return np.concatenate([MEASURES[kind].skill(answers[part], known) for part in parts])
+    return np.concatenate([evidence(answers[part], known) for part in parts])

@@ -10,7 +10,8 @@ import pytest
 from answer_forms import gaussian, one_hot, real_answers, softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits, make_friedman2
+from scipy.stats import spearmanr
+from sklearn.datasets import load_diabetes, load_digits, make_friedman2
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import cohen_kappa_score
 from sklearn.naive_bayes import GaussianNB
@@ -21,7 +22,7 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from metav.errors import InputError
-from metav.verdicts.competence import judge_competence, measure_competence, required_skill
+from metav.verdicts.competence import judge_competence, measure_competence, rank_correlations, required_skill
 
 NATURAL = 50
 
@@ -186,6 +187,37 @@ def test_honest_regressors_are_competent_and_their_nonsense_is_not(name):
         answers[name][::-1],
     ):
         assert not judge_competence(nonsense, truth, "regression", calibration=calibration).is_competent
+
+
+@pytest.mark.parametrize("drawn", range(6))
+def test_weak_honest_regressors_are_competent_by_a_couple_of_dozen_queries_and_noise_is_not(drawn):
+    """Disease progression, of which models explain less than half."""
+    data = load_diabetes()
+    order = np.random.default_rng(drawn).permutation(len(data.target))
+    inputs, target = data.data[order], data.target[order]
+    honest = []
+    for seed in range(16):
+        rows = np.random.default_rng(seed).choice(np.arange(25, 442), 150, replace=False)
+        model = Ridge(alpha=0.1) if seed % 2 else DecisionTreeRegressor(max_depth=3, random_state=seed)
+        honest.append(model.fit(inputs[rows], target[rows]).predict(inputs[:25])[:, None])
+    truth, random = target[:25, None], np.random.default_rng(100 + drawn)
+
+    def competent(answers, among):
+        return judge_competence(answers, truth, "regression", calibration=np.array(among)).is_competent
+
+    assert sum(competent(one, [other for other in honest if other is not one]) for one in honest) >= 15
+    noise = [random.choice(target, 25)[:, None].astype(float) for _ in range(16)]
+    assert sum(competent(one, honest) for one in noise) <= 4
+
+
+@given(st.integers(2, 40), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_evidence_of_a_regression_is_spearmans_rank_correlation(queries, outputs, seed):
+    random = np.random.default_rng(seed)
+    answers, truth = random.integers(0, 9, (2, queries, outputs)).astype(float)
+    found = rank_correlations(np.stack([answers, -answers]), truth)
+    moving = [np.ptp(a) > 0 and np.ptp(t) > 0 for a, t in zip(answers.T, truth.T, strict=True)]
+    wanted = [spearmanr(a, t)[0] if m else 0.0 for a, t, m in zip(answers.T, truth.T, moving, strict=True)]
+    np.testing.assert_allclose(found, [np.mean(wanted), -np.mean(wanted)], atol=1e-12)
 
 
 def test_regression_skill_is_one_for_the_truth_and_zero_for_its_median_with_any_unit():
