@@ -40,6 +40,7 @@ from metav.tasks.model_checks import check_differentiable
 from metav.tasks.user_tasks import as_task
 from metav.zoo.arguments import check_zoo_arguments
 from metav.zoo.building import NEGATIVES, POSITIVES, SNAPSHOTS, BuildOptions, build_zoo
+from metav.zoo.standing import OwnerStanding
 from metav.zoo.told_recipes import Recipe
 from metav.zoo.zoo import Zoo
 
@@ -270,26 +271,25 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
             f"{rule.target_fpr:g}; {remedies} make the fingerprint stronger",
             stacklevel=4,
         )
-    standing = zoo.standing
-    if standing is not None and standing.recipe == "drawn" and not standing.covered:
-        outside = "; ".join(
-            f"{row.quantity} on {row.part} data {row.owner:.3g}, "
-            f"of independent ones {row.lowest:.3g} to {row.highest:.3g}"
-            for row in standing.rows
-            if not row.covered
-        )
+    if zoo.standing is not None and zoo.standing.apart:
         warnings.warn(
-            f"the owner's model stands apart from all independent models ({outside}), so that one which was trained "
-            "likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a model",
+            f"the owner's model stands apart from the independent models ({_apart_in(zoo.standing)}): one that was "
+            "trained likewise, and all but the nearest copies, will be INCONCLUSIVE; tell how it was trained: recipe=, "
+            "a function from a seed to such a model",
             stacklevel=4,
         )
-    elif standing is not None and standing.recipe == "drawn" and not standing.reached:
-        warnings.warn(
-            "the owner's model fits its data better than most independent models of its class, so that one which was "
-            "trained likewise may be accused; tell how it was trained: recipe=, a function from a seed to such a "
-            "model, or give the task more epochs",
-            stacklevel=4,
-        )
+
+
+def _apart_in(standing: OwnerStanding) -> str:
+    """Return in what the owner's model is unlike the independent ones."""
+    outside = [
+        f"{row.quantity} on {row.part} data {row.owner:.3g}, of independent ones {row.lowest:.3g} to {row.highest:.3g}"
+        for row in standing.rows
+        if not row.covered
+    ]
+    if outside:
+        return "; ".join(outside)
+    return "it fits its data better than most of its class; more epochs of the task bring them nearer"
 
 
 def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int, output: str | None = None) -> Fingerprint:

@@ -178,9 +178,7 @@ def _loaded(path: Path, provider: str) -> Any:
 
 
 def _threads() -> int:
-    """Return OMP_NUM_THREADS, which users and the workers of a scan set and ONNX Runtime does not read; 0 is its own
-    choice.
-    """
+    """Return OMP_NUM_THREADS, which users and the workers of a scan set and ONNX Runtime ignores; 0 is its choice."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isascii() and given.isdigit() else 0
 

@@ -60,6 +60,7 @@ class AccessRule:
     trained: readable answers of the calibration models that were trained, (models, queries, outputs).
     known: the same models as novelty sees them.
     agreement: where only labels are left, how many of them must be the owner's for a match; else None.
+    owner: logit of the owner's own answers, as the access lets them out; None where it is not known.
     """
 
     meta_verifier: MetaVerifier
@@ -67,6 +68,7 @@ class AccessRule:
     trained: FloatArray
     known: KnownModels
     agreement: LabelAgreement | None = None
+    owner: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,11 @@ def _rule(
     pooled: bool = True,
 ) -> AccessRule:
     trained = np.ascontiguousarray(seen[models.calibrating & ~models.free])
+    own = seen[models.of_share("owner")] if models.shares else seen[:0]
     return AccessRule(
         meta_verifier=meta_verifier,
         calibration=models.calibration(logits, target_fpr=fp.calibration.target_fpr, pooled=pooled),
         trained=trained,
         known=known_models(trained, fp.task.view),
+        owner=float(meta_verifier.logits(np.ascontiguousarray(own))[0]) if len(own) else None,
     )

@@ -36,6 +36,12 @@ SIMULATIONS = 64
 """How often noise as it was measured is added to a suspect's answers, to see whether the decision changes."""
 FLIPS_ALLOWED = 0.05
 """Share of the simulations in which the decision may change; above it, the verdict is INCONCLUSIVE."""
+BEYOND_KIN = 0.6
+"""Place between the threshold and the owner's own logit from which on a suspect matches where no recipe was told. Of
+honest models beside twelve fingerprints of six development owners, 124 of 624 lay above the threshold, 13 above this
+place; of derived ones 376 and 166 of 432."""
+NEARLY_THE_OWNER = 0.85
+"""The same where the owner stands apart from all independent models: a copy with little done to it."""
 FEWEST_NATURAL = 8
 """Natural queries with true answers below which competence is not measured."""
 ROUNDING = 1e-5
@@ -169,11 +175,31 @@ def _decided(case: _Case, rule: AccessRule, rows: FloatArray) -> Verdict:
             f"of independent models (limit {rule.agreement.limit:.0%}); ask for scores"
         )
         return case.inconclusive("access", message)
+    if matched and _may_be_kin(case.fp, rule, logit):
+        message = (
+            "its score is above those of the independent models, but an honest one that was trained just as the "
+            "owner's may come as far, and the fingerprint was not told how that was; make it with recipe=, a function "
+            "from a seed to such a model"
+        )
+        return case.inconclusive("recipe_not_told", message)
     power = case.rule.true_positives.value
     # in full access it is the fingerprint that finds few: `fp.check` warns of it, and the verdict tells its power
     if not matched and power < LEAST_POWER and not reading.access.is_full:
         return case.inconclusive("access", _too_little(reading.access, power))
     return case.verdict(Decision.MATCH if matched else Decision.NO_MATCH)
+
+
+def _may_be_kin(fp: Fingerprint, rule: AccessRule, logit: float) -> bool:
+    """Return whether a matching suspect may as well be an independent model, trained as the owner's was.
+
+    Where no recipe was told no surrogate shows how far such models come, so that only what lies beyond them matches.
+    """
+    standing = fp.check.get("standing")
+    if not isinstance(standing, Mapping) or standing.get("recipe") != "drawn" or rule.owner is None:
+        return False
+    place = NEARLY_THE_OWNER if standing.get("apart") is True else BEYOND_KIN
+    threshold = rule.calibration.threshold
+    return logit < threshold + place * (rule.owner - threshold)
 
 
 def _too_little(access: Access, power: float) -> str:

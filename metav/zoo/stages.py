@@ -93,7 +93,8 @@ class _Peers:
 
     def __init__(self, context: ZooContext) -> None:
         self._context = context
-        self._family, self._recipe = (HOMOLOGOUS, "drawn") if context.recipe is None else (KINDRED, "told")
+        own_way = "loop" if context.task.has_own_loop else "drawn"
+        self._family, self._recipe = (HOMOLOGOUS, own_way) if context.recipe is None else (KINDRED, "told")
         self._found: dict[str, tuple[DrawnRecipe | None, Measurements]] = {}
         with isolated_rng(0), fixed_arithmetic():
             self._owner = measurements(context.task, context.owner)

@@ -69,7 +69,8 @@ class OwnerStanding:
 
     rows: one per quantity and part.
     models: how many independent models there are.
-    recipe: "told" where they come from the owner's own recipe, "drawn" where recipes were drawn.
+    recipe: "told" where they come from the owner's own recipe, "loop" where the task has a training loop of its own,
+        "drawn" where recipes were drawn.
     stretches: how often the range of the recipes was stretched to reach the owner.
     """
 
@@ -89,6 +90,11 @@ class OwnerStanding:
         rows = [row for row in self.rows if row.quantity == LACK_OF_FIT]
         return all(row.median <= REACHED * row.owner for row in rows)
 
+    @property
+    def apart(self) -> bool:
+        """Whether models with drawn recipes are so unlike the owner's that what they show may not hold for its kin."""
+        return self.recipe == "drawn" and not (self.covered and self.reached)
+
     def excess(self, quantity: str, part: str) -> float:
         """Return how far the owner lies outside in one row, see `StandingRow`; 0 where there is no such row."""
         found = (row.excess for row in self.rows if (row.quantity, row.part) == (quantity, part))
@@ -99,6 +105,8 @@ class OwnerStanding:
         rows = [{**asdict(row), "covered": row.covered} for row in self.rows]
         return {
             "covered": self.covered,
+            "reached": self.reached,
+            "apart": self.apart,
             "recipe": self.recipe,
             "models": self.models,
             "stretches": self.stretches,

@@ -4,7 +4,8 @@
     python tests/benchmarks/asking_overhead.py --size 28 --scan 500 --width 64
 
 The suspect's own time is that of the same queries in the same batches (`verify` asks eight of them twice), in turn with
-verdicts without and with a log. `--scan N` judges N ONNX files, ResNet-18 as well, one by one and by two workers instead. Medians, as JSON.
+verdicts without and with a log. `--scan N` judges N ONNX files, ResNet-18 as well, one by one and by two workers
+instead. Medians, as JSON.
 """
 
 from __future__ import annotations

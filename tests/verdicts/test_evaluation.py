@@ -256,7 +256,10 @@ def test_a_zoo_of_suspects_is_told_apart(tmp_path):
     fp.save(tmp_path / "owner.metav")
     found = metav.evaluate(tmp_path / "owner.metav", suspects)
     assert len(found.results) == len(suspects)
-    assert found.inconclusive == 0
+    # no recipe was told, so that a score above the threshold is not enough
+    undecided = [entry for entry in found.results if entry.decision == "INCONCLUSIVE"]
+    assert {entry.reason for entry in undecided} <= {"recipe_not_told"}
+    assert found.inconclusive == len(undecided) < 6
     assert found.auc > 0.8
     assert {name: family.is_positive for name, family in found.by_family.items()} == {
         entry.family: entry.is_positive for entry in suspects

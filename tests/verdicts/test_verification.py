@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ from torch import nn
 import metav
 from metav import Decision
 from metav.errors import ArtefactError, InputError
-from metav.fingerprints.fingerprint import TaskSpecification
+from metav.fingerprints.fingerprint import Fingerprint, TaskSpecification
+from metav.statistics.calibration_models import CalibrationModels
 from metav.verifiers.meta_verifier import MetaVerifier
 
 FP = handmade()
@@ -417,3 +419,48 @@ def softmax(fp) -> np.ndarray:
     """What the small owner answers, as probabilities."""
     with torch.no_grad():
         return torch.softmax(small_owner()(torch.tensor(fp.queries)), dim=1).numpy()
+
+
+def with_owner(logit: float, check: dict[str, Any]) -> Fingerprint:
+    """A hand-made fingerprint that holds the owner's own answers, of this logit."""
+    known = handmade().calibration_models
+    models = CalibrationModels(
+        responses=np.concatenate([answers_with_logit(handmade(), logit)[None], known.responses]),
+        derived=np.append(False, known.derived),
+        free=np.append(False, known.free),
+        families=("owner", *known.families),
+        parts=np.append(-1, known.parts),
+        shares=("owner", *("calibrate",) * len(known.parts)),
+    )
+    return handmade(calibration_models=models, check={**handmade().check, **check})
+
+
+@pytest.mark.parametrize(
+    ("standing", "place"),
+    [
+        ({"recipe": "drawn"}, 0.6),
+        ({"recipe": "drawn", "apart": False}, 0.6),
+        ({"recipe": "drawn", "apart": True}, 0.85),
+    ],
+)
+def test_without_a_recipe_only_what_is_nearer_to_the_owner_than_kin_matches(standing, place):
+    fp = with_owner(4.0, {"standing": standing})
+    threshold = fp.calibration.threshold
+    line = threshold + place * (4.0 - threshold)
+    for logit, decision, reason in (
+        (4.0, Decision.MATCH, None),
+        (line + 0.05, Decision.MATCH, None),
+        (line - 0.05, Decision.INCONCLUSIVE, "recipe_not_told"),
+        (threshold + 0.05, Decision.INCONCLUSIVE, "recipe_not_told"),
+        (threshold - 0.05, Decision.NO_MATCH, None),
+    ):
+        verdict = metav.verify(fp, answers_with_logit(fp, logit))
+        assert (verdict.decision, verdict.reason) == (decision, reason)
+        assert (reason is None) or ("recipe=" in verdict.message and verdict.score >= 0.5)
+
+
+@pytest.mark.parametrize("check", [{"standing": {"recipe": "told"}}, {"standing": {"recipe": "loop"}}, {}])
+def test_with_a_recipe_the_threshold_alone_decides(check):
+    fp = with_owner(4.0, check)
+    verdict = metav.verify(fp, answers_with_logit(fp, fp.calibration.threshold + 0.05))
+    assert verdict.decision == Decision.MATCH
