@@ -42,7 +42,7 @@ def fingerprint_command(**options: Any) -> int:
     PKG.MODULE:BUILD names a callable that returns a fresh model of the owner's class; modules in the current folder are
     found. --architecture names further ones, which independent models and thieves may use. --recipe names a function
     that takes a seed and returns a model trained from scratch like the owner's: give it wherever the owner's model was
-    trained by code of your own; without it recipes are drawn at random, and more honest models may be accused.
+    trained by code of your own; without it recipes are drawn at random, and only near copies match.
 
     One fingerprint serves suspects that answer scores, rounded scores or labels alone. --view label makes one for
     labels alone, which does better at that; --levels 256 makes queries that can be sent as pictures.

@@ -27,7 +27,7 @@ class FingerprintCallback(Releasing, TrainerCallback):  # type: ignore[misc]
     task: what the model has learned, with its data.
     trainer: the trainer that it is added to, for "again", with `trainer.add_callback`.
     recipe: a function from a seed to a model trained likewise; "again" trains with the same trainer, arguments and data
-        once more, without this callback; None draws recipes, and more honest models may be accused.
+        once more, without this callback; None draws recipes, and only near copies match.
     build: a function that returns the model before its training, for "again", where the trainer has no `model_init`;
         None draws the weights of its class anew. Give one of the two where the training starts from pretrained weights.
     weights: a function from the model to a state dict that ships instead of its own, after epochs, too; None for its

@@ -22,7 +22,7 @@ class FingerprintCallback(Releasing, require_integration("Lightning").Callback):
     path: the `.metav` file to write.
     task: what the model has learned, with its data.
     recipe: a function from a seed to a model trained likewise; "again" trains with the same trainer, configuration and
-        data once more, without this callback; None draws recipes, and more honest models may be accused.
+        data once more, without this callback; None draws recipes, and only near copies match.
     build: a function that returns the module before its training, for "again"; None draws the weights of a copy anew.
         Give it where the training starts from pretrained weights.
     weights: what ships: "final", the module as the training leaves it (averaged, where WeightAveraging or SWA average);

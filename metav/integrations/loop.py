@@ -94,7 +94,7 @@ def fingerprinting(
 
     path, task, trackers, part, every: see `metav.integrations.releases.Release`.
     recipe: from a seed to a model trained like the one that ships, usually the function around this context: inside a
-        recipe the context does nothing. None: recipes are drawn, and more honest models may be accused.
+        recipe the context does nothing. None: recipes are drawn, and only near copies match.
     options: see `FingerprintOptions`.
 
     Where several processes train together, the first one makes it. The loop gives the same weights with and without

@@ -27,7 +27,7 @@ class FingerprintCallback(Releasing, Callback):  # type: ignore[misc]
     path: the `.metav` file to write.
     task: what the module has learned, with its data.
     recipe: a function from a seed to a module trained likewise; "again" fits a clone of the net on the same data,
-        without this callback; None draws recipes, and more honest models may be accused.
+        without this callback; None draws recipes, and only near copies match.
     build: a function that returns the module before its training, for "again", where the net was given a module and
         not its class; None draws the weights of a copy anew. Give it where the training starts from pretrained weights.
     weights: a function from the net to a state dict that ships instead of the module's own, after epochs, too; None for
