@@ -1,7 +1,7 @@
 """Verification where PyTorch is not installed: an ONNX file, a service and recorded answers, as where it is.
 
-    python .ci/without_torch.py make FOLDER       where torch, onnx and scikit-learn are installed
-    python .ci/without_torch.py judge FOLDER      where torch is not, with the extras onnx and http
+python .ci/without_torch.py make FOLDER       where torch, onnx and scikit-learn are installed
+python .ci/without_torch.py judge FOLDER      where torch is not, with the extras onnx and http
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def judge(folder: Path) -> None:
             verdict = metav.verify(folder / "owner.metav", suspect)
             print(f"{suspect}: {verdict.decision}, score {verdict.score:.6f}")
             assert str(verdict.decision) == wanted["decision"] == "MATCH"
-            assert verdict.score is not None and abs(verdict.score - wanted["score"]) < 1e-4
+            assert verdict.score is not None
+            assert abs(verdict.score - wanted["score"]) < 1e-4
     finally:
         server.shutdown()
         server.server_close()

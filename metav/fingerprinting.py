@@ -25,6 +25,8 @@ from metav.optimization.options import OptimizationOptions
 from metav.optimization.settings import check_options
 from metav.optimization.timing import ModelCounts, measure_optimization
 from metav.statistics.calibration import DEFAULT_FPR
+from metav.statistics.intervals import exact_interval
+from metav.statistics.kin import kin_limit
 from metav.support.arguments import query_count, seed_number
 from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
@@ -271,11 +273,20 @@ def _warn(fp: Fingerprint, zoo: Zoo) -> None:
             f"{rule.target_fpr:g}; {remedies} make the fingerprint stronger",
             stacklevel=4,
         )
+    beyond = check["beyond_kin"]
     if zoo.standing is not None and zoo.standing.apart:
         warnings.warn(
             f"the owner's model stands apart from the independent models ({_apart_in(zoo.standing)}): one that was "
             "trained likewise, and all but the nearest copies, will be INCONCLUSIVE; tell how it was trained: recipe=, "
             "a function from a seed to such a model",
+            stacklevel=4,
+        )
+    elif beyond is not None and beyond["value"] < WEAK_TPR:
+        warnings.warn(
+            "no recipe was told, so that a suspect matches only where it is nearer to the owner's model than honest "
+            f"ones trained likewise may be, as {beyond['count']} of {beyond['total']} derived calibration models are; "
+            "the others will be INCONCLUSIVE: tell how it was trained, by recipe=, a function from a seed to such a "
+            "model",
             stacklevel=4,
         )
 
@@ -337,21 +348,27 @@ def _fingerprint(result: OptimizationResult, task: Task, zoo: Zoo, seed: int, ou
 def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
     """Return what the fingerprint shows on its own models, plain values.
 
-    The owner's model itself, the rates of calibration, how many negatives nobody trained in each share of the zoo, and
-    where the owner's model stands among the independent ones.
+    The owner's model itself, the rates of calibration, how many negatives nobody trained in each share of the zoo,
+    where the owner's model stands among the independent ones, and, where no recipe was told, how many derived
+    calibration models match nevertheless.
     """
-    rule = result.calibration
+    rule, standing = result.calibration, zoo.standing
+    limit = None
     logit = float(result.meta_verifier.logits(result.owner_responses[None])[0])
     models = result.calibration_models
+    if standing is not None and standing.recipe == "drawn":
+        limit = kin_limit(rule.threshold, logit, apart=standing.apart)
+    beyond = None if limit is None else exact_interval(int((rule.positives >= limit).sum()), int(rule.positives.size))
     return {
         "owner_matches": logit >= rule.threshold,
         "owner_score": float(rule.score(logit)),
         "true_positives": rule.true_positives.to_dict(),
+        "beyond_kin": None if beyond is None else beyond.to_dict(),
         "false_positives": rule.false_positives.to_dict(),
         "free_negatives": {
             name: int((models.free & models.of_share(name)).sum()) for name in ("optimize", "select", "calibrate")
         },
-        "standing": None if zoo.standing is None else zoo.standing.to_dict(),
+        "standing": None if standing is None else standing.to_dict(),
         "natural_queries": 0 if result.truth is None else len(result.truth),
     }
 

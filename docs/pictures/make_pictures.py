@@ -11,7 +11,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import metav
 from metav.reports import plot_scores, save_plot
 from metav.reports.score_plot import DERIVED, INDEPENDENT, INK
 from metav.statistics.intervals import exact_interval
+from metav.verdicts.verdict import Verdict
 
 FOLDER = Path(__file__).resolve().parent
 TUTORIAL = FOLDER.parent / "tutorial.md"
@@ -96,8 +98,8 @@ def long_recipe(images: torch.Tensor, labels: torch.Tensor, epochs: int) -> Call
     return train
 
 
-def compare_recipes(names: dict[str, Any], suspects: int, epochs: int) -> dict[str, dict[str, list[float]]]:
-    """Return the scores of kin and of copies for an owner of the long recipe, with the recipe told and not told."""
+def compare_recipes(names: dict[str, Any], suspects: int, epochs: int) -> dict[str, dict[str, list[Verdict]]]:
+    """Return the verdicts on kin and on copies for an owner of the long recipe, with the recipe told and not told."""
     images, labels = names["images"], names["labels"]
     recipe = long_recipe(images[:600], labels[:600], epochs)
     owner, task, thief = recipe(0), names["task"], names["thief"]
@@ -112,25 +114,29 @@ def compare_recipes(names: dict[str, Any], suspects: int, epochs: int) -> dict[s
             fp = metav.fingerprint(owner, task, jobs=1, **options)
         print(f"{told}: warnings: {[str(entry.message) for entry in warned]}")
         found[told] = {
-            "kin": [metav.verify(fp, model).score for model in kin],
-            "copies": [metav.verify(fp, model).score for model in copies],
+            "kin": [metav.verify(fp, model) for model in kin],
+            "copies": [metav.verify(fp, model) for model in copies],
         }
     return found
 
 
-def draw_recipes(found: dict[str, dict[str, Sequence[float]]]) -> Any:
-    """Draw the scores of kin and of copies, with the recipe told and not told."""
+def draw_recipes(found: dict[str, dict[str, list[Verdict]]]) -> Any:
+    """Draw the scores of kin and of copies, with the recipe told and not told; hollow where nothing was decided."""
     ax = Figure(figsize=(7, 3), layout="constrained").subplots()
     ax.axvspan(0.5, 1.03, color=DERIVED, alpha=0.06, linewidth=0)
     ax.axvline(0.5, color=INK, linestyle=(0, (4, 3)))
     rows = [(told, kind) for told in found for kind in ("kin", "copies")]
     for place, (told, kind) in enumerate(rows):
-        scores = np.array(found[told][kind])
+        verdicts = found[told][kind]
         color, marker = (INDEPENDENT, "o") if kind == "kin" else (DERIVED, "D")
-        ax.scatter(scores, place + np.linspace(-0.25, 0.25, len(scores)), color=color, marker=marker, alpha=0.7)
-        print(f"{told}: {int((scores >= 0.5).sum())} of {len(scores)} {kind} called derived")
+        heights = place + np.linspace(-0.25, 0.25, len(verdicts))
+        filled = [color if verdict.decision != "INCONCLUSIVE" else "none" for verdict in verdicts]
+        scores = [verdict.score for verdict in verdicts]
+        ax.scatter(scores, heights, facecolors=filled, edgecolors=color, marker=marker, alpha=0.7)
+        counts = Counter(str(verdict.decision) for verdict in verdicts)
+        print(f"{told}: {len(verdicts)} {kind}: {dict(counts)}")
     labels = [f"{'copies' if kind == 'copies' else 'honest kin'}, {told}" for told, kind in rows]
-    ax.set(xlim=(-0.03, 1.03), xlabel="score (0.5 and above is a match)")
+    ax.set(xlim=(-0.03, 1.03), xlabel="score (hollow: INCONCLUSIVE)")
     ax.set_yticks(range(len(rows)), labels)
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)

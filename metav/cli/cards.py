@@ -22,6 +22,7 @@ def fingerprint_card(fp: Fingerprint) -> str:
         "wanted": f"false-positive rate {rule.target_fpr:g}",
         "false positives": f"{rule.false_positives} in calibration",
         "true positives": f"{rule.true_positives} in calibration",
+        **_without_recipe(fp),
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(fp.versions.items())),
         "seed": str(fp.seed),
         "commitment": fp.commitment,
@@ -42,6 +43,15 @@ def _free_negatives(free: object) -> str:
 
 def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else "not known"
+
+
+def _without_recipe(fp: Fingerprint) -> dict[str, str]:
+    """Return what a fingerprint that was told no recipe leaves undecided."""
+    beyond = fp.check.get("beyond_kin")
+    if not isinstance(beyond, Mapping):
+        return {}
+    found = f"{_count(beyond.get('count'))} of {_count(beyond.get('total'))} derived calibration models match"
+    return {"recipe": f"not told: {found}, others are INCONCLUSIVE"}
 
 
 def _own_verdict(fp: Fingerprint) -> str:

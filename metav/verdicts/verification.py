@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
+from metav.statistics.kin import kin_limit
 from metav.support.arrays import FloatArray
 from metav.support.files import PathLike
 from metav.support.text import harmless
@@ -36,12 +37,6 @@ SIMULATIONS = 64
 """How often noise as it was measured is added to a suspect's answers, to see whether the decision changes."""
 FLIPS_ALLOWED = 0.05
 """Share of the simulations in which the decision may change; above it, the verdict is INCONCLUSIVE."""
-BEYOND_KIN = 0.6
-"""Place between the threshold and the owner's own logit from which on a suspect matches where no recipe was told. Of
-honest models beside twelve fingerprints of six development owners, 124 of 624 lay above the threshold, 13 above this
-place; of derived ones 376 and 166 of 432."""
-NEARLY_THE_OWNER = 0.85
-"""The same where the owner stands apart from all independent models: a copy with little done to it."""
 FEWEST_NATURAL = 8
 """Natural queries with true answers below which competence is not measured."""
 ROUNDING = 1e-5
@@ -197,9 +192,7 @@ def _may_be_kin(fp: Fingerprint, rule: AccessRule, logit: float) -> bool:
     standing = fp.check.get("standing")
     if not isinstance(standing, Mapping) or standing.get("recipe") != "drawn" or rule.owner is None:
         return False
-    place = NEARLY_THE_OWNER if standing.get("apart") is True else BEYOND_KIN
-    threshold = rule.calibration.threshold
-    return logit < threshold + place * (rule.owner - threshold)
+    return logit < kin_limit(rule.calibration.threshold, rule.owner, apart=standing.get("apart") is True)
 
 
 def _too_little(access: Access, power: float) -> str:

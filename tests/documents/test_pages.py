@@ -126,9 +126,10 @@ def test_the_script_draws_what_the_tutorial_made(ran, tmp_path, monkeypatch):
     import make_pictures
 
     names = ran(DOCS / "tutorial.md").names
-    scores = {"recipe told": {"kin": [0.1, 0.2], "copies": [0.9, 1.0]}}
+    verdicts = {name: metav.verify(names["fp"], names[name]) for name in ("honest", "stolen")}
+    found = {"recipe told": {"kin": [verdicts["honest"]] * 2, "copies": [verdicts["stolen"]]}}
     for number, axes in enumerate(
-        (make_pictures.draw_queries(names["fp"]), make_pictures.draw_bound(), make_pictures.draw_recipes(scores))
+        (make_pictures.draw_queries(names["fp"]), make_pictures.draw_bound(), make_pictures.draw_recipes(found))
     ):
         save_plot(axes, tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").stat().st_size > 5000
