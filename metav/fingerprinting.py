@@ -353,17 +353,17 @@ def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
     calibration models match nevertheless.
     """
     rule, standing = result.calibration, zoo.standing
-    limit = None
     logit = float(result.meta_verifier.logits(result.owner_responses[None])[0])
     models = result.calibration_models
+    beyond = None
     if standing is not None and standing.recipe == "drawn":
         limit = kin_limit(rule.threshold, logit, apart=standing.apart)
-    beyond = None if limit is None else exact_interval(int((rule.positives >= limit).sum()), int(rule.positives.size))
+        beyond = exact_interval(int((rule.positives >= limit).sum()), int(rule.positives.size)).to_dict()
     return {
         "owner_matches": logit >= rule.threshold,
         "owner_score": float(rule.score(logit)),
         "true_positives": rule.true_positives.to_dict(),
-        "beyond_kin": None if beyond is None else beyond.to_dict(),
+        "beyond_kin": beyond,
         "false_positives": rule.false_positives.to_dict(),
         "free_negatives": {
             name: int((models.free & models.of_share(name)).sum()) for name in ("optimize", "select", "calibrate")
