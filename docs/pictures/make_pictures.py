@@ -1,4 +1,4 @@
-"""The pictures of the pages, drawn anew: `python docs/pictures/make_pictures.py`, about a quarter of an hour on one core.
+"""The pictures of the pages, drawn anew: `python docs/pictures/make_pictures.py`, 15 minutes on one core.
 
 The tutorial's code runs as it stands on its page, so that the pictures show the models of the text. Data are
 scikit-learn's digits. The figures behind `recipe.png` are printed; docs/verdict.md quotes them.
