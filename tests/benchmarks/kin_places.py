@@ -1,0 +1,175 @@
+"""How near honest models come to an owner whose recipe is not told, and what a place beyond them costs: a table.
+
+    python tests/benchmarks/kin_places.py --data FOLDER
+
+From it comes `metav.statistics.kin.BEYOND_KIN`. Six development owners, none of them in any experiment: Fashion-MNIST
+at 8x8 pixels, two sets of classes, three training loops in plain PyTorch; two zoos each, no recipe told. A place is
+where a logit lies between the threshold, 0, and the owner's own logit, 1. About a quarter of an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import metav
+
+CLASS_SETS = ((1, 2, 3, 5, 7, 8, 9), (0, 1, 5, 8, 9))
+RECIPES: dict[str, dict[str, Any]] = {
+    "adam": {"epochs": 15, "rate": 2e-3},
+    "sgd": {"momentum": 0.9, "rate": 0.03, "epochs": 40, "decay": 5e-4, "batch": 64},
+    "soft": {"epochs": 45, "rate": 1e-3, "smoothing": 0.1, "is_shifted": True},
+}
+"""Training loops by name: options of `trained`."""
+PLACES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+OWNER_SEED = 11
+
+
+class SmallCNN(nn.Module):
+    """The owner's architecture."""
+
+    def __init__(self, classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.third = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.hidden = nn.Linear(8 * width, 40)
+        self.last = nn.Linear(40, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in (self.first, self.second, self.third):
+            images = functional.relu(layer(images))
+        return self.last(functional.relu(self.hidden(images.flatten(1))))
+
+
+def read(data: Path, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return images (n, 1, 8, 8) in [0, 1] and labels of some classes, in random order."""
+    with np.load(data / "fashion_mnist_20k.npz") as found:
+        images, labels = torch.tensor(found["train_images"]), torch.tensor(found["train_labels"].astype(np.int64))
+    wanted = torch.isin(labels, torch.tensor(classes))
+    small = functional.adaptive_avg_pool2d(images[wanted][:, None].float() / 255, (8, 8))
+    order = torch.randperm(len(small), generator=torch.Generator().manual_seed(3))
+    return small[order], torch.searchsorted(torch.tensor(classes), labels[wanted])[order]
+
+
+def trained(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    seed: int,
+    *,
+    epochs: int,
+    rate: float,
+    momentum: float = 0.0,
+    decay: float = 0.0,
+    smoothing: float = 0.0,
+    is_shifted: bool = False,
+    batch: int = 32,
+    teacher: nn.Module | None = None,
+) -> nn.Module:
+    """Train a model in place and return it; momentum 0 stands for Adam. With a teacher, its scores are learned."""
+    torch.manual_seed(seed)
+    parameters = model.parameters()
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+    if momentum:
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images)).split(batch):
+            inputs = images[rows]
+            if is_shifted:
+                inputs = torch.roll(inputs, tuple(torch.randint(-1, 2, (2,)).tolist()), (2, 3))
+            answers = model(inputs)
+            if teacher is None:
+                loss = functional.cross_entropy(answers, labels[rows], label_smoothing=smoothing)
+            else:
+                with torch.no_grad():
+                    taught = teacher(inputs).softmax(1)
+                loss = functional.cross_entropy(answers, taught)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval()
+
+
+def honest(
+    name: str, fresh: Callable[[int], nn.Module], parts: dict[str, tuple[Tensor, Tensor]]
+) -> Iterator[nn.Module]:
+    """Yield honest models: kin, kin on other data, and those of the other recipes."""
+    for seed in range(100, 114):
+        yield trained(fresh(seed), *parts["owner"], seed, **RECIPES[name])
+    for seed in range(200, 206):
+        yield trained(fresh(seed), *parts["thief"], seed, **RECIPES[name])
+    for other in RECIPES.keys() - {name}:
+        for seed in range(300, 306):
+            yield trained(fresh(seed), *parts["owner"], seed, **RECIPES[other])
+
+
+def derived(
+    owner: nn.Module, fresh: Callable[[int], nn.Module], parts: dict[str, tuple[Tensor, Tensor]]
+) -> Iterator[Any]:
+    """Yield copies of the owner's model: fine-tuned, fine-tuned hard, pruned, and students."""
+    for seed in range(600, 606):
+        yield trained(copy.deepcopy(owner), *parts["thief"], seed, epochs=3, rate=5e-4)
+        yield trained(copy.deepcopy(owner), *parts["thief"], seed, epochs=8, rate=2e-3)
+        pruned = copy.deepcopy(owner)
+        with torch.no_grad():
+            for weight in (entry for entry in pruned.parameters() if entry.ndim > 1):
+                bound = weight.abs().flatten().kthvalue(int((0.2 + 0.07 * (seed - 600)) * weight.numel())).values
+                weight[weight.abs() <= bound] = 0
+        yield pruned
+        yield trained(fresh(seed), *parts["thief"], seed, epochs=30, rate=2e-3, teacher=owner)
+
+
+def places(data: Path, classes: tuple[int, ...], name: str, zoos: int, size: int) -> Iterator[tuple[bool, float]]:
+    """Yield (derived, place) of every suspect beside every fingerprint of one owner."""
+    images, labels = read(data, classes)
+    parts = {"owner": (images[:800], labels[:800]), "thief": (images[800:1900], labels[800:1900])}
+
+    def fresh(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return SmallCNN(len(classes))
+
+    owner = trained(fresh(OWNER_SEED), *parts["owner"], OWNER_SEED, **RECIPES[name])
+    suspects = [(False, model) for model in honest(name, fresh, parts)]
+    suspects += [(True, model) for model in derived(owner, fresh, parts)]
+    task = metav.Classification(*parts["owner"], bounds=(0.0, 1.0))
+    for seed in range(1, zoos + 1):
+        zoo = metav.build_zoo(owner, task, positives=size, negatives=size, seed=seed, jobs=-1, progress=False)
+        fp = metav.fingerprint(owner, task, zoo=zoo, seed=seed, progress=False)
+        queries, threshold = torch.tensor(fp.queries), fp.calibration.threshold
+        with torch.no_grad():
+            answers = np.stack([model(queries).numpy() for model in (owner, *(model for _, model in suspects))])
+        logits = fp.logits(answers)
+        for (is_derived, _), logit in zip(suspects, logits[1:], strict=True):
+            yield is_derived, float((logit - threshold) / (logits[0] - threshold))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with fashion_mnist_20k.npz")
+    parser.add_argument("--zoos", type=int, default=2, help="of each owner")
+    parser.add_argument("--size", type=int, default=48, help="surrogates of each class")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", UserWarning)  # each zoo says that no recipe was told
+    found: list[tuple[bool, float]] = []
+    for classes in CLASS_SETS:
+        for name in RECIPES:
+            found += places(options.data, classes, name, options.zoos, options.size)
+    for place in PLACES:
+        counts = {kind: [value >= place for is_derived, value in found if is_derived == kind] for kind in (False, True)}
+        shown = [f"{sum(values)} of {len(values)} ({sum(values) / len(values):.1%})" for values in counts.values()]
+        print(f"place {place:.1f}: honest accused {shown[0]}, derived found {shown[1]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
