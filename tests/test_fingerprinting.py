@@ -146,6 +146,25 @@ def test_the_true_answers_of_the_natural_queries_are_kept():
         assert truth in task.targets.numpy()[(examples == query).all(axis=1)]
 
 
+def test_with_kin_in_the_zoo_labels_are_read_on_their_own_too(tmp_path):
+    standing = OwnerStanding(rows=(), models=12, recipe="told", stretches=0)
+    zoo = dataclasses.replace(small_zoo(), standing=standing)
+    fp = make_fingerprint(zoo=zoo, options=small_options(queries=60))
+    of_labels = [member for member in fp.meta_verifier.members if member.name == "mlp:all:label"]
+    assert {member.verifier.view for member in of_labels} == {"label"}
+    assert 0 < sum(member.weight for member in of_labels) < 0.5
+    queries = torch.from_numpy(fp.queries.copy())
+    with torch.no_grad():
+        answers = torch.stack([model(queries) for model in (small_owner(), changed_owner())]).numpy()
+    fp.save(tmp_path / "told.metav")
+    np.testing.assert_array_equal(metav.load(tmp_path / "told.metav").logits(answers), fp.logits(answers))
+    # what is read of labels alone does not depend on the scores
+    sharper = np.stack([answers[0], answers[0] ** 3])
+    for member in of_labels:
+        first, second = member.raw_logits(sharper)
+        assert first == second
+
+
 def test_a_fingerprint_is_tried_on_itself():
     fp, zoo = small_fingerprint(), small_zoo()
     verdict = metav.verify(fp, small_owner())

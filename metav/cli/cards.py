@@ -14,7 +14,7 @@ def fingerprint_card(fp: Fingerprint) -> str:
     rows = {
         "task": f"{fp.task.name}, inputs of {shape}, {fp.task.outputs} outputs, read as {fp.task.view}",
         **({"classes": listed_names(fp.task.class_names)} if fp.task.class_names else {}),
-        "queries": f"{len(fp.queries)}, {fp.adaptive} of them optimised",
+        "queries": f"{len(fp.queries)}, {fp.adaptive} of them adaptive",
         "verifier": fp.meta_verifier.summary,
         "surrogates": f"{_count(zoo.get('positives'))} derived, {_count(zoo.get('negatives'))} independent"
         + _free_negatives(zoo.get("free")),

@@ -114,7 +114,8 @@ class Fingerprint:
 
     task: what a suspect must be able to do.
     queries: (N, *input_shape) float32.
-    adaptive: how many of the queries, the first ones, are optimised.
+    adaptive: how many of the queries, the first ones, were made for the owner's model: optimised, or chosen because
+        models dispute their answer.
     lower, upper: bounds of an input, (*input_shape) float32.
     meta_verifier: gives logits to answers.
     calibration: the decision rule on these logits.
@@ -254,14 +255,14 @@ class Fingerprint:
     def __repr__(self) -> str:
         return (
             f"Fingerprint({self.task.name}, {len(self.queries)} queries of shape {self.task.input_shape}, "
-            f"{self.adaptive} of them optimised, verifier {self.meta_verifier.summary}, "
+            f"{self.adaptive} of them adaptive, verifier {self.meta_verifier.summary}, "
             f"commitment {self.commitment[:12]}...)"
         )
 
     def _repr_html_(self) -> str:
         rows = {
             "task": f"{self.task.name}, view {self.task.view}",
-            "queries": f"{len(self.queries)} of shape {self.task.input_shape}, {self.adaptive} optimised",
+            "queries": f"{len(self.queries)} of shape {self.task.input_shape}, {self.adaptive} adaptive",
             "verifier": self.meta_verifier.summary,
             "false-positive rate": str(self.calibration.false_positives),
             "true-positive rate": str(self.calibration.true_positives),

@@ -20,6 +20,11 @@ from metav.verifiers.meta_verifier import QUERY_PARTS, Member, MetaVerifier
 if TYPE_CHECKING:
     from metav.optimization.members import VerifierSettings
 
+LABELS_ALONE = "mlp:all:label"
+"""The candidate that reads nothing but labels, of all queries (see `metav.optimization.members.fit_member`)."""
+LABELS_WEIGHT = 0.4
+"""Its weight beside all others', each in standard deviations of a class. On the owners' models that metav was developed
+with, 0.25 to 0.7 did alike; more lost copies whose weights were changed much."""
 AUC_SLACK = 0.02
 """How far a candidate's AUC on the selection share may lie below the best one's; other candidates are left out."""
 SEPARATION_SHARE = 0.85
@@ -69,19 +74,23 @@ def fit_candidates(
         for part in QUERY_PARTS
         if parts[part][1] > parts[part][0] and not (part == "all" and adaptive in (0, count))
     ]
+    names = [f"{kind}:{part}" for kind, part in wanted]
+    if settings.reads_labels_too and "mlp" in kinds:
+        names.append(LABELS_ALONE)
     candidates = []
     refused: Exception | None = None
-    with progress_bar(total=len(wanted), description="verifiers", enabled=progress) as bar:
-        for kind, part in wanted:
+    with progress_bar(total=len(names), description="verifiers", enabled=progress) as bar:
+        for name in names:
+            part = name.split(":")[1]
             try:
                 member = fit_member(
-                    f"{kind}:{part}",
+                    name,
                     parts[part],
                     shares.optimize,
                     shares.optimize_roles,
                     shares.optimize_free,
                     settings,
-                    derive_seed(seed, kind, part),
+                    derive_seed(seed, *name.split(":")),
                 )
             except (ValueError, OverflowError) as error:
                 # the core cannot make this kind from these queries, for example where all models give the same labels
@@ -100,20 +109,37 @@ def select_members(candidates: Sequence[Candidate]) -> MetaVerifier:
     Candidates that learned by steps and those of a closed form have half of the weight each, where there are both: the
     former find what the zoo holds best, the latter, made from the owner's and the independent models' answers alone,
     are not misled by a derived family or a recipe that the zoo lacks. Within a half, weights are the squares of the
-    separations.
+    separations. One that reads labels alone comes on top (LABELS_WEIGHT): it finds copies taught by labels, which have
+    their confidence from elsewhere.
 
     Raises ZooError where no candidate tells the classes apart.
     """
-    halves = [_weighed(candidates, closed_form=closed_form) for closed_form in (False, True)]
+    of_labels = [entry for entry in candidates if entry.member.name == LABELS_ALONE]
+    others = [entry for entry in candidates if entry.member.name != LABELS_ALONE]
+    halves = [_weighed(others, closed_form=closed_form) for closed_form in (False, True)]
     halves = [half for half in halves if half]
-    if not halves:
+    members = [replace(member, weight=member.weight / len(halves)) for half in halves for member in half]
+    labels = _weighed(of_labels, closed_form=False)
+    if not (members or labels):
         raise ZooError(
             "no verifier tells derived from independent models on the selection share; "
             "the zoo is too small or too alike: give more positives and negatives, or more queries"
         )
-    return MetaVerifier(
-        tuple(replace(member, weight=member.weight / len(halves)) for half in halves for member in half)
-    )
+    if members and labels:
+        # the spread of a member's logits is as large as its separation is small
+        gain = LABELS_WEIGHT * _largest_separation(of_labels) / _largest_separation(others)
+        members = [replace(member, weight=member.weight / (1 + gain)) for member in members]
+        labels = [replace(member, weight=member.weight * gain / (1 + gain)) for member in labels]
+    return MetaVerifier((*members, *labels))
+
+
+def _largest_separation(candidates: Sequence[Candidate]) -> float:
+    """Return the largest separation that counts."""
+    return max(_counting_separation(entry) for entry in candidates)
+
+
+def _counting_separation(candidate: Candidate) -> float:
+    return min(max(candidate.separation, 0.0), SEPARATION_CAP)
 
 
 def _weighed(candidates: Sequence[Candidate], *, closed_form: bool) -> list[Member]:
@@ -126,7 +152,7 @@ def _weighed(candidates: Sequence[Candidate], *, closed_form: bool) -> list[Memb
     auc = max((entry.auc for entry in own), default=0.0) - AUC_SLACK
     close = [entry for entry in own if entry.auc >= auc]
     close = [entry for entry in close if verifier_kind(entry.member.verifier.kind).preferred] or close
-    separations = [min(max(entry.separation, 0.0), SEPARATION_CAP) for entry in close]
+    separations = [_counting_separation(entry) for entry in close]
     least = SEPARATION_SHARE * max(separations, default=0.0)
     gains = [separation**2 if separation >= least else 0.0 for separation in separations]
     total = sum(gains)

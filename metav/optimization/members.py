@@ -28,6 +28,10 @@ class VerifierSettings(Protocol):
         """How answers are read."""
 
     @property
+    def reads_labels_too(self) -> bool:
+        """Whether some verifiers read nothing but labels, beside those that read the view."""
+
+    @property
     def options(self) -> OptimizationOptions:
         """The options of the verifiers' training."""
 
@@ -43,13 +47,15 @@ def fit_member(
 ) -> Member:
     """Return a member trained on a part of the queries; its center and spread are still 0 and 1.
 
-    name: "kind:part", such as "mlp:adaptive".
+    name: "kind:part", such as "mlp:adaptive", or "kind:part:view" where it does not read the view of the settings.
     part: the queries [start, stop) that it reads.
     responses: raw, (models, queries, outputs), the owner's first.
     roles: one byte per model, such as ROLE_POSITIVE of the core.
     free: which models are free negatives, (models,); a closed form goes without them.
     """
-    kind, (start, stop), view, options = verifier_kind(name.partition(":")[0]), part, settings.view, settings.options
+    kind_name, _, *own_view = name.split(":")
+    kind, (start, stop), options = verifier_kind(kind_name), part, settings.options
+    view = own_view[0] if own_view else settings.view
     own = np.ascontiguousarray(responses[:, start:stop])
     reference = own[0] if kind.pairs_with_owner and reads_distances(view) else None
     if reference is None:

@@ -29,7 +29,7 @@ class OptimizationResult:
 
     settings: what the options stood for.
     queries: (N, *input shape), float32.
-    adaptive: how many of the queries, the first ones, are optimised.
+    adaptive: how many of the queries, the first ones, are made for the owner's model: optimised, or chosen as disputed.
     outputs: numbers that a model answers per query.
     meta_verifier: the final one.
     calibration: the decision rule.

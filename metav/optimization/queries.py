@@ -27,7 +27,7 @@ class MadeQueries:
     """The queries of a fingerprint, and how they were found.
 
     queries: (N, *input shape), float32.
-    adaptive: how many of them, the first ones, are optimised.
+    adaptive: how many of them, the first ones, were made for the owner's model: optimised, or chosen as disputed.
     truth: true answers of the natural queries, which come last; None where they are not known.
     history: (step, held-out ARUC) per evaluation.
     steps: how many steps the joint optimisation took.
@@ -60,8 +60,9 @@ def make_queries(
             return start, (), 0
         return JointOptimization(owner, task, zoo, start, settings=settings, seed=seed).run(progress)
 
-    best, history, steps = optimized(start[:size], seed)
-    made = np.concatenate([best, start[size:]])
+    moved = size - settings.disputed
+    best, history, steps = optimized(start[:moved], seed)
+    made = np.concatenate([best, start[moved:]])
     if len(made) == settings.options.queries:
         return MadeQueries(queries=made, adaptive=size, truth=truth, history=history, steps=steps)
     # natural queries are all kept if the user asked for their number; otherwise they compete with the optimised ones
@@ -84,12 +85,13 @@ def make_queries(
 def _starting_queries(
     owner: nn.Module, task: Task, zoo: Zoo, settings: OptimizationSettings, seed: int
 ) -> torch.Tensor:
-    """Return queries (count, *input shape), float32: first those that are optimised, then the natural ones."""
+    """Return queries (count, *input shape), float32: those made for the owner's model first, then the natural ones."""
     moved, natural = settings.optimized, settings.natural
     if settings.starts_on_boundary and moved:
         start = boundary_queries(owner, task, moved, seed=derive_seed(seed, "boundary"))
     elif settings.starts_informative and moved:
-        start = informative_queries(owner, task, zoo, settings.view, moved, seed=derive_seed(seed, "informative"))
+        own_seed = derive_seed(seed, "informative")
+        start = informative_queries(owner, task, zoo, settings.view, moved, disputed=settings.disputed, seed=own_seed)
     else:
         return task.natural_queries(moved + natural, seed=derive_seed(seed, "natural")).to(torch.float32)
     missing = moved - len(start) + natural

@@ -20,6 +20,15 @@ Farther away copies that were made through answers alone no longer follow the ow
 accused more honest models on the owners' models that metav was developed with.
 """
 
+OPTIMIZED_FIRST = 40
+"""Queries that are optimised before any is left as it is because models dispute its answer.
+
+Copies that were taught by labels alone follow the owner there, but changed copies of its weights show better in what is
+optimised. On the owners' models that metav was developed with, 40 of 75 found more than 75, 25 and 10 did; of 38 and
+fewer, all.
+"""
+DISPUTED_SHARE = 0.47
+"""Largest share of disputed ones among the queries made for the owner's model."""
 POOL = 40
 """Size of the pool: where fewer queries than this are wanted, this many are made, and the best of them are kept."""
 LABEL_POOL = 100
@@ -58,6 +67,8 @@ class OptimizationSettings:
     view: how answers are read.
     levels: number of values that an input feature can take; None for continuous ones.
     optimized: queries that are optimised first.
+    disputed: how many of these, the last ones, stay as they are: inputs whose answer independent models dispute. None
+        where the zoo does not show how models trained as the owner's was answer.
     adaptive: how many queries are chosen from the pool in the end; without a pool the same as `optimized`.
     natural: natural queries beside the optimised ones, to keep or to choose from.
     keeps_natural: whether the user asked for the number of natural queries, so that all of them are kept.
@@ -71,12 +82,18 @@ class OptimizationSettings:
     view: str
     levels: int | None
     optimized: int
+    disputed: int
     adaptive: int
     natural: int
     keeps_natural: bool
     starts_on_boundary: bool
     starts_informative: bool
     radius: float | None
+
+    @property
+    def reads_labels_too(self) -> bool:
+        """Whether some verifiers read nothing but labels, beside those that read the view."""
+        return self.disputed > 0
 
 
 def check_options(options: OptimizationOptions, task: Task, surrogates: int) -> None:
@@ -134,13 +151,16 @@ def natural_needed(options: OptimizationOptions, task: Task, surrogates: int) ->
 
 def resolve_settings(options: OptimizationOptions, task: Task, zoo: Zoo) -> OptimizationSettings:
     """Return what the options mean for this task and this zoo."""
-    return settings_for(options, task, zoo.smaller_class)
+    return settings_for(options, task, zoo.smaller_class, shows_kin=zoo.shows_kin)
 
 
-def settings_for(options: OptimizationOptions, task: Task, surrogates: int) -> OptimizationSettings:
+def settings_for(
+    options: OptimizationOptions, task: Task, surrogates: int, *, shows_kin: bool = False
+) -> OptimizationSettings:
     """Return what the options mean for this task.
 
     surrogates: that each class of the zoo has, at least.
+    shows_kin: whether some of the independent ones were trained as the owner's model was.
     """
     view = options.view or task.view
     labels = view_of(view).reads_labels
@@ -151,12 +171,15 @@ def settings_for(options: OptimizationOptions, task: Task, surrogates: int) -> O
     informative = scores and not on_boundary and not task.kind.inputs_are_latents
     pool = (options.pool or (LABEL_POOL if labels else POOL)) if surrogates >= POOL_SURROGATES else 0
     optimized, adaptive, natural = _counts(options.queries, adaptive_share, pool, task.natural_count)
+    # models trained as the owner's was give its disputed labels, too: where the zoo has none, they would look derived
+    disputed = _disputed(optimized) if informative and shows_kin and task.places is None else 0
     radius = BOUNDARY_RADIUS if on_boundary else INFORMATIVE_RADIUS if informative else None
     return OptimizationSettings(
         options=options,
         view=view,
         levels=task.levels if options.levels is None else options.levels,
         optimized=optimized,
+        disputed=disputed,
         adaptive=adaptive,
         natural=natural,
         keeps_natural=adaptive_share is not None,
@@ -164,6 +187,11 @@ def settings_for(options: OptimizationOptions, task: Task, surrogates: int) -> O
         starts_informative=informative,
         radius=radius if options.radius is None else options.radius,
     )
+
+
+def _disputed(made: int) -> int:
+    """Return how many of the queries that are made for the owner's model stay as they are."""
+    return max(0, min(made - OPTIMIZED_FIRST, round(DISPUTED_SHARE * made)))
 
 
 def _counts(queries: int, adaptive_share: float | None, pool: int, available: int | None) -> tuple[int, int, int]:

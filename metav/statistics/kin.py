@@ -4,8 +4,8 @@ from __future__ import annotations
 
 BEYOND_KIN = 0.6
 """Place between the threshold and the owner's own logit up to which such models may come where no recipe was told. Of
-honest models beside twelve fingerprints of six development owners, 124 of 624 lay above the threshold, 13 above this
-place; of derived ones 376 and 166 of 432."""
+honest models beside twelve fingerprints of six development owners, 107 of 384 lay above the threshold, 4 above this
+place; of derived ones 266 and 123 of 288 (`tests/benchmarks/kin_places.py`)."""
 NEARLY_THE_OWNER = 0.85
 """The same where the owner stands apart from all independent models: beyond are copies with little done to them."""
 

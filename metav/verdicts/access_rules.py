@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metav.errors import ArtefactError, InputError, ZooError
 from metav.fingerprints.fingerprint import Fingerprint
-from metav.optimization.candidates import fit_candidates, select_members
+from metav.optimization.candidates import LABELS_ALONE, fit_candidates, select_members
 from metav.optimization.cross_fitting import refit
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.shares import Shares
@@ -77,6 +77,7 @@ class _Settings:
 
     view: str
     options: OptimizationOptions
+    reads_labels_too: bool
 
 
 def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
@@ -114,7 +115,9 @@ def _anew(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> Acces
         options = OptimizationOptions.from_dict(fp.options)
     except (InputError, TypeError, ValueError) as error:
         raise ArtefactError(f"the options of the fingerprint cannot be used ({error}); make it again") from error
-    settings, shares = _Settings(fp.task.view, options), Shares.of_models(models, seen)
+    labels_too = any(member.name == LABELS_ALONE for member in fp.meta_verifier.members)
+    settings = _Settings(fp.task.view, options, labels_too)
+    shares = Shares.of_models(models, seen)
     seed = derive_seed(fp.seed, "access")
     try:
         candidates = fit_candidates(shares, fp.adaptive, settings, seed, False)

@@ -96,6 +96,11 @@ class Zoo:
         """Training runs of derived or of independent models, whichever are fewer."""
         return min(len({entry.run for entry in group}) for group in (self.positives, self.negatives))
 
+    @property
+    def shows_kin(self) -> bool:
+        """Whether independent models are known to be trained as the owner's was: by a recipe or the task's own loop."""
+        return self.standing is not None and self.standing.recipe != "drawn"
+
     def share(self, name: str, *, free: bool = False) -> tuple[ZooModel, ...]:
         """Return the models of one share: "optimize", "select", "calibrate" or "test".
 

@@ -2,8 +2,7 @@
 
     python tests/benchmarks/kin_places.py --data FOLDER
 
-`metav.statistics.kin.BEYOND_KIN` was chosen by such a table, whose suspects also had other architectures and were
-taught by labels; its counts differ from this one's. Six development owners, none of them in any experiment:
+`metav.statistics.kin.BEYOND_KIN` was chosen by such a table. Six development owners, none of them in any experiment:
 Fashion-MNIST at 8x8 pixels, two sets of classes, three training loops in plain PyTorch; two zoos each, no recipe told.
 A place is where a logit lies between the threshold, 0, and the owner's own logit, 1.
 """

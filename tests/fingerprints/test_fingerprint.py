@@ -108,7 +108,7 @@ def test_the_card_escapes_names():
     assert "<script>" not in fp._repr_html_()
     assert fp.commitment in fp._repr_html_()
     assert fp.commitment[:12] in repr(fp)
-    assert "6 queries of shape (2, 2), 4 of them optimised" in repr(fp)
+    assert "6 queries of shape (2, 2), 4 of them adaptive" in repr(fp)
 
 
 def test_places_names_and_the_name_of_the_output_are_kept_in_the_file(tmp_path):

@@ -6,13 +6,13 @@ import pytest
 
 from metav import _core
 from metav.errors import ZooError
-from metav.optimization.candidates import Candidate, select_members
+from metav.optimization.candidates import LABELS_ALONE, LABELS_WEIGHT, Candidate, select_members
 from metav.verifiers.meta_verifier import Member
 
 
-def candidate(auc, separation, kind="mlp"):
+def candidate(auc, separation, kind="mlp", name=None):
     member = Member(
-        name=f"{kind}:all",
+        name=name or f"{kind}:all",
         verifier=_core.Verifier(kind, 2, 2),
         start=0,
         stop=2,
@@ -70,6 +70,16 @@ def test_other_kinds_that_learn_by_steps_count_only_where_no_mlp_comes_close():
     others = [candidate(1.0, 9.0, "local"), candidate(1.0, 9.0, "matched")]
     assert weights([candidate(0.99, 3.0), *others]) == [("mlp", 0.5), ("matched", 0.5)]
     assert weights([candidate(0.9, 9.0), *others]) == [("local", 0.5), ("matched", 0.5)]
+
+
+@pytest.mark.parametrize("separation", [0.5, 2.0, 50.0])
+def test_one_that_reads_labels_comes_on_top_in_units_of_a_deviation(separation):
+    labels = candidate(0.9, separation, name=LABELS_ALONE)
+    found = weights([candidate(1.0, 4.0), candidate(0.9, 3.0, "matched"), labels])
+    gain = LABELS_WEIGHT * min(separation, 5.0) / 4.0
+    assert [weight for _, weight in found] == pytest.approx([0.5 / (1 + gain), 0.5 / (1 + gain), gain / (1 + gain)])
+    assert weights([candidate(0.4, -1.0), labels]) == [("mlp", 1.0)]
+    assert weights([candidate(1.0, 4.0), candidate(0.4, -1.0, name=LABELS_ALONE)]) == [("mlp", 1.0)]
 
 
 def test_candidates_that_separate_nothing_are_refused():

@@ -10,7 +10,7 @@ import torch
 from small_fingerprints import small_owner, small_task, small_zoo
 from torch import nn
 
-from metav.optimization.informative_queries import informative_queries, informativeness
+from metav.optimization.informative_queries import Candidates, dispute, informative_queries, informativeness
 from metav.tasks.classification import Classification
 from metav.zoo.zoo import Zoo, ZooModel
 
@@ -52,7 +52,7 @@ def test_an_input_tells_the_more_the_farther_students_follow_the_owner():
     owner = Table([(0.0, 0.0), (4.0, 0.0), (4.0, 4.0)])
     models = zoo_of_tables([(3.0, 0.0), (3.0, 0.0), (-1.0, 0.0)])
     inputs = torch.arange(3.0)[:, None]
-    found = informativeness(owner, models, inputs, "identity")
+    found = informativeness(Candidates.asked(owner, models, inputs), "identity")
     # 3 * 4 / 1.3: the variance is 1, and 0.3 of the mean variance is added
     np.testing.assert_allclose(found, [0.0, 12 / 1.3, -4 / 1.3], rtol=1e-6)
 
@@ -63,7 +63,36 @@ def test_without_students_all_derived_models_count():
         replace(model, family="finetune_all") if model.is_positive else model for model in zoo_of_tables([(3, 0)] * 3)
     ]
     inputs = torch.arange(3.0)[:, None]
-    np.testing.assert_allclose(informativeness(owner, models, inputs, "identity"), 12 / 1.3, rtol=1e-6)
+    found = informativeness(Candidates.asked(owner, models, inputs), "identity")
+    np.testing.assert_allclose(found, 12 / 1.3, rtol=1e-6)
+
+
+def test_a_label_is_disputed_where_copies_give_it_and_independent_models_do_not():
+    """Four independent models, one copy; the owner names class 0 everywhere."""
+    owner = Table([(1.0, 0.0)] * 4)
+    copy = Table([(1.0, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+    others = [Table([(1.0, 0.0), (1.0, 0.0) if k < 2 else (0.0, 1.0), (0.0, 1.0), (1.0, 0.0)]) for k in range(4)]
+    models = [*(entry(model, False, "kin") for model in others), entry(copy, True, "distill_same")]
+    found = dispute(Candidates.asked(owner, models, torch.arange(4.0)[:, None]))
+
+    def nats(copies, independent):
+        return max(copies - independent, 0) * (np.log(copies / (1 - copies)) - np.log(independent / (1 - independent)))
+
+    # of one copy that agrees (1 + 0.5) / 2; of 4, 2 and 0 out of four independent ones (4 + 0.5) / 5 and so on
+    np.testing.assert_allclose(found, [0.0, nats(0.75, 0.5), nats(0.75, 0.1), 0.0], rtol=1e-9)
+
+
+def test_disputed_queries_come_last_and_take_turns_too():
+    owner, task, zoo = small_owner(), small_task(), small_zoo()
+    made = informative_queries(owner, task, zoo, "tempered", 12, disputed=5, seed=3)
+    assert made.shape == (12, *task.input_shape)
+    assert torch.equal(made[:7], informative_queries(owner, task, zoo, "tempered", 12, disputed=5, seed=3)[:7])
+    models = [item for name in ("optimize", "select") for item in zoo.share(name) if item.fraction == 1.0]
+    first, last = (dispute(Candidates.asked(owner, models, part)) for part in (made[:7], made[7:]))
+    assert last.mean() > first.mean()
+    with torch.no_grad():
+        classes = owner(made[7:]).argmax(dim=1).tolist()
+    assert len(set(classes)) == min(len(classes), task.outputs)
 
 
 @pytest.fixture(scope="module")

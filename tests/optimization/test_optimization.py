@@ -8,7 +8,7 @@ import torch
 from small_fingerprints import small_owner, small_task, small_zoo
 
 from metav.errors import ZooError
-from metav.optimization.informative_queries import informativeness
+from metav.optimization.informative_queries import Candidates, informativeness
 from metav.optimization.optimization import optimize
 from metav.optimization.options import OptimizationOptions
 from metav.statistics.roc_aruc import roc_auc
@@ -121,7 +121,7 @@ def test_with_few_surrogates_they_start_as_informative_ones():
     models = [entry for entry in small_zoo().models if entry.share in ("optimize", "select") and entry.fraction == 1.0]
 
     def quality(queries):
-        return informativeness(small_owner(), models, queries, small_task().view).mean()
+        return informativeness(Candidates.asked(small_owner(), models, queries), small_task().view).mean()
 
     assert quality(torch.from_numpy(found.queries[: found.adaptive])) > 2 * quality(natural)
 

@@ -14,10 +14,11 @@ import metav.fingerprinting
 from metav.errors import InputError
 from metav.optimization.options import OptimizationOptions
 from metav.optimization.settings import check_options, natural_needed, resolve_settings
+from metav.zoo.standing import OwnerStanding
 from metav.zoo.zoo import Zoo, ZooModel
 
 
-def untrained_zoo(surrogates):
+def untrained_zoo(surrogates, recipe="drawn"):
     """A zoo of so many models of each class that are nothing: settings follow from their number alone."""
     models = tuple(
         ZooModel(
@@ -35,7 +36,8 @@ def untrained_zoo(surrogates):
         for is_positive in (True, False)
         for number in range(surrogates)
     )
-    return Zoo(models=models, owner_digest="", task_digest="", seed=0)
+    standing = OwnerStanding(rows=(), models=surrogates, recipe=recipe, stretches=0)
+    return Zoo(models=models, owner_digest="", task_digest="", seed=0, standing=standing)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,25 @@ def test_what_none_stands_for_depends_on_view_and_zoo(given, view, surrogates, e
     assert (found.optimized, found.adaptive, found.natural, found.starts_on_boundary, found.radius) == expected
     assert (found.view, found.keeps_natural) == (view, "adaptive" in given or view == "label")
     assert found.starts_informative == (view not in ("label", "identity") and not found.starts_on_boundary)
+
+
+@pytest.mark.parametrize(
+    ("given", "surrogates", "disputed"),
+    [
+        ({"queries": 100}, 48, 35),
+        ({"queries": 200}, 48, 70),
+        ({"queries": 100, "adaptive": 0.5}, 48, 10),
+        ({"queries": 50}, 48, 0),
+        ({"queries": 100, "adaptive": 0.0}, 48, 0),
+        ({"queries": 100, "view": "label"}, 48, 0),
+        ({"queries": 100, "view": "identity"}, 48, 0),
+        ({"queries": 100}, 128, 0),
+    ],
+)
+def test_beyond_forty_made_queries_some_stay_where_labels_are_disputed(given, surrogates, disputed):
+    for recipe, wanted in (("told", disputed), ("loop", disputed), ("drawn", 0)):
+        found = resolve_settings(OptimizationOptions(**given), small_task(), untrained_zoo(surrogates, recipe))
+        assert (found.disputed, found.reads_labels_too) == (wanted, wanted > 0)
 
 
 def test_what_the_task_says_stands_where_no_option_does():
