@@ -1,10 +1,11 @@
 """How near honest models come to an owner whose recipe is not told, and what a place beyond them costs: a table.
 
-    python tests/benchmarks/kin_places.py --data FOLDER
+    python tests/benchmarks/kin_places.py --data FOLDER [--told]
 
 `metav.statistics.kin.BEYOND_KIN` was chosen by such a table. Six development owners, none of them in any experiment:
 Fashion-MNIST at 8x8 pixels, two sets of classes, three training loops in plain PyTorch; two zoos each, no recipe told.
-A place is where a logit lies between the threshold, 0, and the owner's own logit, 1.
+A place is where a logit lies between the threshold, 0, and the owner's own logit, 1. With --told the recipe is told, so
+that the threshold alone decides, and students taught by labels are among the derived models.
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ def trained(
     is_shifted: bool = False,
     batch: int = 32,
     teacher: nn.Module | None = None,
+    tells_labels: bool = False,
 ) -> nn.Module:
-    """Train a model in place and return it; momentum 0 stands for Adam. With a teacher, its scores are learned."""
+    """Train a model in place and return it; momentum 0 is Adam. A teacher's scores are learned, or its labels."""
     torch.manual_seed(seed)
     parameters = model.parameters()
     optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
@@ -92,8 +94,8 @@ def trained(
                 loss = functional.cross_entropy(answers, labels[rows], label_smoothing=smoothing)
             else:
                 with torch.no_grad():
-                    taught = teacher(inputs).softmax(1)
-                loss = functional.cross_entropy(answers, taught)
+                    taught = teacher(inputs)
+                loss = functional.cross_entropy(answers, taught.argmax(1) if tells_labels else taught.softmax(1))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -114,7 +116,7 @@ def honest(
 
 
 def derived(
-    owner: nn.Module, fresh: Callable[[int], nn.Module], parts: dict[str, tuple[Tensor, Tensor]]
+    owner: nn.Module, fresh: Callable[[int], nn.Module], parts: dict[str, tuple[Tensor, Tensor]], by_labels: bool
 ) -> Iterator[Any]:
     """Yield copies of the owner's model: fine-tuned, fine-tuned hard, pruned, and students."""
     for seed in range(600, 606):
@@ -126,10 +128,14 @@ def derived(
                 bound = weight.abs().flatten().kthvalue(int((0.2 + 0.07 * (seed - 600)) * weight.numel())).values
                 weight[weight.abs() <= bound] = 0
         yield pruned
-        yield trained(fresh(seed), *parts["thief"], seed, epochs=30, rate=2e-3, teacher=owner)
+        for tells_labels in (False, True) if by_labels else (False,):
+            student = {"teacher": owner, "tells_labels": tells_labels}
+            yield trained(fresh(seed), *parts["thief"], seed, epochs=30, rate=2e-3, **student)
 
 
-def places(data: Path, classes: tuple[int, ...], name: str, zoos: int, size: int) -> Iterator[tuple[bool, float]]:
+def places(
+    data: Path, classes: tuple[int, ...], name: str, zoos: int, size: int, is_told: bool
+) -> Iterator[tuple[bool, float]]:
     """Yield (derived, place) of every suspect beside every fingerprint of one owner."""
     images, labels = read(data, classes)
     parts = {"owner": (images[:800], labels[:800]), "thief": (images[800:1900], labels[800:1900])}
@@ -138,12 +144,16 @@ def places(data: Path, classes: tuple[int, ...], name: str, zoos: int, size: int
         torch.manual_seed(seed)
         return SmallCNN(len(classes))
 
-    owner = trained(fresh(OWNER_SEED), *parts["owner"], OWNER_SEED, **RECIPES[name])
+    def recipe(seed: int) -> nn.Module:
+        return trained(fresh(seed), *parts["owner"], seed, **RECIPES[name])
+
+    owner = recipe(OWNER_SEED)
     suspects = [(False, model) for model in honest(name, fresh, parts)]
-    suspects += [(True, model) for model in derived(owner, fresh, parts)]
+    suspects += [(True, model) for model in derived(owner, fresh, parts, is_told)]
+    told: dict[str, Any] = {"recipe": recipe} if is_told else {}
     task = metav.Classification(*parts["owner"], bounds=(0.0, 1.0))
     for seed in range(1, zoos + 1):
-        zoo = metav.build_zoo(owner, task, positives=size, negatives=size, seed=seed, jobs=-1, progress=False)
+        zoo = metav.build_zoo(owner, task, positives=size, negatives=size, seed=seed, jobs=-1, progress=False, **told)
         fp = metav.fingerprint(owner, task, zoo=zoo, seed=seed, progress=False)
         queries, threshold = torch.tensor(fp.queries), fp.calibration.threshold
         with torch.no_grad():
@@ -158,13 +168,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with fashion_mnist_20k.npz")
     parser.add_argument("--zoos", type=int, default=2, help="of each owner")
     parser.add_argument("--size", type=int, default=48, help="surrogates of each class")
+    parser.add_argument("--told", action="store_true", help="tell the recipe, and ask students taught by labels, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UserWarning)  # each zoo says that no recipe was told
     found: list[tuple[bool, float]] = []
     for classes in CLASS_SETS:
         for name in RECIPES:
-            found += places(options.data, classes, name, options.zoos, options.size)
+            found += places(options.data, classes, name, options.zoos, options.size, options.told)
     for place in PLACES:
         counts = {kind: [value >= place for is_derived, value in found if is_derived == kind] for kind in (False, True)}
         shown = [f"{sum(values)} of {len(values)} ({sum(values) / len(values):.1%})" for values in counts.values()]
