@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,17 @@ def test_it_opens_with_its_question_and_each_step_is_told():
         assert "markdown" in (before.cell_type, cell.cell_type) or before.source.count("\n") < 12
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the models that notebooks train, which the command goes on from."""
+    return tmp_path_factory.mktemp("models")
+
+
 @pytest.mark.slow
 @needs_real_data
 @pytest.mark.parametrize("name", TASKS)
-def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, tmp_path, monkeypatch):
-    for variable, value in (("SCALE", "smoke"), ("CACHE", str(tmp_path / "cache"))):
+def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, models, tmp_path, monkeypatch):
+    for variable, value in (("SCALE", "smoke"), ("CACHE", str(models))):
         monkeypatch.setenv(f"METAV_NOTEBOOK_{variable}", value)
     monkeypatch.setenv("METAV_DATA", str(FOLDER))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
@@ -89,6 +96,20 @@ def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, tmp_path, monkeypat
     assert pictures(notebook) >= pictures(read(NOTEBOOKS / f"{name}.ipynb")) >= 5
     assert re.search(r"^true-positive rate [\d.]+%", printed(notebook), flags=re.MULTILINE)
     assert re.search(r"^true-negative rate [\d.]+%", printed(notebook), flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+@needs_real_data
+def test_the_command_that_the_skin_notebook_names_goes_on_from_its_models(models, tmp_path):
+    options = ("--scale", "smoke", "--data", str(FOLDER), "--cache", str(models), "--regimes", "few,output:label")
+    command = [sys.executable, "-m", "metav.cli", "reproduce", "skin", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=600, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stderr
+    assert (tmp_path / "results" / "skin-smoke" / "report.md").is_file()
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from real_data import FOLDER, needs_real_data
 from torch import nn
 
 from metav.cli.commands import main
@@ -400,12 +399,3 @@ def test_seeds_and_rankings():
     assert parse_seeds("1, 2,3") == [1, 2, 3]
     assert ranking([True, True, False], [3.0, 1.0, 2.0]) == {"auc": 0.5, "aruc": None}
     assert ranking([True, False], [1.0, 0.0]) == {"auc": 1.0, "aruc": 1.0}
-
-
-@pytest.mark.slow
-@needs_real_data
-def test_skin_runs_at_the_smoke_scale(tmp_path):
-    done = shell("skin", "--scale", "smoke", "--data", FOLDER, "--regimes", "full,few,output:label", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "failed" not in done.stderr
-    assert (tmp_path / "results" / "skin-smoke" / "report.md").is_file()
