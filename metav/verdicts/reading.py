@@ -17,6 +17,9 @@ from metav.verdicts.orders import find_affine, find_class_order, find_image_form
 from metav.verifiers.forms import Form, Numbers, log_probabilities, read_form, undo_form
 from metav.verifiers.places import Places
 
+ROWS_REVERSED = "rows came in reverse order"
+"""What is said where the first answer is to the last query, and so on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
@@ -33,6 +36,11 @@ class Reading:
     access: Access
     undone: tuple[str, ...]
 
+    @property
+    def tells_noise(self) -> bool:
+        """Whether second answers, asked in smaller batches, are to the same queries as the first ones."""
+        return ROWS_REVERSED not in self.undone
+
 
 def read_answers(fp: Fingerprint, answers: Answers) -> Reading:
     """Return a suspect's answers with their form, order and unit undone, as far as the natural queries show these."""
@@ -46,6 +54,8 @@ def read_answers(fp: Fingerprint, answers: Answers) -> Reading:
     form = read_form(responses, classes=reads_classes(fp.task))
     rows = undo_form(responses, form, outputs=fp.task.outputs if places is None else places.classes)
     rows, undone = _in_order(fp, rows if places is None else places.joined(rows), kind)
+    if ROWS_REVERSED in undone:
+        differences = None  # a batch that is reversed as a whole puts other queries side by side
     access = access_of(form, responses=responses, differences=differences)
     if undone and access.reads == "values" and access.decimals is not None:
         access = replace(access, decimals=access.decimals + _digits_between(answers.responses, rows))
@@ -75,7 +85,7 @@ def _in_order(fp: Fingerprint, rows: Numbers, kind: TaskKind) -> tuple[Numbers, 
     order = find_row_order(rows, fp.truth, natural, kind.name)
     if order is not None:
         rows = rows[order]
-        undone.append("rows came in reverse order")
+        undone.append(ROWS_REVERSED)
     if fp.task.places is not None:
         return rows, tuple(undone)
     if kind.answers_classes:

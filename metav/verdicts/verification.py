@@ -129,6 +129,8 @@ def _judge(fp: Fingerprint, suspect: Suspect, answers: Answers) -> Verdict:
     if unsteady is not None:
         return _Case(fp, suspect, answers=answers).inconclusive(*unsteady)
     reading = read_answers(fp, answers)
+    if not reading.tells_noise:
+        answers = replace(answers, differences=None)
     rows, rule = readable(reading.rows, reading.access, fp.task.places), rule_for(fp, reading.access)
     case = _Case(fp, suspect, answers=answers, reading=reading, access_rule=rule)
     if rule is None:

@@ -148,6 +148,21 @@ def test_what_loses_nothing_changes_no_logit(suspect, form):
     assert changed.logit == pytest.approx(plain.logit, abs=2e-3)
 
 
+@pytest.mark.parametrize(("kind", "suspect"), [("derived", "owner"), ("honest", "recipe 0")])
+def test_a_suspect_that_reverses_each_batch_is_judged_as_if_it_did_not(kind, suspect):
+    """Queries that are asked again come in a smaller batch: there the same row is the answer to another query."""
+    fp, model = trial("digits").fp, suspects("digits", kind)[suspect]
+
+    def reversed_rows(queries):
+        with torch.no_grad():
+            return model(torch.tensor(queries)).numpy()[::-1].copy()
+
+    plain, turned = metav.verify(fp, model), metav.verify(fp, reversed_rows, accepts="numpy")
+    assert "rows came in reverse order" in turned.form
+    assert (turned.decision, turned.access, turned.noise) == (plain.decision, plain.access, None)
+    assert turned.logit == pytest.approx(plain.logit, abs=2e-3)
+
+
 @pytest.mark.parametrize("suspect", ["owner", "tuned 0", "recipe 0"])
 def test_one_entry_that_cannot_be_does_not_change_how_all_others_are_read(suspect):
     kind = "honest" if suspect == "recipe 0" else "derived"
