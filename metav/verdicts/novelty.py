@@ -15,6 +15,11 @@ from metav.support.json_values import plain
 SHARE = 1e-3
 """Share of models like those that calibrated that may be called novel."""
 
+FEWEST = 5
+"""Models that tell how far from each other such models lie: of fewer, most are each other's nearest."""
+FAR = 50.0
+"""Logarithm of a distance that no suspect reaches."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Novelty:
@@ -67,7 +72,7 @@ def known_models(models: NDArray[np.float32], view: str) -> KnownModels:
     view: how they are read.
 
     The limit follows from the logarithms of the models' own distances from their nearest neighbours: at most SHARE of
-    models like them lies beyond it, with 95 % confidence.
+    models like them lies beyond it, with 95 % confidence. Fewer than FEWEST models set no limit.
     """
     known = _core.apply_view(models, view).reshape(len(models), -1).astype(np.float64)
     scale = np.maximum(known.std(axis=0), 1e-6 + 0.1 * known.std())
@@ -77,7 +82,9 @@ def known_models(models: NDArray[np.float32], view: str) -> KnownModels:
     among = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * inner, 0.0))
     np.fill_diagonal(among, np.inf)
     nearest = np.log(np.maximum(among.min(axis=1), 1e-9))
-    limit = float(nearest.mean() + tolerance_factor(len(nearest), SHARE) * nearest.std(ddof=1))
-    # no model that calibrated is novel itself
-    limit = max(limit, float(nearest.max()))
-    return KnownModels(features=features, scale=scale, view=view, limit=float(np.exp(min(limit, 50.0))))
+    limit = FAR
+    if len(nearest) >= FEWEST:
+        limit = float(nearest.mean() + tolerance_factor(len(nearest), SHARE) * nearest.std(ddof=1))
+        # no model that calibrated is novel itself
+        limit = max(limit, float(nearest.max()))
+    return KnownModels(features=features, scale=scale, view=view, limit=float(np.exp(min(limit, FAR))))
