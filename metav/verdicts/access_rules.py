@@ -24,6 +24,9 @@ from metav.verdicts.reading import readable, seen_through
 from metav.verifiers.meta_verifier import MetaVerifier
 from metav.verifiers.places import Places
 
+MOST_BYTES = 512 * 2**20
+"""Memory that a fingerprint's rules may take: each suspect that answers with noise of its own has one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelAgreement:
@@ -70,6 +73,15 @@ class AccessRule:
     agreement: LabelAgreement | None = None
     owner: float | None = None
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes it takes, at most: for images, verifiers are far larger than what they learned from."""
+        members = self.meta_verifier.members
+        values = sum(value.nbytes for member in members for value in member.verifier.parameters().values())
+        references = sum(member.reference.nbytes for member in members if member.reference is not None)
+        # three of each value: the verifier's own, and two moments of its optimiser
+        return 3 * values + references + self.trained.nbytes + self.known.features.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
@@ -90,14 +102,26 @@ def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
     if models is None:
         raise ArtefactError("the fingerprint holds no answers of its zoo's models; make it again")
     with fp.lock:
-        if key not in fp.accesses:
+        if key in fp.accesses:
+            fp.accesses[key] = fp.accesses.pop(key)  # the last one asked for is given up last
+        else:
             seen = readable(seen_through(fp, access), access, fp.task.places)
             rule = _own(fp, models, seen) if access.is_full else _anew(fp, models, seen)
             if rule is not None and access.reads == "labels":
                 rule = replace(rule, agreement=_label_agreement(fp, models, seen))
             fp.accesses[key] = rule
+            _give_up_old(fp.accesses)
         found: AccessRule | None = fp.accesses[key]
     return found
+
+
+def _give_up_old(rules: dict[str, AccessRule | None]) -> None:
+    """Remove the rules not asked for longest until the others take at most MOST_BYTES; the last one stays."""
+    sizes = {key: 0 if rule is None else rule.size for key, rule in rules.items()}
+    for key in list(rules)[:-1]:
+        if sum(sizes.values()) <= MOST_BYTES:
+            break
+        del rules[key], sizes[key]
 
 
 def _own(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule | None:
