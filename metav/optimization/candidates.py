@@ -68,13 +68,12 @@ def fit_candidates(
     count = shares.select.shape[1]
     parts = {"adaptive": (0, adaptive), "natural": (adaptive, count), "all": (0, count)}
     kinds = tuple(VERIFIER_KINDS) if settings.options.verifier == "auto" else (settings.options.verifier,)
-    wanted = [
-        (kind, part)
+    names = [
+        f"{kind}:{part}"
         for kind in kinds
         for part in QUERY_PARTS
         if parts[part][1] > parts[part][0] and not (part == "all" and adaptive in (0, count))
     ]
-    names = [f"{kind}:{part}" for kind, part in wanted]
     if settings.reads_labels_too and "mlp" in kinds:
         names.append(LABELS_ALONE)
     candidates = []

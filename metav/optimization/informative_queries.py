@@ -99,8 +99,10 @@ def informative_queries(
         mixed.best(informativeness(mixed, view), count - disputed - wanted),
         natural.best(informativeness(natural, view), wanted),
     ]
-    both = Candidates.joined([natural, mixed])
-    return torch.cat([*chosen, both.best(dispute(both), disputed)])
+    if disputed:
+        both = Candidates.joined([natural, mixed])
+        chosen.append(both.best(dispute(both), disputed))
+    return torch.cat(chosen)
 
 
 def informativeness(candidates: Candidates, view: str) -> NDArray[np.float64]:

@@ -66,8 +66,8 @@ class OptimizationSettings:
     options: as they were given.
     view: how answers are read.
     levels: number of values that an input feature can take; None for continuous ones.
-    optimized: queries that are optimised first.
-    disputed: how many of these, the last ones, stay as they are: inputs whose answer independent models dispute. None
+    optimized: queries that are made for the owner's model first, most of them by optimisation.
+    disputed: how many of these, the last ones, stay as they are: inputs whose answer independent models dispute; 0
         where the zoo does not show how models trained as the owner's was answer.
     adaptive: how many queries are chosen from the pool in the end; without a pool the same as `optimized`.
     natural: natural queries beside the optimised ones, to keep or to choose from.

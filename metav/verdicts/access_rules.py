@@ -64,6 +64,7 @@ class AccessRule:
     known: the same models as novelty sees them.
     agreement: where only labels are left, how many of them must be the owner's for a match; else None.
     owner: logit of the owner's own answers, as the access lets them out; None where it is not known.
+    size: bytes that it takes at most, besides what is the fingerprint's own.
     """
 
     meta_verifier: MetaVerifier
@@ -72,15 +73,7 @@ class AccessRule:
     known: KnownModels
     agreement: LabelAgreement | None = None
     owner: float | None = None
-
-    @property
-    def size(self) -> int:
-        """Return how many bytes it takes, at most: for images, verifiers are far larger than what they learned from."""
-        members = self.meta_verifier.members
-        values = sum(value.nbytes for member in members for value in member.verifier.parameters().values())
-        references = sum(member.reference.nbytes for member in members if member.reference is not None)
-        # three of each value: the verifier's own, and two moments of its optimiser
-        return 3 * values + references + self.trained.nbytes + self.known.features.nbytes
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +110,12 @@ def rule_for(fp: Fingerprint, access: Access) -> AccessRule | None:
 
 def _give_up_old(rules: dict[str, AccessRule | None]) -> None:
     """Remove the rules not asked for longest until the others take at most MOST_BYTES; the last one stays."""
-    sizes = {key: 0 if rule is None else rule.size for key, rule in rules.items()}
+    total = sum(rule.size for rule in rules.values() if rule is not None)
     for key in list(rules)[:-1]:
-        if sum(sizes.values()) <= MOST_BYTES:
+        if total <= MOST_BYTES:
             break
-        del rules[key], sizes[key]
+        rule = rules.pop(key)
+        total -= 0 if rule is None else rule.size
 
 
 def _own(fp: Fingerprint, models: CalibrationModels, seen: FloatArray) -> AccessRule | None:
@@ -182,10 +176,22 @@ def _rule(
 ) -> AccessRule:
     trained = np.ascontiguousarray(seen[models.calibrating & ~models.free])
     own = seen[models.of_share("owner")] if models.shares else seen[:0]
+    known = known_models(trained, fp.task.view)
+    learned = 0 if meta_verifier is fp.meta_verifier else _bytes_of(meta_verifier)
     return AccessRule(
         meta_verifier=meta_verifier,
         calibration=models.calibration(logits, target_fpr=fp.calibration.target_fpr, pooled=pooled),
         trained=trained,
-        known=known_models(trained, fp.task.view),
+        known=known,
         owner=float(meta_verifier.logits(np.ascontiguousarray(own))[0]) if len(own) else None,
+        size=learned + trained.nbytes + known.features.nbytes,
     )
+
+
+def _bytes_of(meta_verifier: MetaVerifier) -> int:
+    """Return how many bytes verifiers take, at most: those of images are far larger than what they learned from."""
+    members = meta_verifier.members
+    values = sum(value.nbytes for member in members for value in member.verifier.parameters().values())
+    references = sum(member.reference.nbytes for member in members if member.reference is not None)
+    # three of each value: the verifier's own, and two moments of its optimiser
+    return 3 * values + references

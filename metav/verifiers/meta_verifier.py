@@ -27,7 +27,7 @@ class Member:
 
     Its logit enters the sum as weight * (logit - center) / spread, so that members of different kinds share one unit.
 
-    name: "kind:part", such as "mlp:adaptive".
+    name: "kind:part", such as "mlp:adaptive", or "kind:part:view" where it reads another view than the fingerprint.
     verifier: the fitted verifier.
     start, stop: it reads the queries [start, stop).
     weight: of its logit in the sum, >= 0.

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from plain_models import pruned, trained
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,9 +27,9 @@ import metav
 
 CLASS_SETS = ((1, 2, 3, 5, 7, 8, 9), (0, 1, 5, 8, 9))
 RECIPES: dict[str, dict[str, Any]] = {
-    "adam": {"epochs": 15, "rate": 2e-3},
+    "adam": {"epochs": 15, "rate": 2e-3, "batch": 32},
     "sgd": {"momentum": 0.9, "rate": 0.03, "epochs": 40, "decay": 5e-4, "batch": 64},
-    "soft": {"epochs": 45, "rate": 1e-3, "smoothing": 0.1, "is_shifted": True},
+    "soft": {"epochs": 45, "rate": 1e-3, "smoothing": 0.1, "is_shifted": True, "batch": 32},
 }
 """Training loops by name: options of `trained`."""
 PLACES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -62,46 +63,6 @@ def read(data: Path, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return small[order], torch.searchsorted(torch.tensor(classes), labels[wanted])[order]
 
 
-def trained(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    seed: int,
-    *,
-    epochs: int,
-    rate: float,
-    momentum: float = 0.0,
-    decay: float = 0.0,
-    smoothing: float = 0.0,
-    is_shifted: bool = False,
-    batch: int = 32,
-    teacher: nn.Module | None = None,
-    tells_labels: bool = False,
-) -> nn.Module:
-    """Train a model in place and return it; momentum 0 is Adam. A teacher's scores are learned, or its labels."""
-    torch.manual_seed(seed)
-    parameters = model.parameters()
-    optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-    if momentum:
-        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(images)).split(batch):
-            inputs = images[rows]
-            if is_shifted:
-                inputs = torch.roll(inputs, tuple(torch.randint(-1, 2, (2,)).tolist()), (2, 3))
-            answers = model(inputs)
-            if teacher is None:
-                loss = functional.cross_entropy(answers, labels[rows], label_smoothing=smoothing)
-            else:
-                with torch.no_grad():
-                    taught = teacher(inputs)
-                loss = functional.cross_entropy(answers, taught.argmax(1) if tells_labels else taught.softmax(1))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return model.eval()
-
-
 def honest(
     name: str, fresh: Callable[[int], nn.Module], parts: dict[str, tuple[Tensor, Tensor]]
 ) -> Iterator[nn.Module]:
@@ -120,16 +81,11 @@ def derived(
 ) -> Iterator[Any]:
     """Yield copies of the owner's model: fine-tuned, fine-tuned hard, pruned, and students."""
     for seed in range(600, 606):
-        yield trained(copy.deepcopy(owner), *parts["thief"], seed, epochs=3, rate=5e-4)
-        yield trained(copy.deepcopy(owner), *parts["thief"], seed, epochs=8, rate=2e-3)
-        pruned = copy.deepcopy(owner)
-        with torch.no_grad():
-            for weight in (entry for entry in pruned.parameters() if entry.ndim > 1):
-                bound = weight.abs().flatten().kthvalue(int((0.2 + 0.07 * (seed - 600)) * weight.numel())).values
-                weight[weight.abs() <= bound] = 0
-        yield pruned
+        yield trained(copy.deepcopy(owner), *parts["thief"], seed, epochs=3, rate=5e-4, batch=32)
+        yield trained(copy.deepcopy(owner), *parts["thief"], seed, epochs=8, rate=2e-3, batch=32)
+        yield pruned(owner, 0.2 + 0.07 * (seed - 600))
         for tells_labels in (False, True) if by_labels else (False,):
-            student = {"teacher": owner, "tells_labels": tells_labels}
+            student: dict[str, Any] = {"teacher": owner, "tells_labels": tells_labels, "batch": 32}
             yield trained(fresh(seed), *parts["thief"], seed, epochs=30, rate=2e-3, **student)
 
 

@@ -18,18 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from plain_models import pruned, trained
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from torch import Tensor, nn
-from torch.nn import functional
 
 import metav
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "adam": {"epochs": 30, "rate": 2e-3},
-    "sgd": {"momentum": 0.9, "rate": 0.02, "epochs": 60, "decay": 1e-3},
+    "adam": {"epochs": 30, "rate": 2e-3, "batch": 16},
+    "sgd": {"momentum": 0.9, "rate": 0.02, "epochs": 60, "decay": 1e-3, "batch": 16},
 }
 """Training loops by name: options of `trained`. The owner's is the first."""
 OWNER_SEED = 11
@@ -79,41 +79,6 @@ def table_of(name: str) -> Table:
     return Table(torch.tensor(inputs[order], dtype=torch.float32), torch.tensor(found.target[order]))
 
 
-def trained(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    seed: int,
-    *,
-    epochs: int,
-    rate: float,
-    momentum: float = 0.0,
-    decay: float = 0.0,
-    teacher: nn.Module | None = None,
-    tells_labels: bool = False,
-) -> nn.Module:
-    """Train a model in place and return it; momentum 0 is Adam. A teacher's answers are learned, or its labels."""
-    torch.manual_seed(seed)
-    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
-    if momentum:
-        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(inputs)).split(16):
-            wanted = targets[rows]
-            if teacher is not None:
-                with torch.no_grad():
-                    wanted = teacher(inputs[rows])
-                if not targets.is_floating_point():
-                    wanted = wanted.argmax(1) if tells_labels else wanted.softmax(1)
-            loss = (functional.mse_loss if targets.is_floating_point() else functional.cross_entropy)(
-                model(inputs[rows]), wanted
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return model.eval()
-
-
 def honest(table: Table) -> Iterator[tuple[str, Any]]:
     """Yield (kind, model): kin, kin on other data, another recipe, other architectures, scikit-learn's families."""
     own = RECIPES["adam"]
@@ -149,15 +114,10 @@ def derived(owner: nn.Module, table: Table) -> Iterator[tuple[str, nn.Module]]:
     theirs = table.parts["thief"]
     for number in range(COPIES):
         seed = 600 + number
-        yield "fine-tuned", trained(copy.deepcopy(owner), *theirs, seed, epochs=5, rate=5e-4)
-        yield "fine-tuned hard", trained(copy.deepcopy(owner), *theirs, seed, epochs=15, rate=2e-3)
-        pruned = copy.deepcopy(owner)
-        with torch.no_grad():
-            for weight in (entry for entry in pruned.parameters() if entry.ndim > 1):
-                bound = weight.abs().flatten().kthvalue(int((0.2 + 0.1 * number) * weight.numel())).values
-                weight[weight.abs() <= bound] = 0
-        yield "pruned", pruned
-        student = {"epochs": 60, "rate": 2e-3, "teacher": owner}
+        yield "fine-tuned", trained(copy.deepcopy(owner), *theirs, seed, epochs=5, rate=5e-4, batch=16)
+        yield "fine-tuned hard", trained(copy.deepcopy(owner), *theirs, seed, epochs=15, rate=2e-3, batch=16)
+        yield "pruned", pruned(owner, 0.2 + 0.1 * number)
+        student: dict[str, Any] = {"epochs": 60, "rate": 2e-3, "batch": 16, "teacher": owner}
         hidden = (32, 48)[number % 2]
         yield "distilled", trained(table.network(seed, hidden=hidden), *theirs, seed, **student)
         if not table.is_regression:

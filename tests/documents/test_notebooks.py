@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from real_data import FOLDER, needs_real_data
+from reproduce_command import reproduce
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIRST = NOTEBOOKS / "01_first_fingerprint.ipynb"
@@ -101,12 +101,8 @@ def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, models, tmp_path, m
 @pytest.mark.slow
 @needs_real_data
 def test_the_command_that_the_skin_notebook_names_goes_on_from_its_models(models, tmp_path):
-    options = ("--scale", "smoke", "--data", str(FOLDER), "--cache", str(models), "--regimes", "few,output:label")
-    command = [sys.executable, "-m", "metav.cli", "reproduce", "skin", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, cwd=tmp_path, env=environment, check=False
-    )
+    options = ("--scale", "smoke", "--data", FOLDER, "--cache", models, "--regimes", "few,output:label")
+    done = reproduce("skin", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "failed" not in done.stderr
     assert (tmp_path / "results" / "skin-smoke" / "report.md").is_file()

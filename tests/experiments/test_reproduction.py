@@ -8,7 +8,6 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from reproduce_command import reproduce as shell
 from torch import nn
 
 from metav.cli.commands import main
@@ -38,13 +38,6 @@ from metav.zoo.zoo import Zoo, ZooModel
 
 OWNER_TRAININGS = 46
 """How long the smallest scale may take: a minute where the owner's model of the full size trains in 1.3 seconds."""
-
-
-def shell(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "metav.cli", "reproduce", *map(str, arguments)]
-    # beside other programs a second thread of PyTorch would mostly wait, and burn processor time
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd, env=environment)
 
 
 def seconds_of_training() -> float:
