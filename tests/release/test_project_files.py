@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,16 @@ def test_actions_are_pinned_and_only_publishing_has_rights(path):
         assert (job["permissions"] == {"id-token": "write"}) is publishes
         assert publishes or job["permissions"] == {"contents": "read"}
         assert ("release" in job.get("if", "")) is publishes
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_what_workflows_run_is_there(path):
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    files = [name for command in commands for name in re.findall(r"(?:tests/|\.ci/)[\w./]*", command)]
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name for command in commands for group in re.findall(r'"\.\[(.+?)\]"', command) for name in group.split(",")
+    }
+    assert extras <= set(project["optional-dependencies"])
