@@ -22,11 +22,12 @@ from metav.models.identity import state_digest
 from metav.models.running import copied, frozen
 from metav.optimization.optimization import OptimizationResult, optimize
 from metav.optimization.options import OptimizationOptions
+from metav.optimization.owner_outlyingness import owner_outlyingness
 from metav.optimization.settings import check_options
 from metav.optimization.timing import ModelCounts, measure_optimization
 from metav.statistics.calibration import DEFAULT_FPR
 from metav.statistics.intervals import exact_interval
-from metav.statistics.kin import kin_limit
+from metav.statistics.kin import kin_limit, kin_place
 from metav.support.arguments import query_count, seed_number
 from metav.support.arithmetic import fixed_arithmetic, single_threaded_libraries
 from metav.support.files import PathLike
@@ -349,21 +350,22 @@ def _check(result: OptimizationResult, zoo: Zoo) -> dict[str, Any]:
     """Return what the fingerprint shows on its own models, plain values.
 
     The owner's model itself, the rates of calibration, how many negatives nobody trained in each share of the zoo,
-    where the owner's model stands among the independent ones, and, where no recipe was told, how many derived
-    calibration models match nevertheless.
+    where the owner's model stands among the independent ones, how far its answers lie outside of theirs, and, where no
+    recipe was told, how many derived calibration models match nevertheless.
     """
     rule, standing = result.calibration, zoo.standing
     logit = float(result.meta_verifier.logits(result.owner_responses[None])[0])
     models = result.calibration_models
-    beyond = None
+    beyond, outlying = None, owner_outlyingness(models, result.settings.view)
     if standing is not None and standing.recipe == "drawn":
-        limit = kin_limit(rule.threshold, logit, apart=standing.apart)
+        limit = kin_limit(rule.threshold, logit, kin_place(outlying, apart=standing.apart))
         beyond = exact_interval(int((rule.positives >= limit).sum()), int(rule.positives.size)).to_dict()
     return {
         "owner_matches": logit >= rule.threshold,
         "owner_score": float(rule.score(logit)),
         "true_positives": rule.true_positives.to_dict(),
         "beyond_kin": beyond,
+        "outlyingness": outlying,
         "false_positives": rule.false_positives.to_dict(),
         "free_negatives": {
             name: int((models.free & models.of_share(name)).sum()) for name in ("optimize", "select", "calibrate")

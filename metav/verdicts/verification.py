@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metav.errors import SuspectError
 from metav.fingerprints.fingerprint import Fingerprint, load
 from metav.statistics.calibration import Calibration
-from metav.statistics.kin import kin_limit
+from metav.statistics.kin import kin_limit, kin_place
 from metav.support.arrays import FloatArray
 from metav.support.files import PathLike
 from metav.support.text import harmless
@@ -194,7 +194,12 @@ def _may_be_kin(fp: Fingerprint, rule: AccessRule, logit: float) -> bool:
     standing = fp.check.get("standing")
     if not isinstance(standing, Mapping) or standing.get("recipe") != "drawn" or rule.owner is None:
         return False
-    return logit < kin_limit(rule.calibration.threshold, rule.owner, apart=standing.get("apart") is True)
+    outlying = fp.check.get("outlyingness")  # unknown to fingerprints made before it was measured
+    place = kin_place(
+        outlying if isinstance(outlying, float) and math.isfinite(outlying) else None,
+        apart=standing.get("apart") is True,
+    )
+    return logit < kin_limit(rule.calibration.threshold, rule.owner, place)
 
 
 def _too_little(access: Access, power: float) -> str:

@@ -1,11 +1,13 @@
 """How near honest models come to an owner whose recipe is not told, and what a place beyond them costs: a table.
 
-    python tests/benchmarks/kin_places.py --data FOLDER [--told]
+    python tests/benchmarks/kin_places.py --data FOLDER [--zoos 1] [--told]
 
-`metav.statistics.kin.BEYOND_KIN` was chosen by such a table. Six development owners, none of them in any experiment:
-Fashion-MNIST at 8x8 pixels, two sets of classes, three training loops in plain PyTorch; two zoos each, no recipe told.
-A place is where a logit lies between the threshold, 0, and the owner's own logit, 1. With --told the recipe is told, so
-that the threshold alone decides, and students taught by labels are among the derived models.
+The places of `metav.statistics.kin` were chosen by such a table. Six development owners, none of them in any
+experiment: Fashion-MNIST at 8x8 pixels, two sets of classes, three training loops in plain PyTorch; two zoos each, no
+recipe told. A place is where a logit lies between the threshold, 0, and the owner's own logit, 1. A line of each
+fingerprint tells how far the owner's answers lie outside of the independent models' (`outlyingness`), the place that
+follows, and how far its kin come. With --told the recipe is told, so that the threshold alone decides, and students
+taught by labels are among the derived models. --cache keeps the zoos, for another run.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import metav
+from metav.statistics.kin import kin_place
 
 CLASS_SETS = ((1, 2, 3, 5, 7, 8, 9), (0, 1, 5, 8, 9))
 RECIPES: dict[str, dict[str, Any]] = {
@@ -89,11 +92,13 @@ def derived(
             yield trained(fresh(seed), *parts["thief"], seed, epochs=30, rate=2e-3, **student)
 
 
-def places(
-    data: Path, classes: tuple[int, ...], name: str, zoos: int, size: int, is_told: bool
-) -> Iterator[tuple[bool, float]]:
-    """Yield (derived, place) of every suspect beside every fingerprint of one owner."""
-    images, labels = read(data, classes)
+def places(number: int, name: str, options: argparse.Namespace) -> Iterator[tuple[bool, float, bool]]:
+    """Yield (derived, place, whether it matches) of every suspect beside every fingerprint of one owner.
+
+    number: of its set of classes. name: of its training loop.
+    """
+    classes = CLASS_SETS[number]
+    images, labels = read(options.data, classes)
     parts = {"owner": (images[:800], labels[:800]), "thief": (images[800:1900], labels[800:1900])}
 
     def fresh(seed: int) -> nn.Module:
@@ -105,18 +110,29 @@ def places(
 
     owner = recipe(OWNER_SEED)
     suspects = [(False, model) for model in honest(name, fresh, parts)]
-    suspects += [(True, model) for model in derived(owner, fresh, parts, is_told)]
-    told: dict[str, Any] = {"recipe": recipe} if is_told else {}
+    suspects += [(True, model) for model in derived(owner, fresh, parts, options.told)]
+    told: dict[str, Any] = {"recipe": recipe} if options.told else {}
     task = metav.Classification(*parts["owner"], bounds=(0.0, 1.0))
-    for seed in range(1, zoos + 1):
-        zoo = metav.build_zoo(owner, task, positives=size, negatives=size, seed=seed, jobs=-1, progress=False, **told)
+    size = {"positives": options.size, "negatives": options.size, "jobs": -1, "progress": False}
+    for seed in range(1, options.zoos + 1):
+        tag = f"{number}{name}{seed}{'told' if options.told else 'untold'}"
+        cache = None if options.cache is None else options.cache / tag
+        zoo = metav.build_zoo(owner, task, seed=seed, cache=cache, **size, **told)
         fp = metav.fingerprint(owner, task, zoo=zoo, seed=seed, progress=False)
         queries, threshold = torch.tensor(fp.queries), fp.calibration.threshold
         with torch.no_grad():
             answers = np.stack([model(queries).numpy() for model in (owner, *(model for _, model in suspects))])
         logits = fp.logits(answers)
-        for (is_derived, _), logit in zip(suspects, logits[1:], strict=True):
-            yield is_derived, float((logit - threshold) / (logits[0] - threshold))
+        found = [float((logit - threshold) / (logits[0] - threshold)) for logit in logits[1:]]
+        place = 0.0 if options.told else kin_place(fp.check["outlyingness"], apart=fp.check["standing"]["apart"])
+        nearest = max(value for (is_derived, _), value in zip(suspects, found, strict=True) if not is_derived)
+        print(
+            f"classes {number + 1}, {name}, zoo {seed}: outlyingness {fp.check['outlyingness']:.2f}, "
+            f"place {place:.2f}, the nearest honest model {nearest:.2f}",
+            flush=True,
+        )
+        for (is_derived, _), value in zip(suspects, found, strict=True):
+            yield is_derived, value, value >= place
 
 
 def main() -> None:
@@ -125,17 +141,26 @@ def main() -> None:
     parser.add_argument("--zoos", type=int, default=2, help="of each owner")
     parser.add_argument("--size", type=int, default=48, help="surrogates of each class")
     parser.add_argument("--told", action="store_true", help="tell the recipe, and ask students taught by labels, too")
+    parser.add_argument("--cache", type=Path, help="folder of trained zoos, to continue from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UserWarning)  # each zoo says that no recipe was told
-    found: list[tuple[bool, float]] = []
-    for classes in CLASS_SETS:
+    found: list[tuple[bool, float, bool]] = []
+    for number in range(len(CLASS_SETS)):
         for name in RECIPES:
-            found += places(options.data, classes, name, options.zoos, options.size, options.told)
+            found += places(number, name, options)
     for place in PLACES:
-        counts = {kind: [value >= place for is_derived, value in found if is_derived == kind] for kind in (False, True)}
-        shown = [f"{sum(values)} of {len(values)} ({sum(values) / len(values):.1%})" for values in counts.values()]
-        print(f"place {place:.1f}: honest accused {shown[0]}, derived found {shown[1]}", flush=True)
+        print(f"place {place:.1f}: {rates((entry[0], entry[1] >= place) for entry in found)}", flush=True)
+    print(f"verdicts: {rates((entry[0], entry[2]) for entry in found)}", flush=True)
+
+
+def rates(entries: Iterable[tuple[bool, bool]]) -> str:
+    """Return how many honest models match and how many derived ones, of (derived, whether it matches)."""
+    kinds: dict[bool, list[bool]] = {False: [], True: []}
+    for is_derived, matches in entries:
+        kinds[is_derived].append(matches)
+    shown = [f"{sum(values)} of {len(values)} ({sum(values) / len(values):.1%})" for values in kinds.values()]
+    return f"honest accused {shown[0]}, derived found {shown[1]}"
 
 
 if __name__ == "__main__":

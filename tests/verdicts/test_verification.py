@@ -436,15 +436,21 @@ def with_owner(logit: float, check: dict[str, Any]) -> Fingerprint:
 
 
 @pytest.mark.parametrize(
-    ("standing", "place"),
+    ("check", "place"),
     [
-        ({"recipe": "drawn"}, 0.6),
-        ({"recipe": "drawn", "apart": False}, 0.6),
-        ({"recipe": "drawn", "apart": True}, 0.85),
+        ({"standing": {"recipe": "drawn"}}, 0.5),
+        ({"standing": {"recipe": "drawn", "apart": False}}, 0.5),
+        ({"standing": {"recipe": "drawn", "apart": True}}, 0.6),
+        ({"standing": {"recipe": "drawn", "apart": True}, "outlyingness": 0.5}, 0.6),
+        ({"standing": {"recipe": "drawn", "apart": False}, "outlyingness": 0.5}, 0.2),
+        ({"standing": {"recipe": "drawn", "apart": False}, "outlyingness": 1.3}, 0.4),
+        ({"standing": {"recipe": "drawn", "apart": False}, "outlyingness": 2.0}, 0.5),
+        ({"standing": {"recipe": "drawn", "apart": False}, "outlyingness": float("nan")}, 0.5),
+        ({"standing": {"recipe": "drawn", "apart": False}, "outlyingness": "0.5"}, 0.5),
     ],
 )
-def test_without_a_recipe_only_what_is_nearer_to_the_owner_than_kin_matches(standing, place):
-    fp = with_owner(4.0, {"standing": standing})
+def test_without_a_recipe_only_what_is_nearer_to_the_owner_than_kin_matches(check, place):
+    fp = with_owner(4.0, check)
     threshold = fp.calibration.threshold
     line = threshold + place * (4.0 - threshold)
     for logit, decision, reason in (
