@@ -20,7 +20,7 @@ BY_HAND = {"by_hand", "by_hand_ms", "by_hand_ratio"}
 
 def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / script), *QUICK, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
@@ -131,7 +131,7 @@ CASES = ["train a zoo of 10 models", "joint step, 6 queries", "verify a suspect,
 
 def cuda_models(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / "cuda_models.py"), *SMALL, "--repeats", "1", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

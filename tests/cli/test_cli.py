@@ -94,7 +94,7 @@ def shell(*arguments: object, code: str | None = None, cwd: Path | None = None) 
     """Run metav as a user would: in a process of its own."""
     start = ["-c", code] if code else ["-m", "metav.cli"]
     command = [sys.executable, *start, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=cwd)
 
 
 def call(*arguments: object) -> Result:

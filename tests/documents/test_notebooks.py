@@ -50,7 +50,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     notebook = read()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
-        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+        NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(folder)}}).execute()
     return notebook
 
 
@@ -91,7 +91,7 @@ def test_the_notebooks_of_the_tasks_run_at_smoke_scale(name, models, tmp_path, m
     monkeypatch.setenv("METAV_DATA", str(FOLDER))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = read(NOTEBOOKS / f"{name}.ipynb")
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     # pictures of lesions are not committed: their licence forbids commerce
     assert pictures(notebook) >= pictures(read(NOTEBOOKS / f"{name}.ipynb")) >= 5
     assert re.search(r"^true-positive rate [\d.]+%", printed(notebook), flags=re.MULTILINE)
@@ -135,7 +135,7 @@ def test_the_notebook_of_a_loop_of_ones_own_runs_at_smoke_scale(tmp_path, monkey
     monkeypatch.setenv("METAV_NOTEBOOK_SCALE", "smoke")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = read(OWN_LOOP)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert pictures(notebook) == 1
     assert set(answers(notebook)) == set(answers(read(OWN_LOOP)))
 
@@ -199,7 +199,7 @@ def test_the_notebook_of_a_release_pipeline_runs_at_smoke_scale(tmp_path, monkey
     }.items():
         monkeypatch.setenv(variable, value)
     notebook = read(PIPELINE)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     check_release_story(notebook)
     # the fingerprint stays where the training put it
     assert [path.parent for path in tmp_path.rglob("*.metav")] == [tmp_path]

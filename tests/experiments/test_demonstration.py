@@ -100,7 +100,7 @@ def test_in_full_it_takes_less_than_a_minute_and_little_memory(tmp_path):
     with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
         running = subprocess.Popen(command, cwd=tmp_path, stdout=stdout, stderr=stderr)
         memory = HighWaterMark(running.pid)
-        code = running.wait(timeout=300)
+        code = running.wait(timeout=1200)
     after, peak = resource.getrusage(resource.RUSAGE_CHILDREN), memory.stop()
     assert code == 0, (tmp_path / "stderr").read_text()
     found = json.loads((tmp_path / "stdout").read_text())

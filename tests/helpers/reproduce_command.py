@@ -12,4 +12,4 @@ def reproduce(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]
     command = [sys.executable, "-m", "metav.cli", "reproduce", *map(str, arguments)]
     # beside other programs a second thread of PyTorch would mostly wait, and burn processor time
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=cwd, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=cwd, env=environment)

@@ -241,7 +241,7 @@ def test_a_plot_that_ends_a_cell_is_shown_once(tmp_path, monkeypatch):
     )
     sources = [start, *(source for source, _ in CELLS.values())]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    nbclient.NotebookClient(notebook, timeout=120).execute()
+    nbclient.NotebookClient(notebook, timeout=1200).execute()
     for (name, (_, wanted)), cell in zip(CELLS.items(), notebook.cells[1:], strict=True):
         pictures = sum("image/png" in output.get("data", {}) for output in cell.outputs)
         assert pictures == wanted, name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metav.statistics.kin import (
@@ -45,6 +45,7 @@ def test_it_is_the_distance_from_the_main_directions_in_the_usual_one(seed):
     assert outlyingness(owner, models) == pytest.approx(distance_from_span(owner, models) / usual, rel=1e-6)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.01, 100.0))
 def test_it_does_not_depend_on_unit_place_and_axes(seed, scale):
     models, _ = along_directions(seed, count=12, features=40)

@@ -278,7 +278,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
             env={**os.environ, LIMIT: "8 MiB", "TMPDIR": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
         assert done.returncode == 0, done.stderr
         grown[count] = json.loads(done.stdout)
