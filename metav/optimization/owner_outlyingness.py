@@ -19,14 +19,13 @@ def owner_outlyingness(models: CalibrationModels, view: str) -> float | None:
 
     models: of a fingerprint, the owner's first. view: how its verifiers read answers.
     """
-    used = models.independent | (models.of_share("optimize", "select") & ~models.derived & ~models.free)
-    used &= np.asarray(models.finished, dtype=np.bool_)
+    others = np.flatnonzero(models.finished_independent)
+    rows = np.ascontiguousarray(models.responses[[0, *others]])
     kind = view_of(view)
     views = OF_CLASSES if kind.reads_classes and not kind.reads_labels else (view,)
     found = []
     for name in views:
-        features = _core.apply_view(np.ascontiguousarray(models.responses), name)
-        features = features.reshape(len(models.parts), -1)
-        found.append(outlyingness(features[0].astype(np.float64), features[used].astype(np.float64)))
+        features = _core.apply_view(rows, name).reshape(len(rows), -1)
+        found.append(outlyingness(features[0], features[1:]))
     known = [value for value in found if value is not None]
     return max(known, default=None)

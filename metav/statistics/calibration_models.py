@@ -86,6 +86,12 @@ class CalibrationModels:
         return found
 
     @property
+    def finished_independent(self) -> NDArray[np.bool_]:
+        """Which models, of any share, were trained independently and to the end, free negatives apart, (models,)."""
+        found: NDArray[np.bool_] = np.asarray(self.finished, dtype=np.bool_) & ~self.derived & ~self.free
+        return found & ~self.of_share("owner")
+
+    @property
     def judged(self) -> NDArray[np.bool_]:
         """Which models can be judged by members that did not train on them, (models,)."""
         found: NDArray[np.bool_] = self.parts > ALL_TRAINED
@@ -98,8 +104,7 @@ class CalibrationModels:
         """
         of_all = np.full(len(self.parts), np.nan)
         of_all[self.judged] = logits
-        finished = np.asarray(self.finished, dtype=np.bool_)
-        showing = self.judged & finished & ~self.derived & ~self.free  # how far independent ones spread
+        showing = self.judged & self.finished_independent  # how far independent ones spread
         return calibrate(
             of_all[self.calibrating & self.derived],
             of_all[self.independent],

@@ -18,7 +18,7 @@ FEWEST = 2 * COMPONENTS + 2
 """Independent models below which it is not measured."""
 
 
-def outlyingness(owner: NDArray[np.float64], independent: NDArray[np.float64]) -> float | None:
+def outlyingness(owner: NDArray[np.floating], independent: NDArray[np.floating]) -> float | None:
     """Return how far the owner's answers lie outside of what independent models' answers vary in.
 
     owner: features (features,). independent: the same of other models, (models, features).
